@@ -43,6 +43,7 @@ _UNIT_FLOATS = (
     "priming",
     "link_min_similarity",
     "edge_initial_confidence",
+    "edge_fade",
     "succession_rate",
     "relevance_gain",
     "relevance_decay",
