@@ -56,9 +56,9 @@ class AESGMemory(nn.Module):
         self._state = GraphState.open(directory, config, read_only=read_only, clock=clock)
         self.config = config if config is not None else self._state.config
         self.graph = SemanticGraph(self._state, self.config)
-        self.cognitive_engine = CognitiveEngine(self.graph, self.config, self._permissions)
         self.abstraction_projection = nn.Linear(self.vector_dim, self.vector_dim, bias=False)
         nn.init.zeros_(self.abstraction_projection.weight)  # aggregate() starts as the plain mean
+        self.cognitive_engine = CognitiveEngine(self.graph, self.config, self._permissions, self._abstract)
         self.navigator = Navigator(self.graph, self.config, self.abstraction_projection)
         self.active_state = BatchActiveContext()
         if self._state.streams:
@@ -100,6 +100,11 @@ class AESGMemory(nn.Module):
 
     def _permissions(self) -> Permissions:
         return MODE_PERMISSIONS[self._mode]
+
+    def _abstract(self, mean: Tensor) -> Tensor:
+        """The vector [D] of an abstract concept: the map of `aggregate()`, m + P m."""
+        mean = mean.to(self.abstraction_projection.weight.device)
+        return mean + self.abstraction_projection(mean)
 
     # -- asking --------------------------------------------------------------------------------------------
 
