@@ -49,7 +49,7 @@ class CognitiveEngine:
 
     def create_sensory_concept(self, query_vector: Tensor) -> int | None:
         """Bears the vector [D] itself, linked to what it resembles; returns its slot. O(N D)."""
-        vector = self._vector(query_vector)
+        vector = self.checked_vector(query_vector)
         return int(bear_sensory(self.graph, vector[None])[0]) if self._granted(1) else None
 
     def create_abstract_concept(self, source_indices: Sequence[int] | np.ndarray | Tensor) -> int | None:
@@ -248,7 +248,7 @@ class CognitiveEngine:
 
     # -- arguments -----------------------------------------------------------------------------------------
 
-    def _vector(self, value: Tensor) -> Tensor:
+    def checked_vector(self, value: Tensor) -> Tensor:
         """A finite f32 vector [D] on the CPU, or AESGMemoryError."""
         if not isinstance(value, Tensor) or value.dim() != 1:
             given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
