@@ -57,12 +57,12 @@ class AESGMemory(nn.Module):
         self.device = _checked_device(device)
         self._state = GraphState.open(directory, config, read_only=read_only, clock=clock)
         self.config = config if config is not None else self._state.config
-        self.graph = SemanticGraph(self._state, self.config)
         self.abstraction_projection = nn.Linear(self.vector_dim, self.vector_dim, bias=False)
         nn.init.zeros_(self.abstraction_projection.weight)  # aggregate() starts as the plain mean
         projection = self.abstraction_projection
         self._permissions = ModeSwitch(MemoryMode.INFERENCE if read_only else MemoryMode(self.config.memory_mode))
-        # Neither holds this module: a memory that is dropped gives its directory free at once, without a collection.
+        # None of these holds this module: a memory that is dropped gives its directory free at once, without a collection.
+        self.graph = SemanticGraph(self._state, self.config, self._permissions)
         self.cognitive_engine = CognitiveEngine(
             self.graph,
             self.config,
