@@ -1,0 +1,5 @@
+// Schemas of the ops. Implementations register themselves at the end of csrc/ops/<op>.cpp; fakes and autograd
+// lie beside the public function in aesg/ops/<op>.py.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(aesg, m) {}
