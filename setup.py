@@ -7,7 +7,7 @@ Environment
     MAX_JOBS              compilers at a time, default: the number of cores.
     CXX, CXXFLAGS         compiler, and flags put behind ours.
 
-Objects live in build/objects and are made anew only when a source, a header it includes or its command changed.
+Objects live in build/objects and are made anew only when a source, a header or their command changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ try:
     from torch.utils import cpp_extension
 except ImportError:
     sys.exit(
-        "aesg is built against the torch it will run with, and there is none here. These two commands cure it:\n"
+        "aesg is built against the torch it will run with; there is none here. These two commands cure it:\n"
         "    pip install torch==2.13.0\n"
         "    pip install -e . --no-build-isolation"
     )
@@ -135,7 +135,10 @@ class BuildExtensions(build_ext):
 
         module = Path(self.get_ext_fullpath(ext.name)).absolute()
         objects = [str(output) for output, _ in jobs]
-        line = shlex.join([*compiler, "-shared", *objects, *link_args, "-o", str(module)])
+        # nvcc as linker knows where its own runtime lies.
+        line = shlex.join(
+            [*([nvcc] if nvcc else compiler), "-shared", *objects, *link_args, "-o", str(module)]
+        )
         stamp = OBJECTS / ext.name / "link.command"
         if module.exists() and not changed and stamp.exists() and stamp.read_text() == line:
             return
@@ -155,21 +158,18 @@ def extensions() -> list[Extension]:
 
     if any(source.startswith("csrc/storage/") for source in sources("AESG_CORE_SOURCES")):
         core = sources("AESG_CORE_SOURCES", "AESG_CORE_BINDING_SOURCES")
-        found.append(
-            Extension("aesg._core", core, extra_compile_args=[*includes, python], extra_link_args=["-pthread"])
-        )
+        found.append(Extension("aesg._core", core, extra_compile_args=[*includes, python]))
     else:
         print("aesg: csrc/storage has no sources yet: aesg._core is not built")
 
     nvcc = find_nvcc()
     compile_args = [*includes, f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
-    # --no-as-needed: libtorch brings libtorch_cuda, where the current stream is asked for, where there is one.
+    # --no-as-needed: libtorch is kept and brings libtorch_cuda, if there is one, which knows the stream.
     link_args = [f"-L{path}" for path in cpp_extension.library_paths()]
-    link_args += ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10", "-pthread"]
+    link_args += ["-Xlinker", "--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
     if nvcc:
         compile_args.append("-DAESG_WITH_CUDA")
-        lib = Path(nvcc).resolve().parent.parent / "lib64"
-        link_args += [f"-L{lib}", "-lcudart_static", "-ldl", "-lrt", f"nvcc={nvcc}"]
+        link_args.append(f"nvcc={nvcc}")
     kernels = ["AESG_KERNEL_SOURCES", "AESG_OPS_BINDING_SOURCES", *(["AESG_CUDA_SOURCES"] if nvcc else [])]
     found.append(
         Extension(
