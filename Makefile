@@ -51,7 +51,7 @@ format: $(TOOLS)  ## rewrite the sources as lint wants them
 
 test-cpp: $(CMAKE_DIR)/CMakeCache.txt  ## C++ tests, SANITIZE=none|address|thread
 	$(CMAKE) --build $(CMAKE_DIR) --parallel $(JOBS)
-	cd $(CMAKE_DIR) && $(abspath $(dir $(CMAKE)))/ctest --output-on-failure
+	CTEST_OUTPUT_ON_FAILURE=1 $(CMAKE) --build $(CMAKE_DIR) --target test
 
 clean:  ## remove what was built, keep the environment
 	rm -rf build dist *.egg-info aesg/*.so $(BUILT) $(INSTALLED)
