@@ -38,9 +38,8 @@ def snippets(markdown: str) -> list[tuple[Block, str | None]]:
     for block, nxt in zip(found, after, strict=True):
         if block.language != "python":
             continue
-        adjacent = (
-            nxt is not None and nxt.language == "text" and nxt.line == block.line + block.text.count("\n") + 3
-        )
+        end = block.line + block.text.count("\n")  # line of the closing fence; one empty line may follow
+        adjacent = nxt is not None and nxt.language == "text" and nxt.line - end <= 3
         pairs.append((block, nxt.text if nxt is not None and adjacent else None))
     return pairs
 
@@ -70,9 +69,10 @@ def test_there_are_snippets_for_memory_and_for_training() -> None:
 
 
 def test_snippet_reader_finds_code_and_its_output() -> None:
-    code, loose = "```python\nprint(1)\n```\n", "words\n"
+    code, loose = "```python\nprint(1)\n```\n", "\nwords\n\n"
     output = "```text\n1\n```\n"
     assert [(b.text, o) for b, o in snippets(code + output)] == [("print(1)\n", "1\n")]
+    assert [(b.text, o) for b, o in snippets(code + "\n" + output)] == [("print(1)\n", "1\n")]
     assert [(b.text, o) for b, o in snippets(code + loose + output)] == [("print(1)\n", None)]
     assert snippets(output) == []
 
