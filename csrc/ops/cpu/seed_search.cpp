@@ -1,0 +1,112 @@
+// seed_search on the CPU: exact cosine top-k, fused and blocked. The living template of an op's kernel:
+// what is promised stands in seed_search.h, the arithmetic in seed_search_math.h, the inner loops, once for
+// all instruction sets, in seed_search_kernel.inl; this file prepares, chooses and calls.
+#include "csrc/ops/cpu/seed_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "csrc/ops/cpu/simd.h"
+#include "csrc/ops/seed_search_math.h"
+
+namespace aesg::cpu {
+namespace {
+
+namespace portable {
+#define AESG_SIMD Portable
+#define AESG_TARGET
+#define AESG_FAST_TRANSPOSE 0
+#include "csrc/ops/cpu/seed_search_kernel.inl"
+#undef AESG_SIMD
+#undef AESG_TARGET
+#undef AESG_FAST_TRANSPOSE
+}  // namespace portable
+
+#if defined(__x86_64__)
+namespace avx2 {
+#define AESG_SIMD Avx2
+#define AESG_TARGET AESG_AVX2
+#define AESG_FAST_TRANSPOSE 1
+#include "csrc/ops/cpu/seed_search_kernel.inl"
+#undef AESG_SIMD
+#undef AESG_TARGET
+}  // namespace avx2
+
+namespace avx512 {
+#define AESG_SIMD Avx512
+#define AESG_TARGET AESG_AVX512
+#include "csrc/ops/cpu/seed_search_kernel.inl"
+#undef AESG_SIMD
+#undef AESG_TARGET
+#undef AESG_FAST_TRANSPOSE
+}  // namespace avx512
+#endif
+
+struct Kernel {
+  decltype(&portable::search) search;
+  int64_t panel_rows;
+  int64_t query_block;
+};
+
+const Kernel& kernel() {
+  static const Kernel chosen = [] {
+#if defined(__x86_64__)
+    const Isa isa = pick_isa();
+    if (isa == Isa::kAvx512) return Kernel{avx512::search, avx512::kPanel, Avx512::kQueryBlock};
+    if (isa == Isa::kAvx2) return Kernel{avx2::search, avx2::kPanel, Avx2::kQueryBlock};
+#endif
+    return Kernel{portable::search, portable::kPanel, Portable::kQueryBlock};
+  }();
+  return chosen;
+}
+
+// Query blocks that pass by one panel stay in the second-level cache.
+constexpr int64_t kQueryBytes = 256 << 10;
+
+// What every bar starts from: exactly the similarities >= min_score are above it.
+float first_bar(float min_score) {
+  constexpr float kNothing = -std::numeric_limits<float>::infinity();
+  return min_score <= -1.0f ? kNothing : std::nextafter(min_score, kNothing);
+}
+
+}  // namespace
+
+int64_t seed_search_panel_rows() { return kernel().panel_rows; }
+int64_t seed_search_query_block() { return kernel().query_block; }
+int64_t seed_search_packed_size(int64_t batch, int64_t dim) { return batch * dim; }
+
+void seed_search_prepare(const SeedSearch& job, float* packed) {
+  const int64_t dim = job.dim, block = kernel().query_block;
+  for (int64_t first = 0; first < job.batch; first += block) {
+    const int64_t width = std::min(block, job.batch - first);
+    for (int64_t q = 0; q < width; ++q) {
+      const float* query = job.queries + (first + q) * dim;
+      double sum = 0;
+      for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(query[d]) * query[d];
+      const float inverse = inverse_norm(sum);
+      for (int64_t d = 0; d < dim; ++d) packed[first * dim + d * width + q] = query[d] * inverse;
+    }
+  }
+}
+
+void seed_search_range(const SeedSearch& job, const float* packed, int64_t first_query, int64_t last_query,
+                       int64_t first_row, int64_t last_row, TopK* best) {
+  const Kernel& chosen = kernel();
+  static thread_local std::vector<float> scratch;
+  const size_t panel_floats = static_cast<size_t>(chosen.panel_rows * job.dim) + 16;
+  const size_t bar_floats = static_cast<size_t>(job.batch);
+  if (scratch.size() < panel_floats + bar_floats) scratch.resize(panel_floats + bar_floats);
+  // 64-byte aligned, so that no load of the panel crosses a cache line.
+  float* panel = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
+  float* bars = scratch.data() + panel_floats;
+  std::fill(bars + first_query, bars + last_query, first_bar(job.min_score));
+
+  const int64_t blocks = std::max<int64_t>(1, kQueryBytes / (4 * job.dim * chosen.query_block));
+  const int64_t chunk = blocks * chosen.query_block;
+  for (int64_t q = first_query; q < last_query; q += chunk)
+    chosen.search(job, packed, q, std::min(q + chunk, last_query), first_row, last_row, best, panel, bars);
+}
+
+}  // namespace aesg::cpu

@@ -1,0 +1,38 @@
+// CPU kernel of seed_search on plain pointers. The caller splits rows and queries over threads.
+#pragma once
+
+#include <cstdint>
+
+#include "csrc/ops/columns.h"
+#include "csrc/ops/cpu/top_k.h"
+
+namespace aesg::cpu {
+
+struct SeedSearch {
+  const float* queries;           // [B, D] contiguous, finite
+  int64_t batch;                  // B
+  int64_t dim;                    // D
+  Column<const float> vectors;    // rows of D contiguous floats
+  Column<const float> inv_norm;   // or null: computed on the way
+  Column<const uint8_t> active;   // or null: all rows count
+  int64_t count;                  // rows looked at: 0 .. count-1
+  float min_score;                // similarities below it are no result
+};
+
+// Rows of a panel and queries of a block in the kernel of this machine; ranges should start at multiples.
+int64_t seed_search_panel_rows();
+int64_t seed_search_query_block();
+
+// Floats that seed_search_prepare writes.
+int64_t seed_search_packed_size(int64_t batch, int64_t dim);
+
+// Scales every query to length 1 (or 0) and lays them out block by block as the kernel reads them.
+void seed_search_prepare(const SeedSearch& job, float* packed);
+
+// Offers every row of [first_row, last_row) to best[b] of the queries [first_query, last_query), rows
+// ascending. REQUIRES: first_query a multiple of the query block, last_query too or B; first_row a multiple of
+// the panel rows; best[b] reset. Thread safe for disjoint `best`; scratch is kept per thread between calls.
+void seed_search_range(const SeedSearch& job, const float* packed, int64_t first_query, int64_t last_query,
+                       int64_t first_row, int64_t last_row, TopK* best);
+
+}  // namespace aesg::cpu

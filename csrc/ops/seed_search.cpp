@@ -1,0 +1,112 @@
+// seed_search as torch sees it: checks, threads, registration. The kernel is csrc/ops/cpu/seed_search.cpp.
+#include "csrc/ops/cpu/seed_search.h"
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include "csrc/ops/tensor_args.h"
+
+namespace aesg {
+namespace {
+
+// Multiply-adds below which another thread costs more than it saves (about 10 us of work).
+constexpr int64_t kWorkPerThread = int64_t{1} << 18;
+
+struct Arguments {
+  Tensor queries;  // contiguous
+  cpu::SeedSearch job;
+};
+
+// All checks, before any work; also those that hold on every device.
+Arguments check(const Tensor& queries, const Tensor& vectors, int64_t k, const std::optional<Tensor>& inv_norm,
+                const std::optional<Tensor>& active, std::optional<int64_t> count, double min_score) {
+  expect_dense<float>(queries, "queries", 2, "[B, D]", kNavigationError);
+  const int64_t batch = queries.size(0), dim = queries.size(1);
+  expect(dim >= 1, kNavigationError, "queries: expected D >= 1, got shape ", shape_of(queries));
+  expect_same_device(vectors, "vectors", queries, "queries");
+  expect(vectors.dim() < 2 || vectors.size(vectors.dim() - 1) == dim, kNavigationError,
+         "queries: expected dimension ", vectors.dim() < 2 ? 0 : vectors.size(vectors.dim() - 1),
+         " as in vectors, got ", dim);
+  expect(k >= 1, kNavigationError, "k: expected an integer >= 1, got ", k);
+  expect(min_score == min_score, kNavigationError, "min_score: expected a number, got NaN");
+  const auto rows = column<const float>(vectors, "vectors", dim);
+  const int64_t used = count.value_or(rows.rows);
+  expect(used >= 0 && used <= rows.rows, kMemoryError, "count: expected 0..", rows.rows, ", got ", used);
+
+  Arguments made{torch::stable::contiguous(queries), {}};
+  made.job = {static_cast<const float*>(made.queries.data_ptr()),
+              batch,
+              dim,
+              rows,
+              optional_column<const float>(inv_norm, "inv_norm", rows.rows, vectors, "vectors"),
+              optional_column<const uint8_t>(active, "active", rows.rows, vectors, "vectors"),
+              used,
+              static_cast<float>(min_score)};
+  return made;
+}
+
+// [B, k] scores f32 and slots i64, best first, ties lower slot first, padded with 0 and -1.
+std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& vectors, int64_t k,
+                                           std::optional<Tensor> inv_norm, std::optional<Tensor> active,
+                                           std::optional<int64_t> count, double min_score) {
+  const Arguments arguments = check(queries, vectors, k, inv_norm, active, count, min_score);
+  const cpu::SeedSearch& job = arguments.job;
+  expect(all_finite(job.queries, job.batch * job.dim), kNavigationError,
+         "queries: expected finite values, got NaN or infinity");
+  Tensor scores = torch::stable::new_empty(queries, {job.batch, k});
+  Tensor slots = torch::stable::new_empty(queries, {job.batch, k}, ScalarType::Long);
+  if (job.batch == 0) return {scores, slots};
+
+  static thread_local std::vector<float> packed;  // kept between calls
+  packed.resize(std::max(packed.size(), static_cast<size_t>(cpu::seed_search_packed_size(job.batch, job.dim))));
+  cpu::seed_search_prepare(job, packed.data());
+
+  // A grid of row ranges x query ranges: rows first (each panel is then packed once), queries when the rows
+  // are too few for all threads.
+  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int64_t work = job.count * job.dim * job.batch / kWorkPerThread;
+  const int64_t threads = std::clamp<int64_t>(work, 1, torch::stable::get_num_threads());
+  const int64_t panel_rows = cpu::seed_search_panel_rows(), block = cpu::seed_search_query_block();
+  const int64_t panels = std::max<int64_t>(1, ceil_div(job.count, panel_rows));
+  const int64_t row_parts = std::clamp<int64_t>(panels / 8, 1, threads);
+  const int64_t blocks = ceil_div(job.batch, block);
+  const int64_t query_parts = std::clamp<int64_t>(threads / row_parts, 1, blocks);
+  const int64_t rows_each = ceil_div(panels, row_parts) * panel_rows;
+  const int64_t queries_each = ceil_div(blocks, query_parts) * block;
+
+  static thread_local std::vector<cpu::TopK> best;
+  const size_t tops = static_cast<size_t>(row_parts * job.batch);
+  if (best.size() < tops) best.resize(tops);
+  for (size_t i = 0; i < tops; ++i) best[i].reset(std::min(k, job.count));
+
+  const float* queries_packed = packed.data();
+  cpu::TopK* tops_begin = best.data();
+  torch::stable::parallel_for(0, row_parts * query_parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      const int64_t row_part = part / query_parts;
+      const int64_t first_row = row_part * rows_each, first_query = part % query_parts * queries_each;
+      cpu::seed_search_range(job, queries_packed, first_query, std::min(first_query + queries_each, job.batch),
+                             first_row, std::min(first_row + rows_each, job.count),
+                             tops_begin + row_part * job.batch);
+    }
+  });
+
+  float* score = static_cast<float*>(scores.data_ptr());
+  int64_t* slot = static_cast<int64_t*>(slots.data_ptr());
+  for (int64_t b = 0; b < job.batch; ++b) {
+    for (int64_t part = 1; part < row_parts; ++part) best[b].merge(best[part * job.batch + b]);
+    const auto& found = best[b].sorted();
+    for (int64_t i = 0; i < k; ++i) {
+      const bool there = i < static_cast<int64_t>(found.size());
+      *score++ = there ? found[i].score : 0.0f;
+      *slot++ = there ? found[i].slot : -1;
+    }
+  }
+  return {scores, slots};
+}
+
+}  // namespace
+}  // namespace aesg
+
+STABLE_TORCH_LIBRARY_IMPL(aesg, CPU, m) { m.impl("seed_search", TORCH_BOX(&aesg::seed_search_cpu)); }

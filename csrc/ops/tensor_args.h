@@ -1,0 +1,157 @@
+// From torch tensors to what kernels take: checks with typed messages, columns, outputs. Stable ABI only.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "csrc/ops/columns.h"
+
+namespace aesg {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Python turns a message with such a prefix into the error of that name (aesg/_extension.py).
+inline constexpr const char* kNavigationError = "AESGNavigationError: ";  // a query cannot be searched with
+inline constexpr const char* kMemoryError = "AESGMemoryError: ";          // anything else about arguments
+
+template <typename... Parts>
+void expect(bool good, const char* error, const Parts&... parts) {
+  if (__builtin_expect(good, 1)) return;
+  std::ostringstream text;
+  text << error;
+  (text << ... << parts);
+  throw std::runtime_error(text.str());
+}
+
+inline std::string shape_of(const Tensor& t) {
+  std::ostringstream text;
+  text << '[';
+  for (int64_t i = 0; i < t.dim(); ++i) text << (i ? ", " : "") << t.size(i);
+  text << ']';
+  return text.str();
+}
+
+inline const char* type_name(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    case ScalarType::Half: return "float16";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Long: return "int64";
+    case ScalarType::Int: return "int32";
+    case ScalarType::UInt32: return "uint32";
+    case ScalarType::Byte: return "uint8";
+    case ScalarType::Bool: return "bool";
+    default: return "another type";
+  }
+}
+
+template <typename T>
+struct TypeRule;  // which tensor types may be read as T
+template <>
+struct TypeRule<float> {
+  static constexpr const char* kName = "float32";
+  static bool fits(ScalarType t) { return t == ScalarType::Float; }
+};
+template <>
+struct TypeRule<int32_t> {
+  static constexpr const char* kName = "int32";
+  static bool fits(ScalarType t) { return t == ScalarType::Int; }
+};
+template <>
+struct TypeRule<uint32_t> {  // stored columns are uint32, seen by torch as int32
+  static constexpr const char* kName = "int32 or uint32";
+  static bool fits(ScalarType t) { return t == ScalarType::Int || t == ScalarType::UInt32; }
+};
+template <>
+struct TypeRule<int64_t> {
+  static constexpr const char* kName = "int64";
+  static bool fits(ScalarType t) { return t == ScalarType::Long; }
+};
+template <>
+struct TypeRule<uint8_t> {
+  static constexpr const char* kName = "bool or uint8";
+  static bool fits(ScalarType t) { return t == ScalarType::Byte || t == ScalarType::Bool; }
+};
+
+template <typename T>
+void expect_type(const Tensor& t, const char* name, const char* error = kMemoryError) {
+  const ScalarType type = t.scalar_type();
+  expect(TypeRule<T>::fits(type), error, name, ": expected ", TypeRule<T>::kName, ", got ", type_name(type));
+}
+
+inline void expect_same_device(const Tensor& t, const char* name, const Tensor& with, const char* with_name) {
+  expect(t.is_cuda() == with.is_cuda() && t.get_device_index() == with.get_device_index(), kMemoryError, name,
+         ": expected the device of ", with_name, ", got another");
+}
+
+// A dense small tensor: its bytes are read or written from data_ptr() on.
+template <typename T>
+void expect_dense(const Tensor& t, const char* name, int64_t dims, const char* shape,
+                  const char* error = kMemoryError) {
+  expect_type<T>(t, name, error);
+  expect(t.dim() == dims, error, name, ": expected shape ", shape, ", got ", shape_of(t));
+}
+
+// A column: flat [N] / [N, width] or grouped [G, 1024] / [G, 1024, width]; width 0 stands for no last dimension.
+// Rows are `width` contiguous values. Groups may lie anywhere; rows of a group follow each other, or may lie
+// anywhere too with `any_row_stride` (block columns: a block's fields share one cache line).
+template <typename T>
+Column<T> column(const Tensor& t, const char* name, int64_t width, bool any_row_stride = false) {
+  using Plain = std::remove_const_t<T>;
+  expect_type<Plain>(t, name);
+  const int64_t tail = width > 0 ? 1 : 0, dims = t.dim() - tail;
+  expect(dims == 1 || dims == 2, kMemoryError, name, ": expected shape ",
+         tail ? "[N, width] or [G, 1024, width]" : "[N] or [G, 1024]", ", got ", shape_of(t));
+  const int64_t* size = t.sizes().data();
+  const int64_t* stride = t.strides().data();
+  const int64_t rows = size[dims - 1], row_stride = stride[dims - 1];
+  expect(tail == 0 || size[dims] == width, kMemoryError, name, ": expected ", width, " values a row, got ",
+         shape_of(t));
+  expect(dims == 1 || rows == kRowsPerGroup, kMemoryError, name, ": expected groups of ", kRowsPerGroup,
+         " rows, got ", shape_of(t));
+  const bool packed = rows <= 1 || row_stride == (tail ? width : 1);
+  const bool dense_row = tail == 0 || width <= 1 || stride[dims] == 1;
+  expect((packed || any_row_stride) && dense_row, kMemoryError, name,
+         ": expected contiguous rows, got a strided view of shape ", shape_of(t));
+
+  Column<T> made;
+  made.base = static_cast<T*>(t.data_ptr());
+  made.row_stride = rows <= 1 && !any_row_stride ? (tail ? width : 1) : row_stride;
+  made.group_rows = rows;
+  made.rows = dims == 2 ? size[0] * rows : rows;
+  made.group_stride = dims == 2 ? stride[0] : 0;
+  return made;
+}
+
+// The same for an optional column that must have `rows` rows; a null column when it was not given.
+template <typename T>
+Column<T> optional_column(const std::optional<Tensor>& t, const char* name, int64_t rows, const Tensor& with,
+                          const char* with_name) {
+  if (!t.has_value()) return {};
+  expect_same_device(*t, name, with, with_name);
+  const Column<T> made = column<T>(*t, name, 0);
+  expect(made.rows == rows, kMemoryError, name, ": expected ", rows, " rows as in ", with_name, ", got ",
+         shape_of(*t));
+  return made;
+}
+
+inline bool all_finite(const float* values, int64_t n) {
+  uint32_t bad = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, values + i, 4);
+    bad |= static_cast<uint32_t>((bits & 0x7f800000u) == 0x7f800000u);
+  }
+  return bad == 0;
+}
+
+}  // namespace aesg
