@@ -154,7 +154,9 @@ def include_violations(path: str, text: str) -> list[str]:
 
 def test_cxx_includes_go_down_only() -> None:
     files = [
-        path for path in sorted((ROOT / "csrc").rglob("*")) if path.suffix in (".h", ".cpp", ".cu", ".cuh")
+        path
+        for path in sorted((ROOT / "csrc").rglob("*"))
+        if path.suffix in (".h", ".inl", ".cpp", ".cu", ".cuh")
     ]
     assert files
     found = [
