@@ -1,4 +1,5 @@
-// Byte layout of nodes.aesg and edges.aesg, in memory and on disk alike. docs/store_format.md tells the whole.
+// Byte layout of nodes.aesg and edges.aesg, in memory and on disk alike. docs/store_format.md tells the
+// whole.
 #pragma once
 
 #include <array>
@@ -8,7 +9,7 @@
 namespace aesg::storage {
 
 inline constexpr int64_t kHeaderBytes = 4096;  // one page before the first group of either file
-inline constexpr int64_t kGroupRows = 1024;    // rows a group: every column of a group is then 64-byte aligned
+inline constexpr int64_t kGroupRows = 1024;  // rows a group: every column of a group is then 64-byte aligned
 
 // Columns of a row group, in the order of their bytes. Widest first, so that no padding is needed.
 enum class NodeColumn : int {

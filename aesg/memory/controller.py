@@ -1,0 +1,244 @@
+"""AESGMemory: the persistent memory as a PyTorch module."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aesg.config import AESGConfig
+from aesg.exceptions import AESGConfigError, AESGMemoryError
+from aesg.graph.cognitive_engine import CognitiveEngine
+from aesg.graph.core import SemanticGraph
+from aesg.graph.permissions import Permissions
+from aesg.graph.state import GraphState
+from aesg.memory.context import RetrievedContext
+from aesg.memory.modes import MODE_PERMISSIONS, MemoryMode
+from aesg.memory.navigation import Found, Navigator, Query
+from aesg.memory.state import BatchActiveContext
+from aesg.storage.engine import AESGStorage
+from aesg.storage.logger import EvolutionLogger
+from aesg.validation import Validator
+
+
+class AESGMemory(nn.Module):
+    """A graph of concept vectors in one directory that answers whole batches of queries and learns from them.
+
+    directory: made if missing; opening it again in the same process shares the open graph.
+    config: None takes what the directory says (defaults where there is nothing yet).
+    device: where answers go unless the query lies elsewhere; the graph itself is searched on the CPU.
+    read_only: opens the last committed state beside a writer; the mode is INFERENCE and stays so.
+    clock: gives unix seconds for time stamps, so that runs can be repeated byte for byte.
+
+    Raises AESGConfigError for a bad config or device, and AESGStorageError for a directory that is not ours,
+    has another vector_dim, cannot be written, or is being written by another process (its pid is named).
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        config: AESGConfig | None = None,
+        device: str | torch.device = "cpu",
+        *,
+        read_only: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        if config is not None:
+            Validator.validate_config(config)
+        self.device = _checked_device(device)
+        self._state = GraphState.open(directory, config, read_only=read_only, clock=clock)
+        self.config = config if config is not None else self._state.config
+        self.graph = SemanticGraph(self._state, self.config)
+        self.cognitive_engine = CognitiveEngine(self.graph, self.config, self._permissions)
+        self.abstraction_projection = nn.Linear(self.vector_dim, self.vector_dim, bias=False)
+        nn.init.zeros_(self.abstraction_projection.weight)  # aggregate() starts as the plain mean
+        self.navigator = Navigator(self.graph, self.config, self.abstraction_projection)
+        self.active_state = BatchActiveContext()
+        if self._state.streams:
+            self.active_state.load_state(self._state.streams)
+        self._mode = MemoryMode.INFERENCE if read_only else MemoryMode(self.config.memory_mode)
+        self._reset_statistics()
+        self.to(self.device)
+
+    # -- what it is ----------------------------------------------------------------------------------------
+
+    @property
+    def directory(self) -> Path:
+        return self._state.directory
+
+    @property
+    def vector_dim(self) -> int:
+        return self._state.storage.vector_dim
+
+    @property
+    def storage(self) -> AESGStorage:
+        return self._state.storage
+
+    @property
+    def logger(self) -> EvolutionLogger:
+        return self._state.logger
+
+    @property
+    def mode(self) -> MemoryMode:
+        return self._mode
+
+    def set_mode(self, mode_name: str | MemoryMode) -> None:
+        """TRAIN, FINETUNE, INFERENCE or ONLINE. Raises AESGMemoryError for anything else."""
+        name = mode_name.value if isinstance(mode_name, MemoryMode) else mode_name
+        Validator.validate_memory_mode(name)
+        mode = MemoryMode(name)
+        if self.storage.read_only and mode is not MemoryMode.INFERENCE:
+            raise AESGMemoryError(f"Mode {name}: the memory in '{self.directory}' is open for reading only")
+        self._mode = mode
+
+    def _permissions(self) -> Permissions:
+        return MODE_PERMISSIONS[self._mode]
+
+    # -- asking --------------------------------------------------------------------------------------------
+
+    def forward(self, query: Tensor) -> RetrievedContext:
+        """Same as `retrieve(query)`."""
+        return self.retrieve(query)
+
+    def retrieve(self, query: Tensor, batch_idx: int = 0) -> RetrievedContext:
+        """The context of every query: [D], [B, D], or [B, T, D] for T steps of B streams asked at once.
+
+        Each row is its own query: what one retrieves never depends on another. Row b belongs to stream b
+        (`batch_idx` for a single query). In modes that learn, novel queries wait in the pool or are born, use and
+        succession are noted; what is born is seen from the next call on.
+
+        Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
+        another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
+        """
+        started = time.perf_counter()
+        checked = self.navigator.check(query, self.active_state, batch_idx)
+        found = self.navigator.find(checked, self.active_state)
+        context = self.navigator.context(checked, found, query.device)
+        if self._permissions().learns:
+            self._learn(checked, found)
+        self._queries += checked.rows.shape[0]
+        self._explained += float(found.similarities.detach()[:, 0].sum())
+        self._retrieval_seconds += time.perf_counter() - started
+        return context
+
+    @torch.no_grad()
+    def _learn(self, query: Query, found: Found) -> None:
+        """Notes use and succession, and offers what nothing explained to the novelty pool."""
+        best = found.similarities[:, 0]
+        explained = best >= self.config.novelty_explanation_threshold
+        current = torch.where(explained, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
+        last = self.active_state.last_seed[query.streams]
+        previous = torch.cat([last[:, None], current[:, :-1]], dim=1)
+        self.active_state.last_seed[query.streams] = current[:, -1]
+        self.cognitive_engine.note_retrieval(
+            found.members, found.energies.detach(), previous.reshape(-1), current.reshape(-1)
+        )
+        if not bool(explained.all()):
+            self.cognitive_engine.observe_novelty(query.rows.detach()[~explained])
+
+    def reset_state(self, streams: Iterable[int] | None = None) -> None:
+        """Ends all streams (or those named): nothing primes their next query. The novelty pool is left alone."""
+        self.active_state.reset(streams)
+
+    # -- learning and keeping ------------------------------------------------------------------------------
+
+    def update_topology(self) -> None:
+        """One consolidation, and the sweep when due; call it after each batch. Does nothing in INFERENCE."""
+        started = time.perf_counter()
+        self.cognitive_engine.update()
+        self._topology_seconds += time.perf_counter() - started
+
+    def save(self) -> None:
+        """Makes everything learnt so far durable: it survives a crash from here on."""
+        self._require_open("save")
+        if self.storage.read_only:
+            raise AESGMemoryError(f"save: the memory in '{self.directory}' is open for reading only")
+        self._state.streams = self.active_state.to_state()
+        self._state.commit()
+
+    def close(self) -> None:
+        """Saves and gives the directory free. Closing twice does nothing."""
+        if self.storage.closed:
+            return
+        if not self.storage.read_only:
+            self._state.streams = self.active_state.to_state()
+        self._state.close()
+
+    def __enter__(self) -> AESGMemory:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def snapshot(self, directory: str | os.PathLike[str]) -> None:
+        """Saves, then writes a complete copy of the memory that opens on its own.
+
+        Raises AESGStorageError where `directory` already holds something.
+        """
+        self.save()
+        self.storage.snapshot(directory)
+
+    def restore(self, directory: str | os.PathLike[str]) -> None:
+        """Replaces what this memory holds by the committed contents of another directory, in one commit.
+
+        Raises AESGStorageError when that is no memory of the same vector_dim; nothing has changed then.
+        """
+        self._require_open("restore")
+        self._state.log.clear()
+        self.storage.restore(directory)
+        self._state.reload()
+        self.active_state = BatchActiveContext()
+        if self._state.streams:
+            self.active_state.load_state(self._state.streams)
+
+    # -- statistics ----------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of the graph and, since this memory was made, of its work (seconds, queries, mean explanation)."""
+        storage, counters = self.storage, self._state.counters
+        return {
+            "concepts": storage.node_count,
+            "active": storage.active_count,
+            "edges": storage.edge_count,
+            "candidates": len(self._state.pool),
+            **counters,
+            "queries": self._queries,
+            "mean_explanation": self._explained / max(1, self._queries),
+            "retrieval_seconds": self._retrieval_seconds,
+            "topology_seconds": self._topology_seconds,
+        }
+
+    def _reset_statistics(self) -> None:
+        self._queries = 0
+        self._explained = 0.0
+        self._retrieval_seconds = 0.0
+        self._topology_seconds = 0.0
+
+    def _require_open(self, what: str) -> None:
+        if self.storage.closed:
+            raise AESGMemoryError(f"{what}: the memory in '{self.directory}' is closed")
+
+    def extra_repr(self) -> str:
+        return f"directory='{self.directory}', vector_dim={self.vector_dim}, mode={self._mode.value}"
+
+
+def _checked_device(device: str | torch.device) -> torch.device:
+    try:
+        checked = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise AESGConfigError(f"Unknown device {device!r}: expected 'cpu' or 'cuda[:N]'") from error
+    if checked.type == "cuda" and not torch.cuda.is_available():
+        raise AESGConfigError(f"Device {device!r} asked for, but torch sees no CUDA device; use 'cpu'")
+    return checked

@@ -1,0 +1,135 @@
+"""Navigator: from a query to its context: seeds, priming, spreading, gathering. Reads only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from aesg.config import AESGConfig
+from aesg.exceptions import AESGNavigationError
+from aesg.graph.core import SemanticGraph
+from aesg.memory.context import RetrievedContext
+from aesg.memory.state import BatchActiveContext
+from aesg.memory.trace import trace_paths
+from aesg.validation import Validator
+
+
+class Query(NamedTuple):
+    """A checked query in the one shape the ops take."""
+
+    rows: Tensor  # [Q, D] f32 on the CPU, Q = B T, stream-major
+    lead: torch.Size  # the shape in front of D as asked: (), (B,) or (B, T)
+    streams: slice  # which streams ask
+    steps: int  # T, 1 unless [B, T, D]
+
+
+class Found(NamedTuple):
+    """What the graph answered to Q queries."""
+
+    seeds: Tensor  # [Q, S] i64 slots, best first, -1 padded; primed ones not among them
+    similarities: Tensor  # [Q, S] f32
+    members: Tensor  # [Q, K] i64 slots, strongest first, -1 padded
+    energies: Tensor  # [Q, K] f32, differentiable in the query
+
+
+class Navigator:
+    """Finds the context of queries in a graph (docs/design.md, "Retrieval")."""
+
+    def __init__(self, graph: SemanticGraph, config: AESGConfig, projection: nn.Module | None = None) -> None:
+        self.graph = graph
+        self.config = config
+        self._projection = [projection]  # in a list: the module belongs to the memory, not to this object
+
+    def retrieve(
+        self, query_vector: Tensor, active_state: BatchActiveContext, batch_idx: int = 0
+    ) -> tuple[RetrievedContext, Tensor]:
+        """Context and explanation score [...] of a query [D], [B, D] or [B, T, D]. Changes nothing but the streams.
+
+        Raises AESGNavigationError for an empty query, one of another rank or one that is not finite, and
+        AESGMemoryError for another vector_dim.
+        """
+        query = self.check(query_vector, active_state, batch_idx)
+        found = self.find(query, active_state)
+        context = self.context(query, found, query_vector.device)
+        return context, context.explanation
+
+    def check(self, query: Tensor, streams: BatchActiveContext, batch_idx: int) -> Query:
+        """The query as rows [Q, D] with the streams that ask."""
+        dim = self.graph.vector_dim
+        if not isinstance(query, Tensor) or not query.is_floating_point():
+            given = query.dtype if isinstance(query, Tensor) else type(query).__name__
+            raise AESGNavigationError(f"Query: expected a floating point tensor, got {given}")
+        if query.dim() not in (1, 2, 3):
+            raise AESGNavigationError(
+                f"Query: expected shape [{dim}], [B, {dim}] or [B, T, {dim}], got {list(query.shape)}"
+            )
+        Validator.validate_vector_dim_match(dim, query.shape[-1])
+        if query.numel() == 0:
+            raise AESGNavigationError(f"Query: expected at least one vector, got shape {list(query.shape)}")
+        if batch_idx < 0:
+            raise AESGNavigationError(f"batch_idx: expected an integer >= 0, got {batch_idx}")
+        lead = query.shape[:-1]
+        first, count = (batch_idx, 1) if query.dim() == 1 else (0, lead[0])
+        return Query(
+            rows=query.reshape(-1, dim).to("cpu", torch.float32),
+            lead=lead,
+            streams=streams.streams(first, count),
+            steps=lead[1] if len(lead) == 2 else 1,
+        )
+
+    def find(self, query: Query, streams: BatchActiveContext) -> Found:
+        """Seeds, priming and spreading for all rows at once; remembers the streams' primary concepts."""
+        config = self.config
+        similarities, seeds = self.graph.search(query.rows, config.seed_top_k, config.seed_min_similarity)
+        strong = similarities >= config.seed_relative_similarity * similarities[:, :1]
+        similarities = torch.where(strong, similarities, 0.0)
+        seeds = torch.where(strong, seeds, -1)
+
+        starts, energies = seeds, similarities
+        if len(query.lead) < 2:  # the steps of one [B, T, D] call run in parallel, so they do not prime each other
+            primed, primed_energies = self._primed(streams, query.streams)
+            starts = torch.cat([seeds, primed], dim=1)
+            energies = torch.cat([similarities, primed_energies], dim=1)
+        energies, members = self.graph.spread(
+            starts, energies, hops=config.spreading_activation_steps, k=config.context_size
+        )
+        last = slice(query.steps - 1, None, query.steps)
+        streams.remember(query.streams, members[last], energies.detach()[last])
+        return Found(seeds, similarities, members, energies)
+
+    def context(self, query: Query, found: Found, device: torch.device) -> RetrievedContext:
+        """The answer in the shape of the question, on its device."""
+        lead, k = query.lead, found.members.shape[1]
+        vectors = self.graph.gather(found.members)
+        seeds, energies = found.seeds, found.similarities.detach()
+
+        def trace(row: int, slot: int) -> list[int]:
+            return paths(row).get(slot, [slot])
+
+        def paths(row: int) -> dict[int, list[int]]:
+            if row not in traced:
+                traced[row] = trace_paths(self.graph, seeds[row].tolist(), energies[row].tolist())
+            return traced[row]
+
+        traced: dict[int, dict[int, list[int]]] = {}
+        return RetrievedContext(
+            vectors=vectors.reshape(*lead, k, self.graph.vector_dim).to(device),
+            weights=found.energies.reshape(*lead, k).to(device),
+            indices=found.members.reshape(*lead, k).to(device),
+            explanation=energies[:, 0].reshape(lead).to(device),
+            projection=self._projection[0],
+            trace=trace,
+        )
+
+    def _primed(self, streams: BatchActiveContext, which: slice) -> tuple[Tensor, Tensor]:
+        """The streams' last primary concepts [B, 3] that still live, with the share of energy that carries over."""
+        slots = streams.primary[which]
+        columns = self.graph.storage.column("is_active")  # [G, 1024]
+        if columns.shape[0] == 0:
+            return torch.full_like(slots, -1), torch.zeros(slots.shape)
+        clamped = slots.clamp(min=0)
+        alive = (slots >= 0) & (columns[clamped // columns.shape[1], clamped % columns.shape[1]] != 0)
+        energies = streams.energies[which] * self.config.priming
+        return torch.where(alive, slots, -1), torch.where(alive, energies, 0.0)
