@@ -78,14 +78,14 @@ class MemoryModel(nn.Module):
 def open_memory(storage_dir: str | os.PathLike[str] | None, config: AESGConfig) -> AESGMemory | None:
     """The memory of a preset model; None when `storage_dir` is None.
 
-    A directory that holds another `vector_dim` is an error (raised by AESGMemory, which writes nothing), but for
-    the default directory, which programs reuse with several sizes: there `./aesg_memory-<dim>` is taken
+    A directory that holds another `vector_dim` is an error (raised by AESGMemory, which writes nothing), but
+    for the default directory, which programs reuse with several sizes: there `./aesg_memory-<dim>` is taken
     instead, with a warning that names it.
     """
-    from aesg.memory.controller import AESGMemory
-
     if storage_dir is None:
         return None
+    from aesg.memory.controller import AESGMemory
+
     directory = os.fspath(storage_dir)
     if directory == DEFAULT_STORAGE_DIR:
         from aesg.storage.engine import inspect_directory
@@ -105,8 +105,9 @@ def open_memory(storage_dir: str | os.PathLike[str] | None, config: AESGConfig) 
 
 @contextmanager
 def same_weights_with_or_without_memory() -> Iterator[int]:
-    """Gives a seed drawn from torch's generator, to be set before weights are drawn; on leaving, the generator is
-    where that one draw left it. So the random numbers that a memory's layers use up change nothing else."""
+    """Gives a seed drawn from torch's generator, to be set before weights are drawn; on leaving, the
+    generator is where that one draw left it. So the random numbers that a memory's layers use up change
+    nothing else."""
     seed = int(torch.randint(2**31, (), device="cpu"))
     with torch.random.fork_rng(devices=[]):
         yield seed
@@ -116,7 +117,9 @@ def check_positive(**sizes: int) -> None:
     """Raises AESGConfigError '<name> must be >= 1' for the first size that is no positive integer."""
     for name, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise AESGConfigError(f"{name} must be >= 1" + ("" if isinstance(value, int) else f", got {value!r}"))
+            raise AESGConfigError(
+                f"{name} must be >= 1" + ("" if isinstance(value, int) else f", got {value!r}")
+            )
 
 
 def heads_for(hidden_size: int) -> int:
@@ -130,7 +133,8 @@ def heads_for(hidden_size: int) -> int:
 
 
 def check_tokens(tokens: Tensor, vocab_size: int) -> None:
-    """Raises AESGMemoryError unless `tokens` is an integer tensor [B, T], B, T >= 1, of ids in [0, vocab_size)."""
+    """Raises AESGMemoryError unless `tokens` is an integer tensor [B, T], B, T >= 1, of ids in [0,
+    vocab_size)."""
     if not isinstance(tokens, Tensor):
         raise AESGMemoryError(f"Expected token ids as a tensor [B, T], got {type(tokens).__name__}")
     if tokens.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):

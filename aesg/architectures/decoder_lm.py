@@ -36,7 +36,8 @@ INIT_STD = 0.02  # GPT-2's
 
 
 class DecoderBlock(nn.Module):
-    """Pre-norm transformer block: x += attention; x += reading, where a memory is read; x += MLP. [B, T, H]"""
+    """Pre-norm transformer block: x += attention; x += reading, where a memory is read; x += MLP. [B, T,
+    H]"""
 
     def __init__(self, hidden_size: int, num_heads: int, vector_dim: int | None) -> None:
         super().__init__()
@@ -60,8 +61,9 @@ class DecoderBlock(nn.Module):
 class AESGDecoderLM(MemoryModel):
     """Decoder-only language model: tokens [B, T] -> logits [B, T, V]; logits[:, t] depend on tokens[:, :t+1].
 
-    The last block reads the memory between its attention and its MLP, once for every token: one space of queries
-    and one stream of steps a sequence, whatever the number of layers. Positions are rotary, T is not limited.
+    The last block reads the memory between its attention and its MLP, once for every token: one space of
+    queries and one stream of steps a sequence, whatever the number of layers. Positions are rotary, T is not
+    limited.
 
     `memory=None` is the plain baseline. AESGConfigError: sizes below 1, an odd `hidden_size`.
     """
@@ -83,15 +85,22 @@ class AESGDecoderLM(MemoryModel):
             self._initialise()
 
     def _initialise(self) -> None:
-        """GPT-2's initialisation, the reader's weights last; the memory's own parameters are left as they are."""
+        """GPT-2's initialisation, the reader's weights last; the memory's own parameters are left as they
+        are."""
         readers = [block.reader for block in self.blocks if block.reader is not None]
         in_readers = {id(part) for reader in readers for part in reader.modules()}
-        others = [part for part in (self.embedding, self.output_proj, *self.blocks.modules()) if id(part) not in in_readers]
+        others = [
+            part
+            for part in (self.embedding, self.output_proj, *self.blocks.modules())
+            if id(part) not in in_readers
+        ]
         for part in [*others, *(part for reader in readers for part in reader.modules())]:
             if isinstance(part, (nn.Linear, nn.Embedding)):
                 # What is added to the residual stream shrinks with the number of additions.
                 adds = any(part in (block.attention.output_proj, block.mlp[2]) for block in self.blocks)
-                nn.init.normal_(part.weight, std=INIT_STD / math.sqrt(2 * self.num_layers) if adds else INIT_STD)
+                nn.init.normal_(
+                    part.weight, std=INIT_STD / math.sqrt(2 * self.num_layers) if adds else INIT_STD
+                )
             if isinstance(part, nn.Linear) and part.bias is not None:
                 nn.init.zeros_(part.bias)
 
@@ -120,12 +129,14 @@ class AESGDecoderLM(MemoryModel):
     ) -> Tensor:
         """The prompt [T] or [B, T] followed by up to `max_new_tokens` sampled tokens, of the same rank.
 
-        `temperature` 0 is greedy. `top_k` keeps the k likeliest tokens, `top_p` then the fewest that hold a share p
-        of probability. A sequence that drew `eos` is filled up with it; when all did, the result ends there.
+        `temperature` 0 is greedy. `top_k` keeps the k likeliest tokens, `top_p` then the fewest that hold a
+        share p of probability. A sequence that drew `eos` is filled up with it; when all did, the result
+        ends there.
 
         The memory is only read (mode INFERENCE, restored afterwards). Its streams are ended before every
         step, so a token's reading depends on the text alone and not on how it was cut into calls.
-        Raises AESGConfigError for sampling options out of range. O(S H) a token and layer: keys and values are kept.
+        Raises AESGConfigError for sampling options out of range. O(S H) a token and layer: keys and values
+        are kept.
         """
         check_sampling(self.vocab_size, max_new_tokens, temperature, top_k, top_p, eos)
         tokens = prompt[None] if isinstance(prompt, Tensor) and prompt.dim() == 1 else prompt
@@ -154,18 +165,25 @@ class AESGDecoderLM(MemoryModel):
         return tokens[0] if prompt.dim() == 1 else tokens
 
     @classmethod
-    def small(cls, vocab_size: int, storage_dir: str | os.PathLike[str] | None = DEFAULT_STORAGE_DIR) -> AESGDecoderLM:
+    def small(
+        cls, vocab_size: int, storage_dir: str | os.PathLike[str] | None = DEFAULT_STORAGE_DIR
+    ) -> AESGDecoderLM:
         """Hidden 128, 1 layer, 4 heads, concepts of 64 dimensions. `storage_dir=None`: without a memory."""
         return cls._preset("small", vocab_size, storage_dir)
 
     @classmethod
-    def medium(cls, vocab_size: int, storage_dir: str | os.PathLike[str] | None = DEFAULT_STORAGE_DIR) -> AESGDecoderLM:
+    def medium(
+        cls, vocab_size: int, storage_dir: str | os.PathLike[str] | None = DEFAULT_STORAGE_DIR
+    ) -> AESGDecoderLM:
         """Hidden 256, 2 layers, 8 heads, concepts of 128 dimensions. `storage_dir=None`: without a memory."""
         return cls._preset("medium", vocab_size, storage_dir)
 
     @classmethod
-    def large(cls, vocab_size: int, storage_dir: str | os.PathLike[str] | None = DEFAULT_STORAGE_DIR) -> AESGDecoderLM:
-        """Hidden 512, 4 layers, 16 heads, concepts of 256 dimensions. `storage_dir=None`: without a memory."""
+    def large(
+        cls, vocab_size: int, storage_dir: str | os.PathLike[str] | None = DEFAULT_STORAGE_DIR
+    ) -> AESGDecoderLM:
+        """Hidden 512, 4 layers, 16 heads, concepts of 256 dimensions. `storage_dir=None`: without a
+        memory."""
         return cls._preset("large", vocab_size, storage_dir)
 
     @classmethod

@@ -40,8 +40,8 @@ def sample(
 ) -> Tensor:
     """One token id [B] for each row of logits [B, V]. Temperature 0 takes the likeliest.
 
-    `top_p` is nucleus sampling (Holtzman et al., https://arxiv.org/abs/1904.09751): the likeliest tokens up to and
-    including the one with which their probability reaches p.
+    `top_p` is nucleus sampling (Holtzman et al., https://arxiv.org/abs/1904.09751): the likeliest tokens up
+    to and including the one with which their probability reaches p.
     """
     if temperature == 0.0:
         return logits.argmax(dim=-1)

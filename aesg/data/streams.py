@@ -27,14 +27,15 @@ class StreamBatch(NamedTuple):
 class StreamLoader:
     """Reads texts from their first token to their last, B at a time, T tokens a step.
 
-    Each stream reads one text to its end and then takes the next one that nobody has begun. A text starts at the
-    start of a chunk; its last chunk is filled up with `pad` whose targets are ignored. With `drop_last` the pass ends
-    when a stream finds no text left (every batch is full); without, until all texts are read, rows without a text
-    being filled with `pad`.
+    Each stream reads one text to its end and then takes the next one that nobody has begun. A text starts at
+    the start of a chunk; its last chunk is filled up with `pad` whose targets are ignored. With `drop_last`
+    the pass ends when a stream finds no text left (every batch is full); without, until all texts are read,
+    rows without a text being filled with `pad`.
 
     texts: bytes, or integer sequences or tensors [L]; those shorter than two tokens are passed over.
     shuffle: a new order of texts each pass, drawn from (`seed`, pass). `max_steps` ends a pass early.
-    `state_dict()` holds pass and step: a loader loaded with it goes on with the batch that would have come next.
+    `state_dict()` holds pass and step: a loader loaded with it goes on with the batch that would have come
+    next.
 
     Raises AESGTrainingError for sizes below 1 or no usable text.
     """
@@ -57,7 +58,8 @@ class StreamLoader:
         self.texts = [text for text in map(_as_tokens, texts) if len(text) >= 2]
         if len(self.texts) < (batch_size if drop_last else 1):
             raise AESGTrainingError(
-                f"Expected at least {batch_size if drop_last else 1} texts of two tokens or more, got {len(self.texts)}"
+                f"Expected at least {batch_size if drop_last else 1} texts of two tokens or more, "
+                f"got {len(self.texts)}"
             )
         self.batch_size = batch_size
         self.chunk = chunk
@@ -132,10 +134,11 @@ class StreamLoader:
 def _as_tokens(text: Any) -> Tensor:
     """[L] integer tensor; bytes become uint8, so a corpus in memory costs its size on disk."""
     if isinstance(text, (bytes, bytearray)):
-        return torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
+        return torch.tensor(list(text), dtype=torch.uint8)
     tokens = torch.as_tensor(text)
     if tokens.dim() != 1 or tokens.is_floating_point():
         raise AESGTrainingError(
-            f"Expected texts as bytes or integer sequences [L], got shape {list(tokens.shape)} of {tokens.dtype}"
+            "Expected texts as bytes or integer sequences [L], "
+            f"got shape {list(tokens.shape)} of {tokens.dtype}"
         )
     return tokens

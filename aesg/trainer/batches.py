@@ -17,7 +17,9 @@ def check_device(device: Any) -> torch.device:
         wanted = torch.device(device)
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise AESGTrainingError(f"Expected a usable device such as 'cpu' or 'cuda', got {device!r}: {error}") from error
+        raise AESGTrainingError(
+            f"Expected a usable device such as 'cpu' or 'cuda', got {device!r}: {error}"
+        ) from error
     return wanted
 
 
@@ -35,6 +37,8 @@ def move(value: Any, device: torch.device) -> Any:
     """Tensors, also inside tuples, lists and dicts, on `device`."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(move(each, device) for each in value))
     if isinstance(value, (tuple, list)):
         return type(value)(move(each, device) for each in value)
     if isinstance(value, dict):
@@ -43,7 +47,7 @@ def move(value: Any, device: torch.device) -> Any:
 
 
 class BatchLoss:
-    """Computes losses with a criterion and keeps their mean, each batch weighing what the criterion counted in it."""
+    """Computes losses with a criterion and keeps their mean, each batch weighing what it counted."""
 
     def __init__(self, criterion: Any) -> None:
         self.criterion = criterion
@@ -54,8 +58,8 @@ class BatchLoss:
     def __call__(self, outputs: Any, targets: Any) -> tuple[Tensor, int]:
         """Loss (a scalar) and weight: the targets that count, or the samples when targets are not class ids.
 
-        Outputs [B, ..., V] with integer targets [B, ...] are flattened to [n, V] and [n]; all else goes to the
-        criterion as it is. A batch without one target that counts has loss 0.
+        Outputs [B, ..., V] with integer targets [B, ...] are flattened to [n, V] and [n]; all else goes to
+        the criterion as it is. A batch without one target that counts has loss 0.
         """
         weight = len(targets) if isinstance(targets, Tensor) and targets.dim() > 0 else 1
         if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and not targets.is_floating_point():
@@ -70,11 +74,13 @@ class BatchLoss:
             loss = self.criterion(outputs, targets)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise AESGTrainingError(
-                f"The loss {type(self.criterion).__name__} does not fit outputs {_shape(outputs)} and targets "
-                f"{_shape(targets)}: {error}. Give AESGTrainer a criterion that does."
+                f"The loss {type(self.criterion).__name__} does not fit outputs {_shape(outputs)} and "
+                f"targets {_shape(targets)}: {error}. Give AESGTrainer a criterion that does."
             ) from error
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise AESGTrainingError(f"Expected a scalar loss, got {_shape(loss)}; use a criterion that reduces")
+            raise AESGTrainingError(
+                f"Expected a scalar loss, got {_shape(loss)}; use a criterion that reduces"
+            )
         return loss.reshape(()), weight
 
     def add(self, value: float, weight: int) -> None:

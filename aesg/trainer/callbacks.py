@@ -1,7 +1,8 @@
 """Callbacks: hooks into the life of a training run, called in the order in which they were registered.
 
-`logs` always holds "trainer"; epoch hooks add "epoch" (from 0) and, at the end, "loss"; batch hooks add "batch" and,
-at the end, "loss". Setting `logs["stop_training"] = True` in any hook stops the run after that batch or epoch.
+`logs` always holds "trainer"; epoch hooks add "epoch" (from 0) and, at the end, "loss"; batch hooks add
+"batch" and, at the end, "loss". Setting `logs["stop_training"] = True` in any hook stops the run after that
+batch or epoch.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class Callback:
 class EarlyStopping(Callback):
     """Stops when a metric has not improved for `patience` epochs on end.
 
-    mode "min" or "max" says which way is better; an improvement smaller than `min_delta` is none, and NaN never is one.
-    Raises AESGTrainingError, with the metrics there are, when `monitor` is not among them.
+    mode "min" or "max" says which way is better; an improvement smaller than `min_delta` is none, and NaN
+    never is one. Raises AESGTrainingError, with the metrics there are, when `monitor` is not among them.
     """
 
     def __init__(
@@ -65,8 +66,14 @@ class EarlyStopping(Callback):
         self.monitor = monitor
         self.mode = mode
         self.min_delta = min_delta
-        self.best = math.inf if mode == "min" else -math.inf
+        self.best = math.inf
         self.waited = 0
+        self._loaded = False
+
+    def on_train_start(self, logs: Logs) -> None:
+        if not self._loaded:  # a resumed run goes on counting, a new one begins anew
+            self.best, self.waited = math.inf if self.mode == "min" else -math.inf, 0
+        self._loaded = False
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         value = monitored(logs, self.monitor)
@@ -83,6 +90,7 @@ class EarlyStopping(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.waited = state["best"], state["waited"]
+        self._loaded = True
 
 
 class Checkpoint(Callback):

@@ -1,10 +1,11 @@
 """Checkpoints: a directory written beside its place, synced, and renamed into it.
 
-Files: model_weights.pt, optimizer_state.pt, config.json, training_state.json, resume_state.pt and memory/, a committed
-copy of the memory's directory. The tensors are read with `weights_only=True`; nothing else is ever unpickled.
+Files: model_weights.pt, optimizer_state.pt, config.json, training_state.json, resume_state.pt and memory/, a
+committed copy of the memory's directory. The tensors are read with `weights_only=True`; nothing else is ever
+unpickled.
 
-An existing checkpoint of the same name moves to `<path>.former` first and is removed at the end. So at any moment
-one whole checkpoint exists, under one of the two names, and reading finds it.
+An existing checkpoint of the same name moves to `<path>.former` first and is removed at the end. So at any
+moment one whole checkpoint exists, under one of the two names, and reading finds it.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def write_checkpoint(path: str | os.PathLike[str], files: dict[str, Any], memory
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """Where the checkpoint called `path` lies: there, or under its former name if a crash came between two renames.
+    """Where the checkpoint `path` lies: there, or under its former name if a crash came between renames.
 
     Raises AESGStorageError when there is none.
     """
@@ -72,7 +73,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
 
 
 def read_tensors(file: Path, device: str = "cpu") -> Any:
-    """The content of a `.pt` file, which may hold tensors and plain values only. AESGStorageError names the file."""
+    """The content of a `.pt` file of tensors and plain values. AESGStorageError names the file."""
     try:
         return torch.load(file, map_location=device, weights_only=True)
     except FileNotFoundError:

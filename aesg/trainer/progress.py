@@ -22,7 +22,9 @@ class ProgressBar:
         except TypeError:  # iterable data need not know its length
             total = None
         self.memory = memory
-        self._bar = tqdm(total=total, desc=title, disable=not shown, unit="batch", leave=True, file=sys.stderr)
+        self._bar = tqdm(
+            total=total, desc=title, disable=not shown, unit="batch", leave=True, file=sys.stderr
+        )
         self._shown = shown
         self._refreshed = 0.0
         self._started = time.perf_counter()

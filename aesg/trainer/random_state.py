@@ -1,4 +1,4 @@
-"""The states of all random generators as tensors and plain values, so that a resumed run draws what comes next."""
+"""The states of all random generators as tensors and plain values, for exact resume."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ from aesg.trainer.random_state import random_state, set_random_state
 class AESGTrainer:
     """Trains, evaluates and persists any nn.Module; one that holds an AESGMemory is trained together with it.
 
-    optimizer: default Adam(lr=learning_rate). criterion: default CrossEntropyLoss; logits [B, T, V] with integer
-    targets [B, T] are flattened for it. batch_size: for lists and Datasets, which are wrapped in a DataLoader.
-    Without a memory the trainer warns once and trains the weights alone.
+    optimizer: default Adam(lr=learning_rate). criterion: default CrossEntropyLoss; logits [B, T, V] with
+    integer targets [B, T] are flattened for it. batch_size: for lists and Datasets, which are wrapped in a
+    DataLoader. Without a memory the trainer warns once and trains the weights alone.
     """
 
     def __init__(
@@ -68,8 +68,9 @@ class AESGTrainer:
     ) -> list[float]:
         """Trains for `epochs` more epochs and returns the average loss of each.
 
-        Every batch: streams of the memory reset, forward, backward, optimizer step, `update_topology()`. Every
-        epoch: callbacks, `memory.save()`. The memory is in mode TRAIN, and in its former one after an exception.
+        Every batch: streams of the memory reset, forward, backward, optimizer step, `update_topology()`.
+        Every epoch: callbacks, `memory.save()`. The memory is in mode TRAIN, and in its former one after an
+        exception.
 
         stateful: streams go on from batch to batch. A loader that yields StreamBatch says itself which begin.
         validation_data: evaluated after each epoch, its metrics in `logs` as `val_*`.
@@ -79,7 +80,9 @@ class AESGTrainer:
         Raises AESGTrainingError for empty or malformed data, and for a loss that is NaN or does not fit.
         """
         if epochs < 0 or (autosave_every is not None and autosave_every < 1):
-            raise AESGTrainingError(f"Expected epochs >= 0 and autosave_every >= 1, got {epochs}, {autosave_every}")
+            raise AESGTrainingError(
+                f"Expected epochs >= 0 and autosave_every >= 1, got {epochs}, {autosave_every}"
+            )
         loader = adapt_data(train_data, self.batch_size, shuffle=True)
         logs: dict[str, Any] = {"trainer": self}
         losses: list[float] = []
@@ -105,7 +108,12 @@ class AESGTrainer:
         return losses
 
     def _train_epoch(
-        self, loader: Iterable[Any], logs: dict[str, Any], stateful: bool, autosave_every: int | None, progress: Any
+        self,
+        loader: Iterable[Any],
+        logs: dict[str, Any],
+        stateful: bool,
+        autosave_every: int | None,
+        progress: Any,
     ) -> float:
         logs["epoch"] = self.epoch
         self._call("on_epoch_start", self.epoch, logs=logs)
@@ -156,7 +164,9 @@ class AESGTrainer:
     # ---------------------------------------------------------------- evaluation
 
     @torch.no_grad()
-    def evaluate(self, test_data: Any, *, stateful: bool = False, progress: bool | None = False) -> dict[str, float]:
+    def evaluate(
+        self, test_data: Any, *, stateful: bool = False, progress: bool | None = False
+    ) -> dict[str, float]:
         """{"loss": average over everything the loss counts}, in eval mode, the memory in mode INFERENCE.
 
         Both modes are what they were afterwards, also after an exception. Streams begin as in `fit`.
@@ -180,7 +190,7 @@ class AESGTrainer:
 
     @torch.no_grad()
     def predict(self, input_data: Any) -> Any:
-        """The model's output for an input tensor, or the outputs for data (of pairs or of inputs), concatenated.
+        """The model's output for an input tensor; for data, of pairs or inputs, the outputs joined.
 
         In eval mode, the memory in mode INFERENCE; both are what they were afterwards.
         """
@@ -199,7 +209,7 @@ class AESGTrainer:
     # ---------------------------------------------------------------- persistence
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a checkpoint directory (see `aesg.trainer.checkpoint`); one already there is replaced as a whole."""
+        """Writes a checkpoint directory (`aesg.trainer.checkpoint`), replacing one already there."""
         config = getattr(self.memory, "config", None)
         content = {
             files.WEIGHTS: self.model.state_dict(),
@@ -230,17 +240,17 @@ class AESGTrainer:
     def load(self, path: str | os.PathLike[str]) -> None:
         """Puts weights, optimizer, counters and the live memory into the state that `save(path)` wrote.
 
-        Everything is read and compared with the model before anything changes. Raises AESGStorageError that names the
-        file for a checkpoint that is missing, damaged, or of another model.
+        Everything is read and compared with the model before anything changes. Raises AESGStorageError that
+        names the file for a checkpoint that is missing, damaged, or of another model.
         """
         self._load(path)
 
     def resume(self, path: str | os.PathLike[str]) -> int:
-        """`load`, and the state of random generators and callbacks with it; returns the epoch to go on from."""
+        """`load`, also of random generators and callbacks; returns the epoch to go on from."""
         state = self._load(path)
         if state is not None:
             set_random_state(state["random"])
-            for callback, saved in zip(self.callbacks, state["callbacks"]):
+            for callback, saved in zip(self.callbacks, state["callbacks"], strict=False):
                 callback.load_state_dict(saved)
         return self.epoch
 
@@ -259,12 +269,16 @@ class AESGTrainer:
         check_weights(self.model.state_dict(), weights, place / files.WEIGHTS)
         memory_directory = place / files.MEMORY
         if self.memory is not None and not memory_directory.is_dir():
-            raise AESGStorageError(f"Expected the memory of the checkpoint at '{memory_directory}', found nothing")
+            raise AESGStorageError(
+                f"Expected the memory of the checkpoint at '{memory_directory}', found nothing"
+            )
         former = self.optimizer.state_dict()
         try:
             self.optimizer.load_state_dict(optimizer)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise AESGStorageError(f"'{place / files.OPTIMIZER}' does not fit the optimizer: {error}") from error
+            raise AESGStorageError(
+                f"'{place / files.OPTIMIZER}' does not fit the optimizer: {error}"
+            ) from error
         try:
             if self.memory is not None:
                 self.memory.restore(str(memory_directory))
@@ -309,7 +323,7 @@ class AESGTrainer:
 
 
 def find_memory(model: nn.Module) -> Any | None:
-    """The model's memory: its attribute `memory`, or else the first child module that is one; None without."""
+    """The model's memory: its attribute `memory`, else the first child module that is one, else None."""
 
     def is_memory(part: Any) -> bool:
         return all(hasattr(part, name) for name in ("retrieve", "update_topology", "reset_state", "set_mode"))
@@ -326,10 +340,12 @@ def check_weights(expected: dict[str, Any], given: Any, file: os.PathLike[str]) 
         raise AESGStorageError(f"Expected a state_dict in '{file}', got {type(given).__name__}")
     missing, unknown = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
     if missing or unknown:
-        raise AESGStorageError(f"'{file}' does not fit the model: missing {missing[:5]}, unknown {unknown[:5]}")
+        raise AESGStorageError(
+            f"'{file}' does not fit the model: missing {missing[:5]}, unknown {unknown[:5]}"
+        )
     for name, value in expected.items():
         if isinstance(value, Tensor) and value.shape != getattr(given[name], "shape", None):
             raise AESGStorageError(
-                f"'{file}' does not fit the model: {name} is {list(value.shape)} there, "
-                f"expected and got {list(getattr(given[name], 'shape', []))}"
+                f"'{file}' does not fit the model: {name}: expected {list(value.shape)}, "
+                f"got {list(getattr(given[name], 'shape', []))}"
             )
