@@ -20,7 +20,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint format test-cpp torture clean distclean check-python FORCE
+.PHONY: help demo test build lint lint-ruff lint-format lint-types lint-cpp format test-cpp torture clean distclean check-python FORCE
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -38,10 +38,14 @@ test: $(BUILT) $(INSTALLED) $(TOOLS)  ## all Python tests
 
 build: $(BUILT) $(INSTALLED)  ## the environment in .venv and the extension modules, if anything changed
 
-lint: $(BUILT) $(TOOLS)  ## ruff, mypy and clang-format, changing nothing
+lint: lint-ruff lint-format lint-types lint-cpp  ## ruff, mypy and clang-format, changing nothing
+lint-ruff: $(TOOLS)
 	$(BIN)/ruff check .
+lint-format: $(TOOLS)
 	$(BIN)/ruff format --check .
+lint-types: $(BUILT) $(TOOLS)
 	$(BIN)/mypy
+lint-cpp: $(TOOLS)
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 
 format: $(TOOLS)  ## rewrite the sources as lint wants them
