@@ -16,6 +16,9 @@ CXX_FILES := $(shell find csrc tests -name '*.h' -o -name '*.inl' -o -name '*.cp
 CXX_LISTS := $(wildcard csrc/sources.cmake)
 CMAKE ?= $(shell command -v cmake || echo $(BIN)/cmake)
 CMAKE_DIR := build/cmake-$(SANITIZE)
+SANITIZERS_none :=
+SANITIZERS_address := address,undefined
+SANITIZERS_thread := thread
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
@@ -28,7 +31,7 @@ help:  ## this list
 	@echo '  PYTHON=python3.12  the python to start from; a torch >= 2.11 it has already is used'
 	@echo '  DATA=DIR           make demo: train on the text files under DIR'
 	@echo '  ARGS="..."         make demo, make test: further arguments of aesg demo, pytest'
-	@echo '  SANITIZE=address   make test-cpp: address (and undefined), thread or none'
+	@echo '  SANITIZE=address   make test-cpp: address (with undefined), thread or none'
 
 demo: $(BUILT) $(INSTALLED)  ## train a language model with memory on real text, reopen it, train on
 	$(BIN)/aesg demo $(if $(DATA),--data "$(DATA)") $(ARGS)
@@ -96,6 +99,6 @@ $(BIN)/cmake: $(READY)
 	@$(PY) -m pip --disable-pip-version-check install --quiet --constraint $(VENV)/constraints.txt cmake
 
 $(CMAKE_DIR)/CMakeCache.txt: CMakeLists.txt $(CXX_LISTS) | $(CMAKE)
-	$(CMAKE) -S . -B $(CMAKE_DIR) -DAESG_SANITIZE=$(SANITIZE)
+	$(CMAKE) -S . -B $(CMAKE_DIR) "-DAESG_SANITIZE=$(SANITIZERS_$(SANITIZE))"
 
 FORCE:

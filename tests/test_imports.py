@@ -133,6 +133,7 @@ CXX_RULES: list[tuple[str, tuple[str, ...], bool]] = [
     ("csrc/ops/gpu/", ("csrc/base/", "csrc/storage/layout.h", "csrc/ops/"), False),
     ("csrc/bindings/core_module", ("csrc/",), False),
     ("csrc/bindings/graph_binding", ("csrc/",), False),
+    ("csrc/tests/", ("csrc/",), False),
     ("csrc/", ("csrc/base/", "csrc/storage/layout.h", "csrc/ops/", "csrc/bindings/"), True),
 ]
 TORCH_HEADERS = ("torch/", "ATen/", "c10/", "caffe2/")
