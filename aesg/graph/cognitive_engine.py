@@ -1,9 +1,12 @@
-"""CognitiveEngine: birth, reinforcement, consolidation and sweep, each within what the mode permits."""
+"""CognitiveEngine: everything a graph does by itself, each within what the mode permits.
+
+The rules, their equations and parameters: docs/self_organisation.md.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,73 +15,74 @@ from torch import Tensor
 from aesg import _core
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGMemoryError
-from aesg.graph.core import SIMILARITY, SemanticGraph
+from aesg.graph.birth import bear_abstract, bear_sensory
+from aesg.graph.consolidation import age_concepts, find_doomed, find_excess, retire
+from aesg.graph.core import SemanticGraph
 from aesg.graph.permissions import Permissions
+from aesg.graph.regions import find_regions
 from aesg.graph.use_log import LearningRates
-from aesg.ops import consolidate_
 from aesg.storage.logger import EventType
 from aesg.validation import Validator
 
 
 class CognitiveEngine:
-    """The rules of `docs/self_organisation.md` on one graph.
+    """The rules of self-organisation on one graph.
 
-    What the current mode forbids does nothing and returns None. Every change is logged as an event.
+    What the current mode forbids does nothing and returns None. Every change is logged as an event. Slots that
+    are unknown or dead, and vectors that do not fit, raise AESGMemoryError before anything changed.
     """
 
-    def __init__(self, graph: SemanticGraph, config: AESGConfig, permissions: Callable[[], Permissions]) -> None:
+    def __init__(
+        self,
+        graph: SemanticGraph,
+        config: AESGConfig,
+        permissions: Callable[[], Permissions],
+        project: Callable[[Tensor], Tensor] = lambda mean: mean,
+    ) -> None:
         self.graph = graph
         self.config = config
         self._permissions = permissions
+        self._project = project  # mean [D] -> abstract vector [D], the map of RetrievedContext.aggregate()
         self._warned_full = False
 
     # -- birth ---------------------------------------------------------------------------------------------
 
     def create_sensory_concept(self, query_vector: Tensor) -> int | None:
-        """Bears the vector [D] itself, linked to what it resembles; returns its slot.
+        """Bears the vector [D] itself, linked to what it resembles; returns its slot. O(N D)."""
+        vector = self.checked_vector(query_vector)
+        return int(bear_sensory(self.graph, vector[None])[0]) if self._granted(1) else None
 
-        None where the mode or a full memory forbids it. Raises AESGMemoryError for another shape or values
-        that are not finite.
-        """
-        vector = self._vector(query_vector)
-        if not self._granted(1):
+    def create_abstract_concept(self, source_indices: Sequence[int] | np.ndarray | Tensor) -> int | None:
+        """Bears one concept above the given slots, from their mean, linked to each; returns its slot."""
+        parents = self._slots(source_indices)
+        if len(np.unique(parents)) != len(parents) or len(parents) == 0:
+            raise AESGMemoryError(f"Abstract concept: expected different slots, got {parents.tolist()}")
+        if not self.config.abstraction_enabled or not self._granted(1):
             return None
-        return int(self._bear(vector[None])[0])
+        self.graph.state.log.digest()
+        mean = self.graph.gather(torch.from_numpy(parents)).mean(dim=0)
+        with torch.no_grad():
+            vector = self._project(mean).to("cpu", torch.float32)
+        return bear_abstract(self.graph, parents, vector)
 
     def observe_novelty(self, inputs: Tensor) -> int:
         """Offers inputs [n, D] that nothing explained to the novelty pool; bears what persisted. Returns births.
 
         FINETUNE needs ten times the persistence. The first input of an empty memory is born at once.
         """
-        scale = self._permissions().learning_rate_scale
-        if not self._permissions().create_concepts or inputs.shape[0] == 0:
+        permissions = self._permissions()
+        if not permissions.create_concepts or inputs.shape[0] == 0:
             return 0
         state, config = self.graph.state, self.config
         born = state.pool.offer(
             inputs,
             threshold=config.novelty_explanation_threshold,
-            birth_count=max(1, round(config.novelty_birth_threshold / scale)),
+            birth_count=max(1, round(config.novelty_birth_threshold / permissions.learning_rate_scale)),
             birth_first=state.storage.core.active_count == 0,
         )
         state.touch()
         granted = self._granted(born.shape[0]) if born.shape[0] else 0
-        return len(self._bear(born[:granted])) if granted else 0
-
-    def _bear(self, vectors: Tensor) -> np.ndarray:
-        """Concepts from vectors [n, D] with links both ways to their nearest, as they are before this birth."""
-        state, config = self.graph.state, self.config
-        cosines, neighbors = self.graph.search(vectors, config.link_count, config.link_min_similarity)
-        slots = _core.bear(state.storage.core, vectors.numpy(), state.now())
-        rows, columns = torch.nonzero(neighbors >= 0, as_tuple=True)
-        if len(rows):
-            ends, starts = neighbors[rows, columns].numpy(), slots[rows.numpy()]
-            weights = cosines[rows, columns].clamp(0.0, 1.0).numpy()
-            confidences = np.full(len(weights), config.edge_initial_confidence, dtype=np.float32)
-            for sources, targets in ((starts, ends), (ends, starts)):
-                _core.put_edges(state.storage.core, sources, targets, weights, confidences, SIMILARITY)
-        state.counters["births"] += len(slots)
-        state.touch()
-        return slots
+        return len(bear_sensory(self.graph, born[:granted])) if granted else 0
 
     def _granted(self, count: int) -> int:
         """How many of `count` births the mode grants. Modes that do not prune stop at `max_concepts`."""
@@ -110,98 +114,141 @@ class CognitiveEngine:
     # -- consolidation -------------------------------------------------------------------------------------
 
     def update(self) -> None:
-        """One topology update: digest, consolidation, and the sweep when its interval is over."""
-        if not self._permissions().consolidation:
+        """One topology update: digest, consolidation, and sweep and region detection when their time has come."""
+        permissions = self._permissions()
+        if not permissions.consolidation:
             return
-        self.graph.state.log.digest()
+        state, config = self.graph.state, self.config
+        state.log.digest()
         self.consolidate()
-        interval = self.config.consolidation_epoch_interval
-        if self.graph.state.counters["consolidations"] % interval == 0:
+        done = state.counters["consolidations"]
+        if done % config.consolidation_epoch_interval == 0:
             self.sweep()
+        if done % config.region_detection_interval == 0 and permissions.reorganization:
+            self.find_semantic_regions()
 
     def consolidate(self) -> int | None:
         """Age += 1 and relevance *= decay for every living concept; prunes where the mode allows it.
 
-        Pruned are concepts with age over `prune_min_age`, relevance and use under their survival thresholds,
-        then the weakest above `max_concepts`. Returns how many died. O(N), columnar.
+        Pruned are concepts older than `prune_min_age` with relevance and use under their survival thresholds,
+        then the weakest above `max_concepts`. Returns how many died. O(N).
         """
         permissions = self._permissions()
         if not permissions.consolidation:
             return None
-        state, config, storage = self.graph.state, self.config, self.graph.storage
-        doomed = consolidate_(
-            storage.column("age"),
-            storage.column("relevance"),
-            storage.column("use_frequency"),
-            storage.column("is_active"),
-            count=storage.core.node_count,
-            relevance_decay=config.relevance_decay,
-            min_age=config.prune_min_age,
-            relevance_threshold=config.survival_threshold_relevance,
-            frequency_threshold=config.survival_threshold_frequency,
-        )
-        storage.mark("age")
-        storage.mark("relevance")
-        state.counters["consolidations"] += 1
-        state.touch()
+        state = self.graph.state
+        doomed = age_concepts(self.graph)
         died = 0
         if permissions.evolutionary_pressure:
-            died = self._retire(torch.nonzero(doomed.reshape(-1))[:, 0].numpy()) + self._retire_excess()
+            died = retire(self.graph, doomed) + retire(self.graph, find_excess(self.graph))
         state.logger.log_event(
-            EventType.CONSOLIDATE, state.counters["consolidations"], storage.core.active_count, float(died)
+            EventType.CONSOLIDATE, state.counters["consolidations"], state.storage.core.active_count, float(died)
         )
         return died
 
     def apply_evolutionary_pressure(self) -> int | None:
-        """Prunes by the survival thresholds and `max_concepts`, without ageing. Returns how many died."""
+        """Prunes by the survival thresholds and `max_concepts`, without ageing. Returns how many died. O(N)."""
         if not self._permissions().evolutionary_pressure:
             return None
-        config, storage = self.config, self.graph.storage
         self.graph.state.log.digest()
-        doomed = (
-            (storage.column("is_active") != 0)
-            & (storage.column("age") > config.prune_min_age)
-            & (storage.column("relevance") < config.survival_threshold_relevance)
-            & (storage.column("use_frequency") < config.survival_threshold_frequency)
-        )
-        return self._retire(torch.nonzero(doomed.reshape(-1))[:, 0].numpy()) + self._retire_excess()
+        return retire(self.graph, find_doomed(self.graph)) + retire(self.graph, find_excess(self.graph))
 
-    def _retire(self, slots: np.ndarray) -> int:
-        if len(slots) == 0:
-            return 0
-        state = self.graph.state
-        died = _core.retire(state.storage.core, slots, state.now())
-        state.counters["prunes"] += died
-        state.touch()
-        return died
-
-    def _retire_excess(self) -> int:
-        """Prunes the weakest above `max_concepts`: least relevant first, then least used, then the youngest slot."""
-        storage = self.graph.storage
-        excess = storage.core.active_count - self.config.max_concepts
-        if excess <= 0:
-            return 0
-        living = torch.nonzero(storage.column("is_active").reshape(-1))[:, 0].numpy()
-        relevance = storage.column("relevance").reshape(-1).numpy()[living]
-        uses = storage.column("use_frequency").reshape(-1).numpy()[living]
-        weakest = np.lexsort((-living, uses, relevance))[:excess]
-        return self._retire(np.sort(living[weakest]))
+    # -- reorganisation ------------------------------------------------------------------------------------
 
     def sweep(self) -> tuple[int, int] | None:
         """Fades unused edges, removes weak ones and those into the dead, frees dead slots.
 
-        Returns (edges removed, slots freed). O(N + E).
+        Where the mode allows reorganisation, duplicates merge, crowded concepts split and pairs that were often
+        used together get an abstract concept first. Returns (edges removed, slots freed). O(N + E).
         """
-        if not self._permissions().consolidation:
+        permissions = self._permissions()
+        if not permissions.consolidation:
             return None
         state, config = self.graph.state, self.config
+        state.log.digest()
+        if permissions.reorganization:
+            self._abstract_pairs()
+            self._split_crowded()
+            _core.merge_duplicates(state.storage.core, config.merge_similarity_threshold, state.now())
+        state.log.pairs.forget(state.storage.column("is_active").reshape(-1).numpy() == 0)
         edges, slots = _core.sweep(state.storage.core, config.prune_confidence_threshold, config.edge_fade)
         state.counters["sweeps"] += 1
         state.touch()
         state.logger.log_event(EventType.RESTRUCTURE, state.counters["sweeps"], edges, float(slots))
         return edges, slots
 
-    def _vector(self, value: Tensor) -> Tensor:
+    def merge_concepts(self, idx1: int, idx2: int) -> int | None:
+        """Merges two concepts: the first is kept, the second dies. Returns the kept slot. O(E)."""
+        kept, dropped = self._slots([idx1, idx2])
+        if kept == dropped:
+            raise AESGMemoryError(f"Merge: expected two different concepts, got slot {kept} twice")
+        if not self._permissions().reorganization:
+            return None
+        state = self.graph.state
+        state.log.digest()
+        _core.merge(state.storage.core, [kept], [dropped], state.now())
+        state.touch()
+        return int(kept)
+
+    def split_concept(self, idx: int) -> int | None:
+        """Splits a concept in two by its neighbours; returns the newborn's slot, None when there are no two groups."""
+        (slot,) = self._slots([idx])
+        if not self._permissions().reorganization:
+            return None
+        state = self.graph.state
+        state.log.digest()
+        fresh = _core.split(state.storage.core, int(slot), self.config.edge_initial_confidence, state.now())
+        if fresh < 0:
+            return None
+        state.counters["births"] += 1
+        state.touch()
+        return fresh
+
+    def find_semantic_regions(self) -> dict[int, int] | None:
+        """Groups living concepts into regions 1..R of like direction (region_id); returns {region: size}.
+
+        About sqrt(N) regions; none below 64 concepts. O(N sqrt(N) D).
+        """
+        if not self._permissions().reorganization:
+            return None
+        state, storage = self.graph.state, self.graph.state.storage
+        state.log.digest()
+        living = torch.nonzero(storage.column("is_active").reshape(-1))[:, 0]
+        vectors = self.graph.gather(living)
+        units = torch.nn.functional.normalize(vectors, dim=1)
+        regions, state.centers = find_regions(units, state.centers)
+        column = storage.column("region_id")
+        column[living // column.shape[1], living % column.shape[1]] = regions.to(column.dtype)
+        storage.mark("region_id")
+        state.touch()
+        sizes = torch.bincount(regions).tolist()
+        found = {region: size for region, size in enumerate(sizes) if region and size}
+        state.logger.log_event(EventType.RESTRUCTURE, 0, len(found), 0.0)
+        return found
+
+    def _abstract_pairs(self) -> None:
+        """Bears an abstract concept above every pair that was primary together often enough."""
+        state, config = self.graph.state, self.config
+        if not config.abstraction_enabled:
+            return
+        columns = state.storage.column("is_active").reshape(-1).numpy()
+        for pair in state.log.pairs.take(config.coactivation_threshold_create):
+            if columns[pair].all() and not self._has_common_abstraction(*pair):
+                self.create_abstract_concept(pair)
+
+    def _has_common_abstraction(self, one: int, other: int) -> bool:
+        above = [_core.abstractions(self.graph.state.storage.core, int(slot)) for slot in (one, other)]
+        return bool(np.intersect1d(above[0], above[1]).size) or int(other) in above[0].tolist()
+
+    def _split_crowded(self) -> None:
+        config = self.config
+        limit = min(config.split_density_threshold, config.max_edges_per_node)
+        for slot in _core.find_crowded(self.graph.state.storage.core, limit):
+            self.split_concept(int(slot))
+
+    # -- arguments -----------------------------------------------------------------------------------------
+
+    def checked_vector(self, value: Tensor) -> Tensor:
         """A finite f32 vector [D] on the CPU, or AESGMemoryError."""
         if not isinstance(value, Tensor) or value.dim() != 1:
             given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -211,3 +258,17 @@ class CognitiveEngine:
         if not bool(torch.isfinite(vector).all()):
             raise AESGMemoryError("Concept vector: expected finite values, got NaN or infinity")
         return vector.contiguous()
+
+    def _slots(self, values: Sequence[int] | np.ndarray | Tensor) -> np.ndarray:
+        """Living slots, i64 [n], or AESGMemoryError."""
+        slots = np.asarray(values, dtype=np.int64).reshape(-1)
+        storage = self.graph.state.storage
+        count = storage.core.node_count
+        unknown = slots[(slots < 0) | (slots >= count)]
+        if len(unknown):
+            raise AESGMemoryError(f"Unknown concept: expected slots in 0..{count - 1}, got {int(unknown[0])}")
+        active = storage.column("is_active")
+        dead = slots[(active[slots // active.shape[1], slots % active.shape[1]] == 0).numpy()] if len(slots) else slots
+        if len(dead):
+            raise AESGMemoryError(f"Dead concept: slot {int(dead[0])} holds no living concept")
+        return slots

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from aesg import _core
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGMemoryError
+from aesg.graph.permissions import Permissions
 from aesg.graph.state import GraphState
 from aesg.ops import seed_search, spread_activation
 from aesg.validation import Validator
@@ -22,9 +23,10 @@ SIMILARITY, SUCCESSION, ABSTRACTION = 0, 1, 2  # edge kinds
 class SemanticGraph:
     """The graph as the engine and the navigator use it. All bulk work happens in C++ and custom ops."""
 
-    def __init__(self, state: GraphState, config: AESGConfig) -> None:
+    def __init__(self, state: GraphState, config: AESGConfig, permissions: Callable[[], Permissions]) -> None:
         self.state = state
         self.config = config
+        self._permissions = permissions
 
     @property
     def storage(self):  # noqa: ANN201 - AESGStorage, documented in aesg.storage
@@ -145,5 +147,8 @@ class SemanticGraph:
         return slot
 
     def _require_writable(self, what: str) -> None:
+        """What a user asks for by name raises where it is not possible, instead of doing nothing in silence."""
         if self.storage.read_only:
             raise AESGMemoryError(f"{what}: the memory in '{self.storage.directory}' is open for reading only")
+        if not self._permissions().learns:
+            raise AESGMemoryError(f"{what}: not possible in INFERENCE mode, call set_mode first")

@@ -42,6 +42,17 @@ class NoveltyPool:
         )
         return vectors[born]
 
+    def drop_like(self, vectors: Tensor, threshold: float) -> None:
+        """Removes the candidates with cosine >= threshold to any of `vectors` [n, D]. O(n P D)."""
+        size = len(self)
+        units = torch.nn.functional.normalize(self.candidates[:size], dim=1)
+        likeness = units @ torch.nn.functional.normalize(vectors, dim=1).T  # [size, n]
+        keep = torch.nonzero((likeness < threshold).all(dim=1))[:, 0]
+        for column in (self.candidates, self.counts, self.stamps):
+            column[: len(keep)] = column[keep]
+            column[len(keep) : size] = 0
+        self.state[0] = len(keep)
+
     def to_state(self) -> dict[str, np.ndarray]:
         """The live part as arrays, for the small state."""
         size = len(self)

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGStorageError
 from aesg.graph.novelty import NoveltyPool
@@ -38,15 +41,14 @@ class GraphState:
         self.config = config
         self.pool = NoveltyPool(config.novelty_pool_size, storage.vector_dim)
         self.log = UseLog(storage.core)
+        self.centers: Tensor | None = None  # [R, D], of the regions last found
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self.streams: dict[str, Any] = {}  # streams as the last commit left them
         self._key = key
         self._changed = False
         self._pid = os.getpid()
         self._load(storage.read_state())
-        # A weak hook: a strong one would be a cycle, and a dropped memory would keep its lock until collected.
-        digest = weakref.WeakMethod(self.log.digest)
-        storage.before_read = lambda: (hook := digest()) and hook()
+        self._settle_before_reads()
 
     @classmethod
     def open(
@@ -113,18 +115,28 @@ class GraphState:
 
     def reload(self) -> None:
         """Takes the small state from the storage anew, after its contents were replaced."""
-        self.log.clear()
+        self.log = UseLog(self.storage.core)
+        self._settle_before_reads()
         self.pool = NoveltyPool(self.config.novelty_pool_size, self.storage.vector_dim)
+        self.centers = None
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self.streams = {}
         self._changed = False
         self._load(self.storage.read_state())
+
+    def _settle_before_reads(self) -> None:
+        # A weak hook: a strong one would be a cycle, and a dropped memory would keep its lock until collected.
+        digest = weakref.WeakMethod(self.log.digest)
+        self.storage.before_read = lambda: (hook := digest()) and hook()
 
     def _dump(self) -> dict[str, Any]:
         return {
             "config": self.config.to_json(),
             "counters": dict(self.counters),
             "streams": self.streams,
+            "pairs.keys": self.log.pairs.keys,
+            "pairs.counts": self.log.pairs.counts,
+            **({} if self.centers is None else {"regions.centers": self.centers.numpy()}),
             **self.pool.to_state(),
         }
 
@@ -135,6 +147,10 @@ class GraphState:
         self.streams = dict(state.get("streams", {}))
         if "pool.candidates" in state:
             self.pool.load_state(state)
+        if "pairs.keys" in state:
+            self.log.pairs.keys, self.log.pairs.counts = state["pairs.keys"], state["pairs.counts"]
+        if "regions.centers" in state:
+            self.centers = torch.from_numpy(state["regions.centers"].copy())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphState:
         return self  # copies of a model share its memory

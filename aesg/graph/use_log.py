@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aesg import _core
 from aesg.config import AESGConfig
+from aesg.graph.coactivation import PairCounts
 
 PRIMARY_COUNT = 3  # concepts of a context that count as primary (reference, RetrievedContext)
 MAX_PENDING_ROWS = 1 << 16  # queries noted before the log digests itself
@@ -40,6 +41,7 @@ class UseLog:
     def __init__(self, store: _core.Store) -> None:
         self._store = store
         self._rates: LearningRates | None = None
+        self.pairs = PairCounts()  # what digestion leaves behind: it is part of the committed state
         self.clear()
 
     def clear(self) -> None:
@@ -77,7 +79,9 @@ class UseLog:
         store = self._store
         for slots, strengths in zip(members, energies, strict=True):
             _core.use(store, slots.reshape(-1).numpy(), strengths.reshape(-1).numpy(), rates.relevance_gain)
-            _core.coactivate(store, slots[:, :PRIMARY_COUNT].contiguous().numpy(), rates.coactivation_rate)
+            primaries = slots[:, :PRIMARY_COUNT].contiguous().numpy()
+            _core.coactivate(store, primaries, rates.coactivation_rate)
+            self.pairs.add(primaries)
         previous = torch.cat([pair[0] for pair in followed])
         current = torch.cat([pair[1] for pair in followed])
         _core.follow(

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aesg import _core
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGMemoryError
 from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
-from aesg.graph.permissions import Permissions
+from aesg.graph.forgetting import forget, slots_near, slots_of_ids
 from aesg.graph.state import GraphState
 from aesg.memory.context import RetrievedContext
-from aesg.memory.modes import MODE_PERMISSIONS, MemoryMode
+from aesg.memory.modes import MemoryMode, ModeSwitch
 from aesg.memory.navigation import Found, Navigator, Query
 from aesg.memory.state import BatchActiveContext
 from aesg.storage.engine import AESGStorage
@@ -55,15 +57,22 @@ class AESGMemory(nn.Module):
         self.device = _checked_device(device)
         self._state = GraphState.open(directory, config, read_only=read_only, clock=clock)
         self.config = config if config is not None else self._state.config
-        self.graph = SemanticGraph(self._state, self.config)
-        self.cognitive_engine = CognitiveEngine(self.graph, self.config, self._permissions)
         self.abstraction_projection = nn.Linear(self.vector_dim, self.vector_dim, bias=False)
         nn.init.zeros_(self.abstraction_projection.weight)  # aggregate() starts as the plain mean
+        projection = self.abstraction_projection
+        self._permissions = ModeSwitch(MemoryMode.INFERENCE if read_only else MemoryMode(self.config.memory_mode))
+        # None of these holds this module: a memory that is dropped gives its directory free at once, without a collection.
+        self.graph = SemanticGraph(self._state, self.config, self._permissions)
+        self.cognitive_engine = CognitiveEngine(
+            self.graph,
+            self.config,
+            self._permissions,
+            project=lambda mean: mean + projection(mean.to(projection.weight.device)).to(mean.device),
+        )
         self.navigator = Navigator(self.graph, self.config, self.abstraction_projection)
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
-        self._mode = MemoryMode.INFERENCE if read_only else MemoryMode(self.config.memory_mode)
         self._reset_statistics()
         self.to(self.device)
 
@@ -87,7 +96,7 @@ class AESGMemory(nn.Module):
 
     @property
     def mode(self) -> MemoryMode:
-        return self._mode
+        return self._permissions.mode
 
     def set_mode(self, mode_name: str | MemoryMode) -> None:
         """TRAIN, FINETUNE, INFERENCE or ONLINE. Raises AESGMemoryError for anything else."""
@@ -96,10 +105,7 @@ class AESGMemory(nn.Module):
         mode = MemoryMode(name)
         if self.storage.read_only and mode is not MemoryMode.INFERENCE:
             raise AESGMemoryError(f"Mode {name}: the memory in '{self.directory}' is open for reading only")
-        self._mode = mode
-
-    def _permissions(self) -> Permissions:
-        return MODE_PERMISSIONS[self._mode]
+        self._permissions.mode = mode
 
     # -- asking --------------------------------------------------------------------------------------------
 
@@ -146,6 +152,52 @@ class AESGMemory(nn.Module):
     def reset_state(self, streams: Iterable[int] | None = None) -> None:
         """Ends all streams (or those named): nothing primes their next query. The novelty pool is left alone."""
         self.active_state.reset(streams)
+
+    # -- on request ----------------------------------------------------------------------------------------
+
+    def forget(
+        self,
+        ids: Sequence[int] | np.ndarray | Tensor | None = None,
+        *,
+        query: Tensor | None = None,
+        radius: float | None = None,
+    ) -> int:
+        """Removes concepts by `ids`, or all within cosine distance `radius` (1 - cos) of `query` [D].
+
+        Their edges go too, and what was abstracted from them alone. After the next `save()` and `compact()` their
+        vectors are in no file of the directory. Returns how many concepts went. Raises AESGMemoryError for
+        unknown ids, bad arguments and in INFERENCE, before anything changed. O(N D + E).
+        """
+        self._require_learning("forget")
+        if (ids is None) == (query is None):
+            raise AESGMemoryError("forget: expected either ids or query with radius")
+        if ids is not None:
+            slots, unknown = slots_of_ids(self.graph, np.unique(np.asarray(ids, dtype=np.int64).reshape(-1)))
+            if len(unknown):
+                raise AESGMemoryError(f"forget: no living concept has id {int(unknown[0])}")
+        else:
+            if radius is None or not 0.0 <= radius <= 2.0:
+                raise AESGMemoryError(f"forget: expected a radius in [0, 2], got {radius}")
+            assert query is not None
+            slots = slots_near(self.graph, self.cognitive_engine.checked_vector(query), radius)
+        return forget(self.graph, slots)
+
+    def update_concept(self, slot: int, vector: Tensor) -> None:
+        """Gives a living concept another vector [D]; its edges stay. Raises AESGMemoryError, also in INFERENCE."""
+        self._require_learning("update_concept")
+        checked = self.cognitive_engine.checked_vector(vector)
+        _core.set_vector(self.storage.core, int(slot), checked.numpy(), self._state.now())
+        self._state.touch()
+
+    def compact(self) -> None:
+        """Saves and brings the main files up to date, so that nothing that was removed is left in any file."""
+        self.save()
+        self.storage.core.fold()
+
+    def check(self) -> list[str]:
+        """Findings about broken invariants of the graph, one line each; none when it is sound. O(N D + E)."""
+        self._state.log.digest()
+        return _core.check(self.storage.core)
 
     # -- learning and keeping ------------------------------------------------------------------------------
 
@@ -226,12 +278,18 @@ class AESGMemory(nn.Module):
         self._retrieval_seconds = 0.0
         self._topology_seconds = 0.0
 
+    def _require_learning(self, what: str) -> None:
+        """What a user asks for by name raises in INFERENCE instead of doing nothing in silence."""
+        self._require_open(what)
+        if self.mode is MemoryMode.INFERENCE:
+            raise AESGMemoryError(f"{what}: not possible in INFERENCE mode, call set_mode first")
+
     def _require_open(self, what: str) -> None:
         if self.storage.closed:
             raise AESGMemoryError(f"{what}: the memory in '{self.directory}' is closed")
 
     def extra_repr(self) -> str:
-        return f"directory='{self.directory}', vector_dim={self.vector_dim}, mode={self._mode.value}"
+        return f"directory='{self.directory}', vector_dim={self.vector_dim}, mode={self.mode.value}"
 
 
 def _checked_device(device: str | torch.device) -> torch.device:

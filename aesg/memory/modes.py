@@ -46,3 +46,16 @@ MODE_PERMISSIONS: dict[MemoryMode, Permissions] = {
         learning_rate_scale=1.0,
     ),
 }
+
+
+class ModeSwitch:
+    """The current mode of one memory. Called, it says what that mode permits.
+
+    An object of its own, so that the engine can ask without holding the memory.
+    """
+
+    def __init__(self, mode: MemoryMode) -> None:
+        self.mode = mode
+
+    def __call__(self) -> Permissions:
+        return MODE_PERMISSIONS[self.mode]

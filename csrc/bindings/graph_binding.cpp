@@ -2,15 +2,21 @@
 #include "csrc/bindings/graph_binding.h"
 
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include <cmath>
 #include <memory>
 #include <string>
+#include <unordered_set>
+#include <utility>
+#include <vector>
 
 #include "csrc/base/error.h"
 #include "csrc/graph/adjacency.h"
+#include "csrc/graph/check.h"
 #include "csrc/graph/population.h"
 #include "csrc/graph/reinforce.h"
+#include "csrc/graph/reorganize.h"
 #include "csrc/graph/sweep.h"
 
 namespace py = pybind11;
@@ -161,6 +167,66 @@ py::tuple sweep(const StorePtr& store, float confidence_threshold, float fade) {
   return py::make_tuple(report.edges_removed, report.slots_freed);
 }
 
+py::tuple bury(const StorePtr& store) {
+  require_writable(*store);
+  graph::SweepReport report;
+  {
+    py::gil_scoped_release release;
+    report = graph::bury(*store);
+  }
+  return py::make_tuple(report.edges_removed, report.slots_freed);
+}
+
+int64_t merge(const StorePtr& store, const Array<int64_t>& kept, const Array<int64_t>& dropped,
+              uint64_t now) {
+  require_writable(*store);
+  const int64_t n = kept.size();
+  require_length("dropped", n, dropped.size());
+  require_living(*store, "kept", kept.data(), n);
+  require_living(*store, "dropped", dropped.data(), n);
+  std::vector<std::pair<int32_t, int32_t>> pairs;
+  std::unordered_set<int64_t> seen;
+  for (int64_t i = 0; i < n; ++i) {
+    if (!seen.insert(kept.data()[i]).second || !seen.insert(dropped.data()[i]).second)
+      throw ArgumentError("merge: expected pairs of different concepts, each in one pair at most");
+    pairs.emplace_back(static_cast<int32_t>(kept.data()[i]), static_cast<int32_t>(dropped.data()[i]));
+  }
+  py::gil_scoped_release release;
+  graph::merge(*store, pairs, now);
+  return n;
+}
+
+int64_t merge_duplicates(const StorePtr& store, float similarity, uint64_t now) {
+  require_writable(*store);
+  py::gil_scoped_release release;
+  const auto pairs = graph::find_duplicates(*store, similarity);
+  graph::merge(*store, pairs, now);
+  return static_cast<int64_t>(pairs.size());
+}
+
+int64_t split(const StorePtr& store, int64_t slot, float initial_confidence, uint64_t now) {
+  require_writable(*store);
+  require_living(*store, "slot", &slot, 1);
+  py::gil_scoped_release release;
+  return graph::split(*store, slot, initial_confidence, now);
+}
+
+// Ends of the abstraction edges from a concept: what was abstracted from it, and what it was abstracted from.
+py::array_t<int64_t> abstractions(const StorePtr& store, int64_t slot) {
+  require_living(*store, "slot", &slot, 1);
+  std::vector<int64_t> slots;
+  graph::for_each_edge(*store, slot, [&](int32_t block, int index) {
+    if (graph::edge_kind(*store->cold(block), index) == EdgeKind::kAbstraction)
+      slots.push_back(store->hot(block)->target[index]);
+  });
+  return py::array_t<int64_t>(static_cast<py::ssize_t>(slots.size()), slots.data());
+}
+
+py::array_t<int64_t> find_crowded(const StorePtr& store, int64_t degree) {
+  const std::vector<int64_t> slots = graph::find_crowded(*store, degree);
+  return py::array_t<int64_t>(static_cast<py::ssize_t>(slots.size()), slots.data());
+}
+
 }  // namespace
 
 void bind_graph(py::module_& module) {
@@ -182,6 +248,22 @@ void bind_graph(py::module_& module) {
              "Strengthens edges among concepts that were primary together, members [rows, width].");
   module.def("sweep", &sweep, "store"_a, "confidence_threshold"_a, "fade"_a,
              "Removes weak edges and those into the dead, frees dead slots; returns (edges, slots).");
+  module.def("bury", &bury, "store"_a,
+             "Removes the edges into the dead, frees dead slots; returns (edges, slots).");
+  module.def("merge", &merge, "store"_a, "kept"_a, "dropped"_a, "now"_a,
+             "Merges each dropped concept into its kept one; returns the number of pairs.");
+  module.def(
+      "merge_duplicates", &merge_duplicates, "store"_a, "similarity"_a, "now"_a,
+      "Merges linked concepts with cosine >= similarity and like neighbourhoods; returns how many pairs.");
+  module.def("split", &split, "store"_a, "slot"_a, "initial_confidence"_a, "now"_a,
+             "Splits a concept by 2-means over its neighbours; returns the newborn's slot or -1.");
+  module.def("abstractions", &abstractions, "store"_a, "slot"_a,
+             "Ends of the abstraction edges from a living concept, slots i64 [n].");
+  module.def("find_crowded", &find_crowded, "store"_a, "degree"_a,
+             "Living concepts with more than `degree` edges, slots i64 [n].");
+  module.def(
+      "check", [](const StorePtr& store) { return graph::check(*store); }, "store"_a,
+      "Findings about broken invariants, one line each; none when the graph is sound.");
 }
 
 }  // namespace aesg::bindings

@@ -21,4 +21,7 @@ struct SweepReport {
 // on the free list. Cost O(N + E).
 SweepReport sweep(storage::Store& store, const SweepRules& rules);
 
+// Only what death demands: removes the edges into the dead and frees their slots. Cost O(N + E).
+SweepReport bury(storage::Store& store);
+
 }  // namespace aesg::graph

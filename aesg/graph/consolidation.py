@@ -1,0 +1,70 @@
+"""Consolidation: ageing, fading relevance, and death of what is neither relevant nor used."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from aesg import _core
+from aesg.graph.core import SemanticGraph
+from aesg.ops import consolidate_
+
+
+def age_concepts(graph: SemanticGraph) -> np.ndarray:
+    """age += 1 and relevance *= `relevance_decay` for every living concept, in place.
+
+    Returns the slots i64 [n] that are now old enough and under both survival thresholds. O(N), columnar.
+    """
+    storage, config = graph.state.storage, graph.config
+    doomed = consolidate_(
+        storage.column("age"),
+        storage.column("relevance"),
+        storage.column("use_frequency"),
+        storage.column("is_active"),
+        count=storage.core.node_count,
+        relevance_decay=config.relevance_decay,
+        min_age=config.prune_min_age,
+        relevance_threshold=config.survival_threshold_relevance,
+        frequency_threshold=config.survival_threshold_frequency,
+    )
+    storage.mark("age")
+    storage.mark("relevance")
+    graph.state.counters["consolidations"] += 1
+    graph.state.touch()
+    return torch.nonzero(doomed.reshape(-1))[:, 0].numpy()
+
+
+def find_doomed(graph: SemanticGraph) -> np.ndarray:
+    """Slots i64 [n] of living concepts that consolidation would prune now. O(N)."""
+    storage, config = graph.state.storage, graph.config
+    doomed = (
+        (storage.column("is_active") != 0)
+        & (storage.column("age") > config.prune_min_age)
+        & (storage.column("relevance") < config.survival_threshold_relevance)
+        & (storage.column("use_frequency") < config.survival_threshold_frequency)
+    )
+    return torch.nonzero(doomed.reshape(-1))[:, 0].numpy()
+
+
+def find_excess(graph: SemanticGraph) -> np.ndarray:
+    """Slots of the weakest above `max_concepts`: least relevant first, then least used, then the higher slot."""
+    storage = graph.state.storage
+    excess = storage.core.active_count - graph.config.max_concepts
+    if excess <= 0:
+        return np.empty(0, dtype=np.int64)
+    living = torch.nonzero(storage.column("is_active").reshape(-1))[:, 0].numpy()
+    relevance = storage.column("relevance").reshape(-1).numpy()[living]
+    uses = storage.column("use_frequency").reshape(-1).numpy()[living]
+    weakest = np.lexsort((-living, uses, relevance))[:excess]
+    return np.sort(living[weakest])
+
+
+def retire(graph: SemanticGraph, slots: np.ndarray) -> int:
+    """Makes concepts inactive at once and releases their edges; returns how many died."""
+    if len(slots) == 0:
+        return 0
+    state = graph.state
+    died = _core.retire(state.storage.core, slots, state.now())
+    state.counters["prunes"] += died
+    state.touch()
+    return died

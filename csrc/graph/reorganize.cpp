@@ -1,0 +1,297 @@
+#include "csrc/graph/reorganize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <unordered_map>
+
+#include "csrc/graph/adjacency.h"
+#include "csrc/graph/population.h"
+
+namespace aesg::graph {
+
+using storage::EventType;
+using storage::NodeColumn;
+
+namespace {
+
+double dot(const float* a, const float* b, int64_t dim) {
+  double sum = 0;
+  for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(a[d]) * b[d];
+  return sum;
+}
+
+double cosine(Store& store, int64_t a, int64_t b) {
+  return dot(store.at<float>(NodeColumn::kVector, a), store.at<float>(NodeColumn::kVector, b),
+             store.layout().dim()) *
+         *store.at<float>(NodeColumn::kInvNorm, a) * *store.at<float>(NodeColumn::kInvNorm, b);
+}
+
+// Distinct living neighbours in slot order, without `except`.
+std::vector<int32_t> neighbors(Store& store, int64_t slot, int64_t except) {
+  std::vector<int32_t> found;
+  for_each_edge(store, slot, [&](int32_t block, int index) {
+    const int32_t target = store.hot(block)->target[index];
+    if (target != except && is_active(store, target)) found.push_back(target);
+  });
+  std::sort(found.begin(), found.end());
+  found.erase(std::unique(found.begin(), found.end()), found.end());
+  return found;
+}
+
+bool alike_around(Store& store, int64_t a, int64_t b) {
+  const std::vector<int32_t> left = neighbors(store, a, b), right = neighbors(store, b, a);
+  const size_t smaller = std::min(left.size(), right.size());
+  std::vector<int32_t> shared;
+  std::set_intersection(left.begin(), left.end(), right.begin(), right.end(), std::back_inserter(shared));
+  return 2 * shared.size() >= smaller;
+}
+
+// Makes the edge or raises the one there is to at least that confidence.
+void unite_edge(Store& store, int64_t source, int32_t target, EdgeKind kind, float weight, float confidence,
+                uint32_t uses) {
+  EdgeRef edge = find_edge(store, source, target, kind);
+  if (!edge) {
+    put_edge(store, source, target, kind, weight, confidence);
+    edge = find_edge(store, source, target, kind);
+  } else if (confidence > store.cold(edge.block)->confidence[edge.index]) {
+    set_edge(store, edge, weight, confidence);
+  }
+  store.cold(edge.block)->use_count[edge.index] += uses;
+  store.mark_cold(edge.block);
+}
+
+struct Edge {
+  int32_t target;
+  EdgeKind kind;
+  float weight, confidence;
+  uint32_t uses;
+};
+
+std::vector<Edge> edges_of(Store& store, int64_t slot) {
+  std::vector<Edge> found;
+  for_each_edge(store, slot, [&](int32_t block, int index) {
+    const storage::ColdBlock& cold = *store.cold(block);
+    found.push_back({store.hot(block)->target[index], edge_kind(cold, index), cold.weight[index],
+                     cold.confidence[index], cold.use_count[index]});
+  });
+  return found;
+}
+
+// Leads every edge into a dropped concept to the one that took its place.
+void redirect(Store& store, const std::unordered_map<int32_t, int32_t>& successor) {
+  const int64_t count = static_cast<int64_t>(store.counters().node_count);
+  for (int64_t slot = 0; slot < count; ++slot) {
+    if (!is_active(store, slot)) continue;
+    std::vector<Edge> moved;
+    for (const Edge& edge : edges_of(store, slot))
+      if (successor.count(edge.target)) moved.push_back(edge);
+    if (moved.empty()) continue;
+    filter_edges(store, slot, [&](const storage::HotBlock& hot, const storage::ColdBlock&, int index) {
+      return successor.count(hot.target[index]) == 0;
+    });
+    for (const Edge& edge : moved) {
+      const int32_t target = successor.at(edge.target);
+      if (target != slot) unite_edge(store, slot, target, edge.kind, edge.weight, edge.confidence, edge.uses);
+    }
+  }
+}
+
+using Direction = std::vector<double>;
+
+Direction unit(const float* vector, int64_t dim) {
+  Direction direction(vector, vector + dim);
+  const double norm = std::sqrt(dot(vector, vector, dim));
+  for (double& value : direction) value = norm > 0 ? value / norm : 0;
+  return direction;
+}
+
+double dot(const Direction& a, const Direction& b) {
+  double sum = 0;
+  for (size_t d = 0; d < a.size(); ++d) sum += a[d] * b[d];
+  return sum;
+}
+
+void normalize(Direction& direction) {
+  const double norm = std::sqrt(dot(direction, direction));
+  if (norm > 0)
+    for (double& value : direction) value /= norm;
+}
+
+// Which of two clusters each point belongs to. Starts from the point least like the mean and the one least
+// like that. Empty when all points end in one cluster.
+std::vector<uint8_t> two_means(const std::vector<Direction>& points, Direction centers[2]) {
+  constexpr int kMaxRounds = 20;
+  Direction mean(points[0].size(), 0.0);
+  for (const Direction& point : points)
+    for (size_t d = 0; d < mean.size(); ++d) mean[d] += point[d];
+  const auto farthest = [&](const Direction& from) {
+    size_t best = 0;
+    for (size_t i = 1; i < points.size(); ++i)
+      if (dot(points[i], from) < dot(points[best], from)) best = i;
+    return points[best];
+  };
+  centers[0] = farthest(mean);
+  centers[1] = farthest(centers[0]);
+  std::vector<uint8_t> cluster(points.size(), 2);
+  for (int round = 0; round < kMaxRounds; ++round) {
+    bool changed = false;
+    for (size_t i = 0; i < points.size(); ++i) {
+      const uint8_t nearest = dot(points[i], centers[1]) > dot(points[i], centers[0]) ? 1 : 0;
+      changed |= nearest != cluster[i];
+      cluster[i] = nearest;
+    }
+    if (!changed) break;
+    for (int c = 0; c < 2; ++c) {
+      Direction sum(mean.size(), 0.0);
+      for (size_t i = 0; i < points.size(); ++i)
+        if (cluster[i] == c)
+          for (size_t d = 0; d < sum.size(); ++d) sum[d] += points[i][d];
+      normalize(sum);
+      centers[c] = sum;
+    }
+  }
+  const auto second = std::count(cluster.begin(), cluster.end(), 1);
+  if (second == 0 || second == static_cast<std::ptrdiff_t>(cluster.size())) cluster.clear();
+  return cluster;
+}
+
+// Half way from the concept's direction to a cluster's, at the concept's length.
+std::vector<float> towards(const Direction& own, const Direction& center, double length) {
+  Direction sum(own);
+  for (size_t d = 0; d < sum.size(); ++d) sum[d] += center[d];
+  normalize(sum);
+  std::vector<float> vector(sum.size());
+  for (size_t d = 0; d < sum.size(); ++d) vector[d] = static_cast<float>(sum[d] * length);
+  return vector;
+}
+
+}  // namespace
+
+std::vector<std::pair<int32_t, int32_t>> find_duplicates(Store& store, float similarity) {
+  const int64_t count = static_cast<int64_t>(store.counters().node_count);
+  std::vector<uint8_t> taken(static_cast<size_t>(count), 0);
+  std::vector<std::pair<int32_t, int32_t>> pairs;
+  for (int64_t slot = 0; slot < count; ++slot) {
+    if (!is_active(store, slot) || taken[static_cast<size_t>(slot)]) continue;
+    int32_t twin = -1;
+    double best = similarity;
+    for_each_edge(store, slot, [&](int32_t block, int index) {
+      if (edge_kind(*store.cold(block), index) != EdgeKind::kSimilarity) return;
+      const int32_t target = store.hot(block)->target[index];
+      if (!is_active(store, target) || taken[static_cast<size_t>(target)]) return;
+      const double c = cosine(store, slot, target);
+      if (c < best || (twin >= 0 && c == best && target > twin)) return;
+      if (!alike_around(store, slot, target)) return;
+      best = c;
+      twin = target;
+    });
+    if (twin < 0) continue;
+    taken[static_cast<size_t>(slot)] = taken[static_cast<size_t>(twin)] = 1;
+    int32_t kept = static_cast<int32_t>(slot), dropped = twin;
+    const auto uses = [&](int32_t s) { return *store.at<uint32_t>(NodeColumn::kUseFrequency, s); };
+    if (uses(dropped) > uses(kept) || (uses(dropped) == uses(kept) && dropped < kept))
+      std::swap(kept, dropped);
+    pairs.emplace_back(kept, dropped);
+  }
+  return pairs;
+}
+
+void merge(Store& store, const std::vector<std::pair<int32_t, int32_t>>& pairs, uint64_t now) {
+  if (pairs.empty()) return;
+  const int64_t dim = store.layout().dim();
+  std::unordered_map<int32_t, int32_t> successor;
+  for (const auto& [kept, dropped] : pairs) successor[dropped] = kept;
+  std::vector<float> mean(static_cast<size_t>(dim));
+  for (const auto& [kept, dropped] : pairs) {
+    const float cos = static_cast<float>(cosine(store, kept, dropped));
+    uint32_t& uses = *store.at<uint32_t>(NodeColumn::kUseFrequency, kept);
+    const uint32_t dropped_uses = *store.at<uint32_t>(NodeColumn::kUseFrequency, dropped);
+    const double share = (dropped_uses + 1.0) / (static_cast<double>(uses) + dropped_uses + 2.0);
+    const float* a = store.at<float>(NodeColumn::kVector, kept);
+    const float* b = store.at<float>(NodeColumn::kVector, dropped);
+    for (int64_t d = 0; d < dim; ++d)
+      mean[static_cast<size_t>(d)] = static_cast<float>(a[d] + share * (b[d] - a[d]));
+    set_vector(store, kept, mean.data(), now);
+    uses += dropped_uses;
+    float& relevance = *store.at<float>(NodeColumn::kRelevance, kept);
+    relevance = std::max(relevance, *store.at<float>(NodeColumn::kRelevance, dropped));
+    store.mark(NodeColumn::kUseFrequency, kept);
+    store.mark(NodeColumn::kRelevance, kept);
+    for (const Edge& edge : edges_of(store, dropped))
+      if (edge.target != kept && (is_active(store, edge.target) || successor.count(edge.target)))
+        unite_edge(store, kept, edge.target, edge.kind, edge.weight, edge.confidence, edge.uses);
+    store.append_event(now, EventType::kMerge, *store.at<uint64_t>(NodeColumn::kId, kept),
+                       *store.at<uint64_t>(NodeColumn::kId, dropped), cos);
+    *store.at<uint8_t>(NodeColumn::kIsActive, dropped) = 0;
+    store.mark(NodeColumn::kIsActive, dropped);
+    release_edges(store, dropped);
+    store.counters().active_count -= 1;
+  }
+  redirect(store, successor);
+}
+
+int64_t split(Store& store, int64_t slot, float initial_confidence, uint64_t now) {
+  const int64_t dim = store.layout().dim();
+  const std::vector<int32_t> around = neighbors(store, slot, -1);
+  if (around.size() < 2) return -1;
+  std::vector<Direction> points;
+  for (int32_t neighbor : around) points.push_back(unit(store.at<float>(NodeColumn::kVector, neighbor), dim));
+  Direction centers[2];
+  const std::vector<uint8_t> cluster = two_means(points, centers);
+  if (cluster.empty()) return -1;
+
+  const float* own = store.at<float>(NodeColumn::kVector, slot);
+  const double length = std::sqrt(dot(own, own, dim));
+  const Direction direction = unit(own, dim);
+  const std::vector<float> first = towards(direction, centers[0], length);
+  const std::vector<float> second = towards(direction, centers[1], length);
+  const Birth birth{now, *store.at<float>(NodeColumn::kRelevance, slot),
+                    *store.at<float>(NodeColumn::kStability, slot), false};
+  const int64_t fresh = bear(store, second.data(), nullptr, 1, birth)[0];
+  set_vector(store, slot, first.data(), now);
+  *store.at<uint32_t>(NodeColumn::kRegionId, fresh) = *store.at<uint32_t>(NodeColumn::kRegionId, slot);
+
+  const auto moves = [&](int32_t target) {
+    const auto place = std::lower_bound(around.begin(), around.end(), target);
+    return place != around.end() && *place == target && cluster[static_cast<size_t>(place - around.begin())];
+  };
+  for (const Edge& edge : edges_of(store, slot))
+    if (moves(edge.target))
+      unite_edge(store, fresh, edge.target, edge.kind, edge.weight, edge.confidence, edge.uses);
+  filter_edges(store, slot, [&](const storage::HotBlock& hot, const storage::ColdBlock&, int index) {
+    return !moves(hot.target[index]);
+  });
+  // The neighbours that moved now know the newborn instead of `slot`.
+  for (int32_t neighbor : around) {
+    if (!moves(neighbor)) continue;
+    for (const Edge& edge : edges_of(store, neighbor))
+      if (edge.target == slot)
+        unite_edge(store, neighbor, static_cast<int32_t>(fresh), edge.kind, edge.weight, edge.confidence,
+                   edge.uses);
+    filter_edges(store, neighbor, [&](const storage::HotBlock& hot, const storage::ColdBlock&, int index) {
+      return hot.target[index] != slot;
+    });
+  }
+  const float weight = static_cast<float>(std::clamp(cosine(store, slot, fresh), 0.0, 1.0));
+  put_edge(store, slot, static_cast<int32_t>(fresh), EdgeKind::kSimilarity, weight, initial_confidence);
+  put_edge(store, fresh, static_cast<int32_t>(slot), EdgeKind::kSimilarity, weight, initial_confidence);
+  store.append_event(now, EventType::kSplit, *store.at<uint64_t>(NodeColumn::kId, slot),
+                     *store.at<uint64_t>(NodeColumn::kId, fresh), static_cast<float>(around.size()));
+  return fresh;
+}
+
+std::vector<int64_t> find_crowded(Store& store, int64_t degree) {
+  std::vector<int64_t> crowded;
+  const int64_t count = static_cast<int64_t>(store.counters().node_count);
+  for (int64_t slot = 0; slot < count; ++slot) {
+    if (!is_active(store, slot)) continue;
+    int64_t edges = 0;
+    for (int32_t block = first_block(store, slot); block >= 0; block = store.hot(block)->next)
+      edges += store.hot(block)->count;
+    if (edges > degree) crowded.push_back(slot);
+  }
+  return crowded;
+}
+
+}  // namespace aesg::graph
