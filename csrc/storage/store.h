@@ -23,6 +23,8 @@ struct OpenOptions {
   int64_t vector_dim = 0;  // 0: what the directory says; an error where there is nothing yet
   Access access = Access::kWrite;
   FileSystem* file_system = nullptr;  // null: the real one
+  int64_t fold_bytes = 64 << 20;      // a commit that leaves a longer journal folds it
+  int64_t bulk_bytes = 1 << 20;       // this much in new row groups goes straight to their file, not the journal
 };
 
 // Everything about a store that is one number. Committed with the columns.
@@ -57,28 +59,28 @@ class Store {
   const std::string& directory() const;
   bool read_only() const;
   bool closed() const;
-  const NodeLayout& layout() const;
-  const Counters& counters() const;
-  Counters& counters();  // for csrc/graph; committed with the next commit()
+  const NodeLayout& layout() const { return layout_; }
+  const Counters& counters() const { return counters_; }
+  Counters& counters() { return counters_; }  // for csrc/graph; committed with the next commit()
 
   // Row groups now mapped. Addresses never move: growth maps further groups behind the old ones.
   int64_t node_groups() const;
   int64_t block_groups() const;
-  uint8_t* node_bytes();  // first group, not the header
-  uint8_t* edge_bytes();
+  uint8_t* node_bytes() { return node_bytes_; }  // first group, not the header
+  uint8_t* edge_bytes() { return edge_bytes_; }
 
   // Address of one value. Slots and blocks are not checked here.
   template <typename T>
   T* at(NodeColumn column, int64_t slot) {
-    return reinterpret_cast<T*>(node_bytes() + (slot / kGroupRows) * layout().group_bytes() +
-                                layout().offset(column) + (slot % kGroupRows) * layout().row_bytes(column));
+    return reinterpret_cast<T*>(node_bytes_ + (slot / kGroupRows) * layout_.group_bytes() +
+                                layout_.offset(column) + (slot % kGroupRows) * layout_.row_bytes(column));
   }
   HotBlock* hot(int64_t block) {
-    return reinterpret_cast<HotBlock*>(edge_bytes() + (block / kGroupRows) * kEdgeGroupBytes) +
+    return reinterpret_cast<HotBlock*>(edge_bytes_ + (block / kGroupRows) * kEdgeGroupBytes) +
            block % kGroupRows;
   }
   ColdBlock* cold(int64_t block) {
-    return reinterpret_cast<ColdBlock*>(edge_bytes() + (block / kGroupRows) * kEdgeGroupBytes +
+    return reinterpret_cast<ColdBlock*>(edge_bytes_ + (block / kGroupRows) * kEdgeGroupBytes +
                                         kHotGroupBytes) +
            block % kGroupRows;
   }
@@ -123,9 +125,24 @@ class Store {
   std::vector<std::string> verify();
 
  private:
-  Store();
   struct Impl;
+  explicit Store(std::unique_ptr<Impl> impl);
+
+  NodeLayout layout_;
+  Counters counters_;
+  uint8_t* node_bytes_;
+  uint8_t* edge_bytes_;
   std::unique_ptr<Impl> impl_;
 };
+
+// What lies at a path, found out without writing or locking anything.
+enum class DirectoryKind { kMissing, kEmpty, kOurs, kVersion3, kForeign };
+struct Inspection {
+  DirectoryKind kind = DirectoryKind::kMissing;
+  int64_t vector_dim = 0;  // ours only
+  Counters counters;       // ours only: as of the last fold
+  std::string reason;      // foreign only: what is not ours
+};
+Inspection inspect(const std::string& directory, FileSystem* file_system = nullptr);
 
 }  // namespace aesg::storage
