@@ -53,17 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="aesg demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", metavar="DIR", help="text to train on (default: the standard library's
-    sources)") parser.add_argument("--out", metavar="DIR", default="./aesg_demo", help="where memory and
-    checkpoint go") parser.add_argument("--seconds", type=float, default=270.0, help="time for everything
-    (default %(default)s)") parser.add_argument("--steps", type=int, default=500, help="training steps, if
-    time allows (%(default)s)") parser.add_argument("--batch-size", type=int, default=16, help="parallel
-    streams (%(default)s)") parser.add_argument("--chunk", type=int, default=256, help="bytes a stream and
-    step (%(default)s)") parser.add_argument("--held-out", type=int, default=250_000, help="held-out bytes
-    evaluated (%(default)s)") parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--short", action="store_true", help="a few steps on little data, in seconds")
-    parser.add_argument("--resume", metavar="DIR", help="only reopen what an earlier run left in DIR, and
-    train on") return parser
+    add = parser.add_argument
+    add("--data", metavar="DIR", help="text to train on (default: the standard library's own sources)")
+    add("--out", metavar="DIR", default="./aesg_demo", help="where memory and checkpoint go (%(default)s)")
+    add("--seconds", type=float, default=270.0, help="time for everything (%(default)s)")
+    add("--steps", type=int, default=500, help="training steps, if time allows (%(default)s)")
+    add("--batch-size", type=int, default=16, help="parallel streams (%(default)s)")
+    add("--chunk", type=int, default=256, help="bytes a stream and step (%(default)s)")
+    add("--held-out", type=int, default=250_000, help="held-out bytes evaluated (%(default)s)")
+    add("--seed", type=int, default=0, help="of weights and order of files (%(default)s)")
+    add("--short", action="store_true", help="a few steps on little data, in seconds")
+    add("--resume", metavar="DIR", help="only reopen what an earlier run left in DIR, and train on")
+    return parser
 
 
 # -------------------------------------------------------------------------------------------- first process
@@ -118,8 +119,9 @@ def first_process(options: argparse.Namespace) -> int:
     (out / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     say("\n4. A second process reopens memory and checkpoint")
-    code = subprocess.run([sys.executable, "-m", "aesg", "demo", "--resume", str(out)],
-    check=False).returncode _report(result, code == 0, time.perf_counter() - started)
+    command = [sys.executable, "-m", "aesg", "demo", "--resume", str(out)]
+    code = subprocess.run(command, check=False).returncode
+    _report(result, code == 0, time.perf_counter() - started)
     return code
 
 
@@ -181,8 +183,9 @@ def _verdict(bits: dict[str, float]) -> str:
         return f"{abs(gain):.4f} bits a byte ({abs(gain) / bits['baseline']:.1%}) {side} than without one"
 
     return (
-        f"With its memory frozen the model is {against_baseline(bits['with_memory'])}; "
-        f"with the memory writing it is {against_baseline(bits['online'])}. One seed, so small differences may be chance."
+        f"With its memory frozen the model is {against_baseline(bits['with_memory'])};\n"
+        f"with the memory writing it is {against_baseline(bits['online'])}.\n"
+        "One seed: small differences may be chance."
     )
 
 
