@@ -43,9 +43,8 @@ class MemoryReader(nn.Module):
         context = memory.retrieve(self.query_proj(normed).float())
         # Concepts are means of queries of any length; only their direction was searched for.
         members = F.rms_norm(context.vectors, (self.vector_dim,))  # [..., K, D]
-        sought = (
-            self.attend_proj(normed).float().unflatten(-1, (self.num_heads, self.vector_dim))
-        )  # [..., h, D]
+        sought = self.attend_proj(normed).float()  # [..., h*D]
+        sought = sought.unflatten(-1, (self.num_heads, self.vector_dim))  # [..., h, D]
         scores = sought @ members.mT / math.sqrt(self.vector_dim)  # [..., h, K]
         tiny = torch.finfo(context.weights.dtype).tiny
         scores = scores + context.weights.clamp_min(tiny).log().unsqueeze(-2)

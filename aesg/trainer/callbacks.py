@@ -1,8 +1,8 @@
 """Callbacks: hooks into the life of a training run, called in the order in which they were registered.
 
 `logs` always holds "trainer"; epoch hooks add "epoch" (from 0) and, at the end, "loss"; batch hooks add
-"batch" and, at the end, "loss". Setting `logs["stop_training"] = True` in any hook stops the run after that
-batch or epoch.
+"batch" and, at the end, "loss" and "counted", the targets or samples in it. Setting
+`logs["stop_training"] = True` in any hook stops the run after that batch or epoch.
 """
 
 from __future__ import annotations

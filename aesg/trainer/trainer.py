@@ -141,7 +141,7 @@ class AESGTrainer:
                         self.memory.save()
                 self.global_step += 1
                 mean.add(value, weight)
-                logs["loss"] = value
+                logs["loss"], logs["counted"] = value, weight
                 bar.update(value, weight)
                 self._call("on_batch_end", index, logs=logs)
                 if logs.get("stop_training"):
