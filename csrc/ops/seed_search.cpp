@@ -59,7 +59,7 @@ std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& 
   if (job.batch == 0) return {scores, slots};
 
   static thread_local std::vector<float> packed;  // kept between calls
-  packed.resize(std::max(packed.size(), static_cast<size_t>(cpu::seed_search_packed_size(job.batch, job.dim))));
+  packed.resize(std::max(packed.size(), static_cast<size_t>(job.batch * job.dim)));
   cpu::seed_search_prepare(job, packed.data());
 
   // A grid of row ranges x query ranges: rows first (each panel is then packed once), queries when the rows
@@ -67,13 +67,13 @@ std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& 
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   const int64_t work = job.count * job.dim * job.batch / kWorkPerThread;
   const int64_t threads = std::clamp<int64_t>(work, 1, torch::stable::get_num_threads());
-  const int64_t panel_rows = cpu::seed_search_panel_rows(), block = cpu::seed_search_query_block();
+  const int64_t panel_rows = cpu::seed_search_panel_rows(), chunk = cpu::seed_search_query_chunk(job.dim);
   const int64_t panels = std::max<int64_t>(1, ceil_div(job.count, panel_rows));
   const int64_t row_parts = std::clamp<int64_t>(panels / 8, 1, threads);
-  const int64_t blocks = ceil_div(job.batch, block);
-  const int64_t query_parts = std::clamp<int64_t>(threads / row_parts, 1, blocks);
+  const int64_t chunks = ceil_div(job.batch, chunk);
+  const int64_t query_parts = std::clamp<int64_t>(threads / row_parts, 1, chunks);
   const int64_t rows_each = ceil_div(panels, row_parts) * panel_rows;
-  const int64_t queries_each = ceil_div(blocks, query_parts) * block;
+  const int64_t queries_each = ceil_div(chunks, query_parts) * chunk;
 
   static thread_local std::vector<cpu::TopK> best;
   const size_t tops = static_cast<size_t>(row_parts * job.batch);

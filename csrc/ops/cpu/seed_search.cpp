@@ -14,6 +14,10 @@
 namespace aesg::cpu {
 namespace {
 
+// Queries are split into blocks of like size, since a small last block would keep the adders waiting.
+// First query of block b, of `blocks` blocks over `total` queries.
+inline int64_t block_start(int64_t b, int64_t blocks, int64_t total) { return b * total / blocks; }
+
 namespace portable {
 #define AESG_SIMD Portable
 #define AESG_TARGET
@@ -46,6 +50,7 @@ namespace avx512 {
 
 struct Kernel {
   decltype(&portable::search) search;
+  void (*search_one)(const SeedSearch&, const float*, int64_t, int64_t, TopK*, float*);  // or null
   int64_t panel_rows;
   int64_t query_block;
 };
@@ -54,16 +59,22 @@ const Kernel& kernel() {
   static const Kernel chosen = [] {
 #if defined(__x86_64__)
     const Isa isa = pick_isa();
-    if (isa == Isa::kAvx512) return Kernel{avx512::search, avx512::kPanel, Avx512::kQueryBlock};
-    if (isa == Isa::kAvx2) return Kernel{avx2::search, avx2::kPanel, Avx2::kQueryBlock};
+    if (isa == Isa::kAvx512) return Kernel{avx512::search, avx2::search_one, avx512::kPanel, Avx512::kQueryBlock};
+    if (isa == Isa::kAvx2) return Kernel{avx2::search, avx2::search_one, avx2::kPanel, Avx2::kQueryBlock};
 #endif
-    return Kernel{portable::search, portable::kPanel, Portable::kQueryBlock};
+    return Kernel{portable::search, nullptr, portable::kPanel, Portable::kQueryBlock};
   }();
   return chosen;
 }
 
 // Query blocks that pass by one panel stay in the second-level cache.
 constexpr int64_t kQueryBytes = 256 << 10;
+
+// Queries that are packed, and pass by the panels, together: a multiple of the block.
+int64_t chunk_queries(int64_t dim) {
+  const int64_t block = kernel().query_block;
+  return std::max<int64_t>(1, kQueryBytes / (4 * dim * block)) * block;
+}
 
 // What every bar starts from: exactly the similarities >= min_score are above it.
 float first_bar(float min_score) {
@@ -73,20 +84,24 @@ float first_bar(float min_score) {
 
 }  // namespace
 
-int64_t seed_search_panel_rows() { return kernel().panel_rows; }
-int64_t seed_search_query_block() { return kernel().query_block; }
-int64_t seed_search_packed_size(int64_t batch, int64_t dim) { return batch * dim; }
+int64_t seed_search_panel_rows() { return std::max<int64_t>(32, kernel().panel_rows); }
+int64_t seed_search_query_chunk(int64_t dim) { return chunk_queries(dim); }
 
 void seed_search_prepare(const SeedSearch& job, float* packed) {
-  const int64_t dim = job.dim, block = kernel().query_block;
-  for (int64_t first = 0; first < job.batch; first += block) {
-    const int64_t width = std::min(block, job.batch - first);
-    for (int64_t q = 0; q < width; ++q) {
-      const float* query = job.queries + (first + q) * dim;
-      double sum = 0;
-      for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(query[d]) * query[d];
-      const float inverse = inverse_norm(sum);
-      for (int64_t d = 0; d < dim; ++d) packed[first * dim + d * width + q] = query[d] * inverse;
+  const int64_t dim = job.dim, chunk = chunk_queries(dim);
+  for (int64_t first = 0; first < job.batch; first += chunk) {
+    const int64_t total = std::min(chunk, job.batch - first);
+    const int64_t blocks = (total + kernel().query_block - 1) / kernel().query_block;
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t begin = first + block_start(b, blocks, total);
+      const int64_t width = first + block_start(b + 1, blocks, total) - begin;
+      for (int64_t q = 0; q < width; ++q) {
+        const float* query = job.queries + (begin + q) * dim;
+        double sum = 0;
+        for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(query[d]) * query[d];
+        const float inverse = inverse_norm(sum);
+        for (int64_t d = 0; d < dim; ++d) packed[begin * dim + d * width + q] = query[d] * inverse;
+      }
     }
   }
 }
@@ -103,8 +118,9 @@ void seed_search_range(const SeedSearch& job, const float* packed, int64_t first
   float* bars = scratch.data() + panel_floats;
   std::fill(bars + first_query, bars + last_query, first_bar(job.min_score));
 
-  const int64_t blocks = std::max<int64_t>(1, kQueryBytes / (4 * job.dim * chosen.query_block));
-  const int64_t chunk = blocks * chosen.query_block;
+  if (job.batch == 1 && job.inv_norm && chosen.search_one != nullptr)
+    return chosen.search_one(job, packed, first_row, last_row, best, bars);
+  const int64_t chunk = chunk_queries(job.dim);
   for (int64_t q = first_query; q < last_query; q += chunk)
     chosen.search(job, packed, q, std::min(q + chunk, last_query), first_row, last_row, best, panel, bars);
 }

@@ -19,19 +19,17 @@ struct SeedSearch {
   float min_score;                // similarities below it are no result
 };
 
-// Rows of a panel and queries of a block in the kernel of this machine; ranges should start at multiples.
+// What ranges should start at multiples of: rows of a panel, queries of a chunk.
 int64_t seed_search_panel_rows();
-int64_t seed_search_query_block();
+int64_t seed_search_query_chunk(int64_t dim);
 
-// Floats that seed_search_prepare writes.
-int64_t seed_search_packed_size(int64_t batch, int64_t dim);
-
-// Scales every query to length 1 (or 0) and lays them out block by block as the kernel reads them.
+// Scales every query to length 1 (or 0) and lays them out, block by block as the kernel reads them, in
+// packed[B * D].
 void seed_search_prepare(const SeedSearch& job, float* packed);
 
 // Offers every row of [first_row, last_row) to best[b] of the queries [first_query, last_query), rows
-// ascending. REQUIRES: first_query a multiple of the query block, last_query too or B; first_row a multiple of
-// the panel rows; best[b] reset. Thread safe for disjoint `best`; scratch is kept per thread between calls.
+// ascending. REQUIRES: both ranges begin at multiples (above) and end at one or with the rows or queries;
+// best[b] reset. Thread safe for disjoint `best`; scratch is kept per thread between calls.
 void seed_search_range(const SeedSearch& job, const float* packed, int64_t first_query, int64_t last_query,
                        int64_t first_row, int64_t last_row, TopK* best);
 

@@ -13,7 +13,11 @@ AESG_TARGET static void pack_panel(const float* from, int64_t dim, int64_t rows,
 #if AESG_FAST_TRANSPOSE
   for (; row + 8 <= rows; row += 8) {
     int64_t d = 0;
-    for (; d + 8 <= dim; d += 8) transpose_8x8(from + row * dim + d, dim, panel + d * kPanel + row, kPanel);
+    for (; d + 8 <= dim; d += 8) {
+      __m256 column[8];
+      transpose_8x8(from + row * dim + d, dim, column);
+      for (int i = 0; i < 8; ++i) _mm256_storeu_ps(panel + (d + i) * kPanel + row, column[i]);
+    }
     for (; d < dim; ++d)
       for (int64_t r = row; r < row + 8; ++r) panel[d * kPanel + r] = from[r * dim + d];
   }
@@ -33,6 +37,19 @@ AESG_TARGET static void panel_inverse_norms(const float* panel, int64_t dim, flo
       sum[r] += x * x;
     }
   for (int r = 0; r < kPanel; ++r) inverse[r] = inverse_norm(sum[r]);
+}
+
+// Pushes those of `vectors` x kLanes similarities that are above the bar, and raises it.
+template <int Vectors>
+AESG_TARGET static void offer(const float* scores, int64_t first_row, float* bar, TopK* best) {
+  for (int v = 0; v < Vectors; ++v) {
+    uint32_t hits = S::bits(S::greater(S::load(scores + v * S::kLanes), S::broadcast(bar)));
+    for (; hits != 0; hits &= hits - 1) {
+      const int r = v * S::kLanes + __builtin_ctz(hits);
+      best->push({clamp_similarity(scores[r]), first_row + r});
+      if (best->full()) *bar = std::max(*bar, best->last().score);
+    }
+  }
 }
 
 // Similarities of Q queries to the panel's rows; those above bar[q] go to best[q], whose new bar is written
@@ -55,62 +72,118 @@ AESG_TARGET static void visit_panel(const float* panel, const float* block, int6
     block += Q;
   }
   const S::Vec scale_low = S::load(scale), scale_high = S::load(scale + S::kLanes);
-  uint32_t hits[Q], any = 0;
+  S::Mask any{};
 #pragma GCC unroll 12
   for (int q = 0; q < Q; ++q) {
     const S::Vec level = S::broadcast(bar + q);
     low[q] = S::mul(low[q], scale_low);
     high[q] = S::mul(high[q], scale_high);
-    hits[q] = S::greater(low[q], level) | S::greater(high[q], level) << S::kLanes;
-    any |= hits[q];
+    any = S::either(any, S::either(S::greater(low[q], level), S::greater(high[q], level)));
   }
-  if (__builtin_expect(any == 0, 1)) return;  // nearly always: a bar rises quickly
+  if (__builtin_expect(S::bits(any) == 0, 1)) return;  // nearly always: a bar rises quickly
   float scores[Q][kPanel];
 #pragma GCC unroll 12
   for (int q = 0; q < Q; ++q) {
     S::store(scores[q], low[q]);
     S::store(scores[q] + S::kLanes, high[q]);
   }
-  for (int q = 0; q < Q; ++q)
-    for (uint32_t rest = hits[q]; rest != 0; rest &= rest - 1) {
-      const int r = __builtin_ctz(rest);
-      best[q].push({clamp_similarity(scores[q][r]), first_row + r});
-      if (best[q].full()) bar[q] = std::max(bar[q], best[q].last().score);
-    }
+  for (int q = 0; q < Q; ++q) offer<2>(scores[q], first_row, bar + q, best + q);
 }
 
-// visit_panel for a last block of `queries` < kQueryBlock.
-template <int Q = S::kQueryBlock - 1>
-AESG_TARGET static void visit_panel_rest(int64_t queries, const float* panel, const float* block, int64_t dim,
-                                         const float* scale, int64_t first_row, float* bar, TopK* best) {
+// visit_panel for a block of `queries` <= kQueryBlock.
+template <int Q = S::kQueryBlock>
+AESG_TARGET static void visit_panel_any(int64_t queries, const float* panel, const float* block, int64_t dim,
+                                        const float* scale, int64_t first_row, float* bar, TopK* best) {
   if constexpr (Q > 0) {
     if (queries == Q) return visit_panel<Q>(panel, block, dim, scale, first_row, bar, best);
-    return visit_panel_rest<Q - 1>(queries, panel, block, dim, scale, first_row, bar, best);
+    return visit_panel_any<Q - 1>(queries, panel, block, dim, scale, first_row, bar, best);
   }
+}
+
+// scale[r] for rows [0, rows) from `row` on; NaN for the rest up to `width` and for inactive rows.
+AESG_TARGET static void load_scale(const SeedSearch& job, int64_t row, int64_t rows, int64_t width,
+                                   float* scale) {
+  if (job.inv_norm) std::copy_n(job.inv_norm.at(row), rows, scale);
+  std::fill(scale + rows, scale + width, NAN);
+  if (!job.active) return;
+  const uint8_t* active = job.active.at(row);
+  for (int64_t r = 0; r < rows; ++r) scale[r] = active[r] ? scale[r] : NAN;
 }
 
 AESG_TARGET static void search(const SeedSearch& job, const float* packed, int64_t first_query,
                                int64_t last_query, int64_t first_row, int64_t last_row, TopK* best,
                                float* panel, float* bars) {
-  const int64_t dim = job.dim;
+  const int64_t dim = job.dim, total = last_query - first_query;
+  const int64_t blocks = (total + S::kQueryBlock - 1) / S::kQueryBlock;
+  const int64_t panel_lines = (kPanel * dim * 4 + 63) / 64, lines_each = (panel_lines + blocks - 1) / blocks;
   alignas(64) float scale[kPanel];
   for (int64_t row = first_row; row < last_row; row += kPanel) {
     // Groups have 1024 rows, a multiple of kPanel: a panel never leaves its group.
     const int64_t rows = std::min<int64_t>(kPanel, last_row - row);
     pack_panel(job.vectors.at(row), dim, rows, panel);
-    if (job.inv_norm) {
-      std::copy_n(job.inv_norm.at(row), rows, scale);
-    } else {
-      panel_inverse_norms(panel, dim, scale);
+    if (!job.inv_norm) panel_inverse_norms(panel, dim, scale);
+    load_scale(job, row, rows, kPanel, scale);
+    // The next panel comes in while this one is worked on.
+    const char* next = reinterpret_cast<const char*>(job.vectors.at(std::min(row + kPanel, last_row - 1)));
+    for (int64_t b = 0; b < blocks; ++b) {
+      for (int64_t line = b * lines_each; line < (b + 1) * lines_each; ++line)
+        __builtin_prefetch(next + 64 * line, 0, 2);
+      const int64_t q = first_query + block_start(b, blocks, total), last = block_start(b + 1, blocks, total);
+      visit_panel_any(first_query + last - q, panel, packed + q * dim, dim, scale, row, bars + q, best + q);
     }
-    std::fill(scale + rows, scale + kPanel, NAN);
-    if (job.active) {
-      const uint8_t* active = job.active.at(row);
-      for (int64_t r = 0; r < rows; ++r) scale[r] = active[r] ? scale[r] : NAN;
-    }
-    int64_t q = first_query;
-    for (; q + S::kQueryBlock <= last_query; q += S::kQueryBlock)
-      visit_panel<S::kQueryBlock>(panel, packed + q * dim, dim, scale, row, bars + q, best + q);
-    visit_panel_rest(last_query - q, panel, packed + q * dim, dim, scale, row, bars + q, best + q);
   }
 }
+
+#if AESG_FAST_TRANSPOSE
+// One query: rows are transposed in registers, 32 at a time so that four chains of additions overlap, and
+// never written out. The same sums as above, at the speed of memory.
+AESG_TARGET static void search_one(const SeedSearch& job, const float* query, int64_t first_row,
+                                   int64_t last_row, TopK* best, float* bar) {
+  constexpr int kTile = 32;
+  const int64_t dim = job.dim, even_dim = dim / 8 * 8;
+  alignas(64) float scale[kTile], scores[kTile];
+  for (int64_t row = first_row; row < last_row; row += kTile) {
+    const int64_t rows = std::min<int64_t>(kTile, last_row - row);
+    const float* from = job.vectors.at(row);
+    load_scale(job, row, rows, kTile, scale);
+    if (rows < kTile) {
+      for (int64_t r = 0; r < kTile; ++r) {
+        float sum = 0;
+        for (int64_t d = 0; r < rows && d < dim; ++d) sum = __builtin_fmaf(query[d], from[r * dim + d], sum);
+        scores[r] = sum * scale[r];
+      }
+      offer<kTile / S::kLanes>(scores, row, bar, best);
+      continue;
+    }
+    std::fill_n(scores, kTile, 0.0f);
+    const float* next = job.vectors.at(std::min(row + kTile, last_row - 1));
+    for (int64_t d = 0; d < even_dim; d += 8) {
+      const float* block = from + d;
+#pragma GCC unroll 1
+      for (int g = 0; g < kTile; g += 8) {
+        __builtin_prefetch(next, 0, 3);
+        __builtin_prefetch(next + 16, 0, 3);
+        __builtin_prefetch(next + 32, 0, 3);
+        __builtin_prefetch(next + 48, 0, 3);
+        next += 64;
+        __m256 column[8], sum = _mm256_load_ps(scores + g);
+        transpose_8x8(block, dim, column);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i)
+          sum = _mm256_fmadd_ps(_mm256_broadcast_ss(query + d + i), column[i], sum);
+        _mm256_store_ps(scores + g, sum);
+        block += 8 * dim;
+      }
+    }
+    for (int64_t d = even_dim; d < dim; ++d)
+      for (int r = 0; r < kTile; ++r) scores[r] = __builtin_fmaf(query[d], from[r * dim + d], scores[r]);
+    uint32_t any = 0;
+    for (int r = 0; r < kTile; r += S::kLanes) {
+      const S::Vec score = S::mul(S::load(scores + r), S::load(scale + r));
+      S::store(scores + r, score);
+      any |= S::bits(S::greater(score, S::broadcast(bar)));
+    }
+    if (__builtin_expect(any != 0, 0)) offer<kTile / S::kLanes>(scores, row, bar, best);
+  }
+}
+#endif

@@ -43,7 +43,7 @@ struct Portable {
   static constexpr int kLanes = 4;
   static constexpr int kQueryBlock = 4;  // 4 x 2 accumulators, 2 operands, 1 broadcast: within 16 registers
   typedef float Vec __attribute__((vector_size(16)));
-  typedef int32_t Bits __attribute__((vector_size(16)));
+  typedef int32_t Mask __attribute__((vector_size(16)));
   static AESG_INLINE Vec zero() { return Vec{0, 0, 0, 0}; }
   static AESG_INLINE Vec broadcast(const float* p) { return Vec{*p, *p, *p, *p}; }
   static AESG_INLINE Vec load(const float* p) {
@@ -60,9 +60,9 @@ struct Portable {
     return a * b + c;
 #endif
   }
-  // Bit i: a[i] > b[i], false for NaN.
-  static AESG_INLINE uint32_t greater(Vec a, Vec b) {
-    const Bits m = a > b;
+  static AESG_INLINE Mask greater(Vec a, Vec b) { return a > b; }  // false for NaN
+  static AESG_INLINE Mask either(Mask a, Mask b) { return a | b; }
+  static AESG_INLINE uint32_t bits(Mask m) {  // bit i: lane i
     return static_cast<uint32_t>((m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8));
   }
 };
@@ -75,54 +75,53 @@ struct Avx2 {
   static constexpr int kLanes = 8;
   static constexpr int kQueryBlock = 6;  // 6 x 2 accumulators, 2 operands, 1 broadcast: within 16 registers
   using Vec = __m256;
+  using Mask = __m256;
   static AESG_INLINE AESG_AVX2 Vec zero() { return _mm256_setzero_ps(); }
   static AESG_INLINE AESG_AVX2 Vec broadcast(const float* p) { return _mm256_broadcast_ss(p); }
   static AESG_INLINE AESG_AVX2 Vec load(const float* p) { return _mm256_loadu_ps(p); }
   static AESG_INLINE AESG_AVX2 void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
   static AESG_INLINE AESG_AVX2 Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
   static AESG_INLINE AESG_AVX2 Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
-  static AESG_INLINE AESG_AVX2 uint32_t greater(Vec a, Vec b) {
-    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)));
-  }
+  static AESG_INLINE AESG_AVX2 Mask greater(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+  static AESG_INLINE AESG_AVX2 Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
+  static AESG_INLINE AESG_AVX2 uint32_t bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m)); }
 };
 
 struct Avx512 {
   static constexpr int kLanes = 16;
   static constexpr int kQueryBlock = 12;  // 12 x 2 accumulators, 2 operands: within 32 registers
   using Vec = __m512;
+  using Mask = __mmask16;
   static AESG_INLINE AESG_AVX512 Vec zero() { return _mm512_setzero_ps(); }
   static AESG_INLINE AESG_AVX512 Vec broadcast(const float* p) { return _mm512_set1_ps(*p); }
   static AESG_INLINE AESG_AVX512 Vec load(const float* p) { return _mm512_loadu_ps(p); }
   static AESG_INLINE AESG_AVX512 void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
   static AESG_INLINE AESG_AVX512 Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
   static AESG_INLINE AESG_AVX512 Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
-  static AESG_INLINE AESG_AVX512 uint32_t greater(Vec a, Vec b) {
-    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
-  }
+  static AESG_INLINE AESG_AVX512 Mask greater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  static AESG_INLINE AESG_AVX512 Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+  static AESG_INLINE AESG_AVX512 uint32_t bits(Mask m) { return m; }
 };
 
-// Eight rows of eight floats, rows `stride` apart, written as eight columns `panel` apart.
-static AESG_INLINE AESG_AVX2 void transpose_8x8(const float* from, int64_t stride, float* to, int64_t panel) {
-  const __m256 r0 = _mm256_loadu_ps(from), r1 = _mm256_loadu_ps(from + stride);
-  const __m256 r2 = _mm256_loadu_ps(from + 2 * stride), r3 = _mm256_loadu_ps(from + 3 * stride);
-  const __m256 r4 = _mm256_loadu_ps(from + 4 * stride), r5 = _mm256_loadu_ps(from + 5 * stride);
-  const __m256 r6 = _mm256_loadu_ps(from + 6 * stride), r7 = _mm256_loadu_ps(from + 7 * stride);
-  const __m256 a0 = _mm256_unpacklo_ps(r0, r1), a1 = _mm256_unpackhi_ps(r0, r1);
-  const __m256 a2 = _mm256_unpacklo_ps(r2, r3), a3 = _mm256_unpackhi_ps(r2, r3);
-  const __m256 a4 = _mm256_unpacklo_ps(r4, r5), a5 = _mm256_unpackhi_ps(r4, r5);
-  const __m256 a6 = _mm256_unpacklo_ps(r6, r7), a7 = _mm256_unpackhi_ps(r6, r7);
-  const __m256 b0 = _mm256_shuffle_ps(a0, a2, 0x44), b1 = _mm256_shuffle_ps(a0, a2, 0xee);
-  const __m256 b2 = _mm256_shuffle_ps(a1, a3, 0x44), b3 = _mm256_shuffle_ps(a1, a3, 0xee);
-  const __m256 b4 = _mm256_shuffle_ps(a4, a6, 0x44), b5 = _mm256_shuffle_ps(a4, a6, 0xee);
-  const __m256 b6 = _mm256_shuffle_ps(a5, a7, 0x44), b7 = _mm256_shuffle_ps(a5, a7, 0xee);
-  _mm256_storeu_ps(to, _mm256_permute2f128_ps(b0, b4, 0x20));
-  _mm256_storeu_ps(to + panel, _mm256_permute2f128_ps(b1, b5, 0x20));
-  _mm256_storeu_ps(to + 2 * panel, _mm256_permute2f128_ps(b2, b6, 0x20));
-  _mm256_storeu_ps(to + 3 * panel, _mm256_permute2f128_ps(b3, b7, 0x20));
-  _mm256_storeu_ps(to + 4 * panel, _mm256_permute2f128_ps(b0, b4, 0x31));
-  _mm256_storeu_ps(to + 5 * panel, _mm256_permute2f128_ps(b1, b5, 0x31));
-  _mm256_storeu_ps(to + 6 * panel, _mm256_permute2f128_ps(b2, b6, 0x31));
-  _mm256_storeu_ps(to + 7 * panel, _mm256_permute2f128_ps(b3, b7, 0x31));
+// Eight rows of eight floats, rows `stride` apart, as eight columns. Halves of rows r and r + 4 are joined while
+// loading, which costs no shuffle; the rest are 4x4 transposes within 128-bit lanes.
+static AESG_INLINE AESG_AVX2 void transpose_8x8(const float* from, int64_t stride, __m256 (&column)[8]) {
+  __m256 r[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const float *upper = from + i * stride, *lower = from + (i + 4) * stride;
+    r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper)), _mm_loadu_ps(lower), 1);
+    r[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper + 4)), _mm_loadu_ps(lower + 4), 1);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    const __m256 a = _mm256_unpacklo_ps(r[i], r[i + 1]), b = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    const __m256 c = _mm256_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
+    column[i] = _mm256_shuffle_ps(a, c, 0x44);
+    column[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
+    column[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+    column[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
+  }
 }
 #endif  // __x86_64__
 
