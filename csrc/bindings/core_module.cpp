@@ -234,5 +234,5 @@ PYBIND11_MODULE(_core, m) {
         return aesg::crc32c(crc, info.ptr, static_cast<size_t>(info.size * info.itemsize));
       },
       py::arg("data"), py::arg("crc") = 0);
-  bind_graph(m);
+  aesg::bindings::bind_graph(m);
 }

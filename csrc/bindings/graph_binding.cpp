@@ -1,8 +1,3 @@
-<<<<<<< HEAD
-#include "csrc/bindings/graph_binding.h"
-
-void bind_graph(pybind11::module_&) {}
-=======
 // Python face of csrc/graph: bulk functions on a Store. Arguments are checked here, before anything changes.
 #include "csrc/bindings/graph_binding.h"
 
@@ -272,4 +267,3 @@ void bind_graph(py::module_& module) {
 }
 
 }  // namespace aesg::bindings
->>>>>>> main
