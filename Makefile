@@ -21,6 +21,7 @@ SANITIZERS_address := address,undefined
 SANITIZERS_thread := thread
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
+MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test build lint lint-ruff lint-format lint-types lint-cpp format test-cpp torture clean distclean check-python FORCE
