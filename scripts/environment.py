@@ -52,6 +52,12 @@ def has_pip(venv: Path) -> bool:
     )
 
 
+def link_file(venv: Path) -> Path:
+    """The file in VENV that names the package directories of the python whose torch is used."""
+    folder = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return venv / "lib" / folder / "site-packages" / "aesg_parent.pth"
+
+
 def recorded_maker(venv: Path) -> tuple[str, str] | None:
     """(executable, identity) of the python that made VENV, None when nothing says."""
     try:
@@ -61,10 +67,10 @@ def recorded_maker(venv: Path) -> tuple[str, str] | None:
     return executable, identity
 
 
-def pip_install(venv: Path, requirements: list[str]) -> None:
-    """Installs `requirements` as VENV/constraints.txt pins them; what is there already stays."""
+def pip_install(venv: Path, requirements: list[str], *options: str) -> None:
+    """Installs `requirements` as VENV/constraints.txt pins them."""
     command = [venv_python(venv), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    command += ["--constraint", venv / "constraints.txt", *requirements]
+    command += ["--constraint", venv / "constraints.txt", *options, *requirements]
     if subprocess.run([str(word) for word in command]).returncode:
         sys.exit(f"aesg: pip could not install {' '.join(requirements)} (its own words stand above)")
 
@@ -99,42 +105,36 @@ def package_directories() -> list[str]:
     return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
 
 
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def name_of(requirement: str) -> str:
+    """The package a requirement or a line of constraints.txt is about."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement.strip(), maxsplit=1)[0]).lower()
 
 
 def constraints(torch: str | None) -> str:
-    """constraints.txt; beside a torch that is there already, less the pins of what is there already."""
+    """constraints.txt; beside a torch that is there already, less the pins of run-time needs that also are."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     if torch is None:
         return "\n".join(lines) + "\n"
-    there = {normal(name) for d in importlib.metadata.distributions() if (name := d.metadata["Name"])}
-    there.discard("setuptools")  # every venv starts with an older one of its own
-    kept = [line for line in lines if normal(line.split("==")[0].strip()) not in there]
-    return "\n".join([*kept, f"torch=={torch}"]) + "\n"
+    there = {name_of(name) for d in importlib.metadata.distributions() if (name := d.metadata["Name"])}
+    free = there & {name_of(requirement) for requirement in project()["project"]["dependencies"]}
+    return "\n".join([*(line for line in lines if name_of(line) not in free), f"torch=={torch}"]) + "\n"
 
 
 def create(venv: Path, torch_wish: str) -> None:
     """Makes VENV unless it works already, then installs torch first and the needs of pyproject.toml."""
-    if venv.resolve() == Path(sys.prefix).resolve():
-        sys.exit(f"aesg: PYTHON is the python of {venv} itself: name the python it is to be made from")
     maker = recorded_maker(venv)
     if maker is not None and maker[0] != sys.executable and maker[1] != IDENTITY and Path(maker[0]).exists():
         os.execv(maker[0], [maker[0], *sys.argv])  # renewed by the python that made it
+    if venv.resolve() == Path(sys.prefix).resolve():
+        sys.exit(f"aesg: PYTHON is the python of {venv} itself: name the python it is to be made from")
     check_compiler()
     torch = present_torch() if torch_wish == "auto" else None
     if not has_pip(venv):
         say(f"making {venv} with {sys.executable} ({sys.version.split()[0]})")
         if subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)]).returncode:
             sys.exit("aesg: could not make a virtual environment: is the venv module there (python3-venv)?")
-    site = subprocess.run(
-        [str(venv_python(venv)), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
     # Not --system-site-packages: that would show the packages of the base python, not of a venv made from it.
-    link = Path(site) / "aesg_parent.pth"
+    link = link_file(venv)
     link.unlink(missing_ok=True)
     if torch is not None:
         link.write_text(
@@ -155,7 +155,7 @@ def create(venv: Path, torch_wish: str) -> None:
 def check(venv: Path) -> None:
     """Fails when VENV was made by another python than the running one."""
     maker = recorded_maker(venv)
-    if maker is not None and maker[1] != IDENTITY:
+    if maker is not None and maker[1] != IDENTITY and venv.resolve() != Path(sys.prefix).resolve():
         sys.exit(
             f"aesg: {venv} was made by {maker[0]}, PYTHON is {sys.executable}: `make distclean` removes it"
         )
@@ -178,7 +178,9 @@ def main() -> None:
     if args.verb == "create":
         create(args.venv, args.torch)
     elif args.verb == "extra":
-        pip_install(args.venv, project()["project"]["optional-dependencies"][args.name])
+        # All of them into VENV, also what another python shows to it: their commands must stand in VENV/bin.
+        options = ["--ignore-installed"] if link_file(args.venv).exists() else []
+        pip_install(args.venv, project()["project"]["optional-dependencies"][args.name], *options)
     else:
         check(args.venv)
 
