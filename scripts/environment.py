@@ -111,7 +111,7 @@ def name_of(requirement: str) -> str:
 
 
 def constraints(torch: str | None) -> str:
-    """constraints.txt; beside a torch that is there already, less the pins of run-time needs that also are."""
+    """constraints.txt; beside a torch that is there already, less the pins of what is there too."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     if torch is None:
         return "\n".join(lines) + "\n"
