@@ -1,5 +1,7 @@
 #include "csrc/graph/sweep.h"
 
+#include <cstring>
+
 #include "csrc/graph/adjacency.h"
 
 namespace aesg::graph {
@@ -60,6 +62,13 @@ SweepReport sweep(Store& store, const SweepRules& rules) {
 }
 
 SweepReport bury(Store& store) {
+  const size_t vector_bytes = static_cast<size_t>(store.layout().row_bytes(NodeColumn::kVector));
+  const int64_t count = static_cast<int64_t>(store.counters().node_count);
+  for (int64_t slot = 0; slot < count; ++slot) {
+    if (is_active(store, slot)) continue;
+    std::memset(store.at<float>(NodeColumn::kVector, slot), 0, vector_bytes);
+    store.mark(NodeColumn::kVector, slot);
+  }
   return pass(store, 0.0f, [](int64_t) {});
 }
 

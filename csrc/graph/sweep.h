@@ -21,7 +21,8 @@ struct SweepReport {
 // on the free list. Cost O(N + E).
 SweepReport sweep(storage::Store& store, const SweepRules& rules);
 
-// Only what death demands: removes the edges into the dead and frees their slots. Cost O(N + E).
+// What forgetting demands: wipes the vectors of the dead, removes the edges into them and frees their slots.
+// Cost O(N + E).
 SweepReport bury(storage::Store& store);
 
 }  // namespace aesg::graph
