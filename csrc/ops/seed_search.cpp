@@ -34,7 +34,7 @@ Arguments check(const Tensor& queries, const Tensor& vectors, int64_t k, const s
   const int64_t used = count.value_or(rows.rows);
   expect(used >= 0 && used <= rows.rows, kMemoryError, "count: expected 0..", rows.rows, ", got ", used);
 
-  Arguments made{queries.is_contiguous() ? queries : torch::stable::contiguous(queries), {}};
+  Arguments made{dense(queries), {}};
   made.job = {static_cast<const float*>(made.queries.data_ptr()),
               batch,
               dim,

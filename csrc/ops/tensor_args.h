@@ -96,7 +96,9 @@ inline void expect_same_device(const Tensor& t, const char* name, const Tensor& 
          ": expected the device of ", with_name, ", got another");
 }
 
-// A dense small tensor: its bytes are read or written from data_ptr() on.
+inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+
+// Type and number of dimensions of a small tensor.
 template <typename T>
 void expect_dense(const Tensor& t, const char* name, int64_t dims, const char* shape,
                   const char* error = kMemoryError) {
@@ -129,9 +131,13 @@ Column<T> column(const Tensor& t, const char* name, int64_t width, bool any_row_
   Column<T> made;
   made.base = static_cast<T*>(t.data_ptr());
   made.row_stride = rows <= 1 && !any_row_stride ? (tail ? width : 1) : row_stride;
-  made.group_rows = rows;
-  made.rows = dims == 2 ? size[0] * rows : rows;
-  made.group_stride = dims == 2 ? stride[0] : 0;
+  made.rows = rows;
+  if (dims == 2) {
+    made.rows = size[0] * rows;
+    made.group_stride = stride[0];
+    made.shift = kGroupShift;
+    made.mask = kRowsPerGroup - 1;
+  }
   return made;
 }
 
