@@ -121,6 +121,11 @@ void bind_store(py::module_& m) {
       .def_property_readonly(
           "counters", [](st::Store& s) -> st::Counters& { return s.counters(); },
           py::return_value_policy::reference_internal)
+      .def_property_readonly("node_count", [](const st::Store& s) { return s.counters().node_count; })
+      .def_property_readonly("active_count", [](const st::Store& s) { return s.counters().active_count; })
+      .def_property_readonly("edge_count", [](const st::Store& s) { return s.counters().edge_count; })
+      .def_property_readonly("generation", [](const st::Store& s) { return s.counters().generation; })
+      .def_property_readonly("event_count", [](const st::Store& s) { return s.counters().event_count; })
       .def_property_readonly("node_groups", &st::Store::node_groups)
       .def_property_readonly("block_groups", &st::Store::block_groups)
       .def("node_view", [](const StorePtr& s) {
