@@ -8,12 +8,13 @@ import torch
 from aesg.exceptions import AESGMemoryError, AESGNavigationError
 
 
-def filled(make_memory, n=200, **fields):
+def filled(make_memory, n=200, memory_mode="TRAIN", **fields):
     memory = make_memory(**fields)
     vectors = torch.randn(n, memory.vector_dim)
     slots = memory.graph.add_concepts(vectors)
     neighbors = (slots + 1) % n
     memory.graph.add_edges(slots, neighbors, [1.0] * n, [0.9] * n)
+    memory.set_mode(memory_mode)
     return memory, vectors
 
 
