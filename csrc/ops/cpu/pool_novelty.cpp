@@ -5,7 +5,6 @@
 #include "csrc/ops/cpu/pool_novelty.h"
 
 #include <algorithm>
-#include <cmath>
 #include <tuple>
 #include <vector>
 
@@ -83,10 +82,7 @@ class Pooling {
   float* row_of(int64_t row) const { return pool_.candidates + row * pool_.dim; }
 
   float similarity(int64_t row) const {
-    const float* candidate = row_of(row);
-    float sum = 0;
-    for (int64_t d = 0; d < pool_.dim; ++d) sum = std::fma(unit_[d], candidate[d], sum);
-    return clamp_similarity(sum * inverse_[row]);
+    return clamp_similarity(seed_search_dot(unit_.data(), row_of(row), pool_.dim) * inverse_[row]);
   }
 
   // The candidate to join, -1: none is near enough. `found`: the best when the chunk began.

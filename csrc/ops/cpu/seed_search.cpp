@@ -53,6 +53,7 @@ namespace avx512 {
 struct Kernel {
   decltype(&portable::search) search;
   void (*search_one)(const SeedSearch&, const float*, int64_t, int64_t, TopK*, float*);  // or null
+  float (*dot)(const float*, const float*, int64_t);
   int64_t panel_rows;
   int64_t query_block;
 };
@@ -61,10 +62,10 @@ const Kernel& kernel() {
   static const Kernel chosen = [] {
 #if defined(__x86_64__)
     const Isa isa = pick_isa();
-    if (isa == Isa::kAvx512) return Kernel{avx512::search, avx2::search_one, avx512::kPanel, Avx512::kQueryBlock};
-    if (isa == Isa::kAvx2) return Kernel{avx2::search, avx2::search_one, avx2::kPanel, Avx2::kQueryBlock};
+    if (isa == Isa::kAvx512) return Kernel{avx512::search, avx2::search_one, avx512::dot, avx512::kPanel, Avx512::kQueryBlock};
+    if (isa == Isa::kAvx2) return Kernel{avx2::search, avx2::search_one, avx2::dot, avx2::kPanel, Avx2::kQueryBlock};
 #endif
-    return Kernel{portable::search, nullptr, portable::kPanel, Portable::kQueryBlock};
+    return Kernel{portable::search, nullptr, portable::dot, portable::kPanel, Portable::kQueryBlock};
   }();
   return chosen;
 }
@@ -88,6 +89,10 @@ float first_bar(float min_score) {
 
 int64_t seed_search_panel_rows() { return std::max<int64_t>(32, kernel().panel_rows); }
 int64_t seed_search_query_chunk(int64_t dim) { return chunk_queries(dim); }
+
+float seed_search_dot(const float* unit_query, const float* row, int64_t dim) {
+  return kernel().dot(unit_query, row, dim);
+}
 
 void seed_search_prepare(const SeedSearch& job, float* packed) {
   const int64_t dim = job.dim, chunk = chunk_queries(dim);

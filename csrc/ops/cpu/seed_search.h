@@ -23,6 +23,9 @@ struct SeedSearch {
 int64_t seed_search_panel_rows();
 int64_t seed_search_query_chunk(int64_t dim);
 
+// The dot product as the search computes it, bit for bit.
+float seed_search_dot(const float* unit_query, const float* row, int64_t dim);
+
 // Scales every query to length 1 (or 0) and lays them out, block by block as the kernel reads them, in
 // packed[B * D].
 void seed_search_prepare(const SeedSearch& job, float* packed);

@@ -7,6 +7,13 @@
 using S = AESG_SIMD;
 constexpr int kPanel = 2 * S::kLanes;
 
+// The sum of one pair alone, for callers that need few.
+AESG_TARGET static float dot(const float* a, const float* b, int64_t dim) {
+  float sum = 0;
+  for (int64_t d = 0; d < dim; ++d) sum = S::fma(a[d], b[d], sum);
+  return sum;
+}
+
 // Rows [0, rows) of `from`, transposed; missing rows are zero.
 AESG_TARGET static void pack_panel(const float* from, int64_t dim, int64_t rows, float* panel) {
   int64_t row = 0;
@@ -149,7 +156,7 @@ AESG_TARGET static void search_one(const SeedSearch& job, const float* query, in
     if (rows < kTile) {
       for (int64_t r = 0; r < kTile; ++r) {
         float sum = 0;
-        for (int64_t d = 0; r < rows && d < dim; ++d) sum = __builtin_fmaf(query[d], from[r * dim + d], sum);
+        for (int64_t d = 0; r < rows && d < dim; ++d) sum = S::fma(query[d], from[r * dim + d], sum);
         scores[r] = sum * scale[r];
       }
       offer<kTile / S::kLanes>(scores, row, bar, best);
@@ -176,7 +183,7 @@ AESG_TARGET static void search_one(const SeedSearch& job, const float* query, in
       }
     }
     for (int64_t d = even_dim; d < dim; ++d)
-      for (int r = 0; r < kTile; ++r) scores[r] = __builtin_fmaf(query[d], from[r * dim + d], scores[r]);
+      for (int r = 0; r < kTile; ++r) scores[r] = S::fma(query[d], from[r * dim + d], scores[r]);
     uint32_t any = 0;
     for (int r = 0; r < kTile; r += S::kLanes) {
       const S::Vec score = S::mul(S::load(scores + r), S::load(scale + r));

@@ -68,6 +68,13 @@ struct Portable {
     return a * b + c;
 #endif
   }
+  static AESG_INLINE float fma(float a, float b, float c) {
+#if defined(__aarch64__)
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+  }
   static AESG_INLINE Mask greater(Vec a, Vec b) { return a > b; }  // false for NaN
   static AESG_INLINE Mask either(Mask a, Mask b) { return a | b; }
   static AESG_INLINE uint32_t bits(Mask m) {  // bit i: lane i
@@ -90,6 +97,7 @@ struct Avx2 {
   static AESG_INLINE AESG_AVX2 void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
   static AESG_INLINE AESG_AVX2 Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
   static AESG_INLINE AESG_AVX2 Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+  static AESG_INLINE AESG_AVX2 float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
   static AESG_INLINE AESG_AVX2 Mask greater(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
   static AESG_INLINE AESG_AVX2 Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
   static AESG_INLINE AESG_AVX2 uint32_t bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m)); }
@@ -106,6 +114,7 @@ struct Avx512 {
   static AESG_INLINE AESG_AVX512 void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
   static AESG_INLINE AESG_AVX512 Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
   static AESG_INLINE AESG_AVX512 Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+  static AESG_INLINE AESG_AVX512 float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
   static AESG_INLINE AESG_AVX512 Mask greater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
   static AESG_INLINE AESG_AVX512 Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
   static AESG_INLINE AESG_AVX512 uint32_t bits(Mask m) { return m; }

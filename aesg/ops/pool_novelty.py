@@ -1,0 +1,58 @@
+"""pool_novelty_: novel inputs gather into candidates, and candidates met often enough are born.
+
+Oracle: `aesg.ops.reference.pool_novelty_ref_`; kernel: `csrc/ops/cpu/pool_novelty.cpp`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aesg._extension import raise_typed
+from aesg.exceptions import AESGNavigationError
+
+_op = torch.ops.aesg.pool_novelty_.default
+
+
+def pool_novelty_(
+    candidates: Tensor,  # [P, D] f32, changed: running means
+    counts: Tensor,  # [P] i32, changed: inputs that joined
+    stamps: Tensor,  # [P] i64, changed: clock of the last join
+    state: Tensor,  # [2] i64, changed: candidates in use, clock
+    inputs: Tensor,  # [n, D] f32
+    *,
+    threshold: float,
+    birth_count: int,
+    birth_first: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Takes `inputs` in order into the pool: (born [n] bool, vectors born [n, D], zero where nothing was).
+
+    An input joins the candidate of highest cosine >= `threshold` (of equals the lower row; count + 1,
+    running mean) or becomes a candidate; in a full pool it takes the place of the one with the lowest count,
+    then the oldest stamp. A candidate whose count reaches `birth_count` is born: born[i] is set for the input
+    that did it, with the mean of that moment. It stays to the end of the call and absorbs what still joins
+    it, so equal inputs of one call make one birth, then leaves; the others keep their order. `birth_first`:
+    the first input is born whatever its count. Zero inputs are left out. Deterministic; at most O(n P D). No
+    gradient.
+
+    Raises AESGNavigationError for inputs that are not finite or of another dimension; AESGMemoryError for
+    pool tensors of wrong dtype or shape.
+    """
+    try:
+        return _op(candidates, counts, stamps, state, inputs, threshold, birth_count, birth_first)
+    except RuntimeError as error:
+        raise_typed(error, AESGNavigationError)
+
+
+@torch.library.register_fake("aesg::pool_novelty_")
+def _fake(
+    candidates: Tensor,
+    counts: Tensor,
+    stamps: Tensor,
+    state: Tensor,
+    inputs: Tensor,
+    threshold: float,
+    birth_count: int,
+    birth_first: bool,
+) -> tuple[Tensor, Tensor]:
+    return inputs.new_empty(inputs.shape[0], dtype=torch.bool), torch.empty_like(inputs)

@@ -1,0 +1,217 @@
+"""Plain-torch oracles of the ops, one of the same name with `_ref` each. Written to be read, never tuned.
+
+They work in any floating dtype; in float64 they pass gradcheck. Where an op rounds to fixed point the oracle
+does so for float32 and computes exactly otherwise, and rounding lets gradients through unchanged.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+FIXED_ONE = 2.0**24  # a unit of energy in the fixed-point sums of spreading
+GROUP_ROWS = 1024
+
+
+def flat_rows(column: Tensor, trailing: int = 0) -> Tensor:
+    """A column [N, ..] or [G, 1024, ..] with `trailing` dimensions a row, as [N, ..]."""
+    return column if column.dim() == 1 + trailing else column.flatten(0, 1)
+
+
+def normalize_ref(vectors: Tensor) -> Tensor:
+    """Rows scaled to length 1; rows too short for a finite f32 inverse become 0."""
+    norm = vectors.double().norm(dim=-1, keepdim=True)
+    good = norm >= torch.finfo(torch.float32).tiny
+    return torch.where(good, vectors / torch.where(good, norm, 1.0), 0.0).to(vectors.dtype)
+
+
+def seed_search_ref(
+    queries: Tensor,  # [B, D]
+    vectors: Tensor,  # [N, D] or [G, 1024, D]
+    k: int,
+    *,
+    inv_norm: Tensor | None = None,
+    active: Tensor | None = None,
+    count: int | None = None,
+    min_score: float = 0.1,
+) -> tuple[Tensor, Tensor]:
+    """Oracle of `aesg.ops.seed_search`; writes out all B x N similarities."""
+    rows = flat_rows(vectors, 1)
+    n = rows.shape[0] if count is None else count
+    unit = normalize_ref(rows[:n])
+    if inv_norm is not None:  # a stored norm may say 0 where a row must not match
+        unit = torch.where(flat_rows(inv_norm)[:n, None] != 0, unit, 0.0)
+    similarity = (normalize_ref(queries) @ unit.T).clamp(-1, 1)  # [B, n]
+    allowed = similarity >= min_score
+    if active is not None:
+        allowed = allowed & (flat_rows(active)[:n] != 0)
+    ranked = torch.where(allowed, similarity, float("-inf"))
+    order = ranked.argsort(dim=1, descending=True, stable=True)[:, :k]  # stable: lower slot first
+    found = allowed.gather(1, order)
+    scores = torch.where(found, similarity.gather(1, order), 0.0)
+    indices = torch.where(found, order, -1)
+    missing = (0, k - order.shape[1])
+    return pad(scores, missing), pad(indices, missing, value=-1)
+
+
+def edges_ref(first_block: Tensor, targets: Tensor, next_block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All edges of the chains as (source, target, place in the flattened targets), chain by chain."""
+    heads, following = flat_rows(first_block).tolist(), flat_rows(next_block).tolist()
+    rows = flat_rows(targets, 1).tolist()
+    edges = []
+    for source, block in enumerate(heads):
+        while block >= 0:
+            edges += [(source, t, 7 * block + i) for i, t in enumerate(rows[block]) if t >= 0]
+            block = following[block]
+    table = torch.tensor(edges, dtype=torch.int64).reshape(-1, 3)
+    return table[:, 0], table[:, 1], table[:, 2]
+
+
+def strongest_edges_ref(source: Tensor, target: Tensor, place: Tensor, strength: Tensor) -> Tensor:
+    """Which edges count: of parallel ones the strongest, the first of equals."""
+    best: dict[tuple[int, int], int] = {}
+    pairs = list(zip(source.tolist(), target.tolist(), strict=True))
+    values = strength.flatten()[place].tolist()
+    for edge, pair in enumerate(pairs):
+        if pair not in best or values[edge] > values[best[pair]]:
+            best[pair] = edge
+    return torch.tensor([best[pair] == edge for edge, pair in enumerate(pairs)], dtype=torch.bool)
+
+
+def spread_activation_ref(
+    seed_indices: Tensor,  # [B, S] i64
+    seed_energies: Tensor,  # [B, S]
+    first_block: Tensor,  # [N]
+    targets: Tensor,  # [M, 7]
+    strengths: Tensor,  # [M, 7]
+    next_block: Tensor,  # [M]
+    active: Tensor,  # [N]
+    *,
+    regions: Tensor | None = None,  # [N]
+    hops: int,
+    decay: float,
+    facilitation: float = 1.0,
+    source_floor: float = 0.1,
+    transfer_floor: float = 0.05,
+    k: int,
+) -> tuple[Tensor, Tensor]:
+    """Oracle of `aesg.ops.spread_activation`: every edge in every hop, O(B (N + E) T)."""
+    dtype = seed_energies.dtype
+    alive = flat_rows(active) != 0
+    n, batch = alive.shape[0], seed_indices.shape[0]
+    source, target, place = edges_ref(first_block, targets, next_block)
+    flat_strengths = flat_rows(strengths, 1).reshape(-1)
+    used = alive[target] & strongest_edges_ref(source, target, place, flat_strengths.detach())
+    source, target, place = source[used], target[used], place[used]
+    strength = flat_strengths[place]
+    numbers = torch.tensor([decay, facilitation, source_floor, transfer_floor], dtype=torch.float32).to(dtype)
+    decay_, facilitation_, source_floor_, transfer_floor_ = numbers
+
+    rows = []
+    for b in range(batch):
+        energy: list[Tensor] = [torch.zeros((), dtype=dtype)] * n
+        for s, slot in enumerate(seed_indices[b].tolist()):
+            if slot >= 0 and alive[slot] and seed_energies[b, s] > energy[slot]:
+                energy[slot] = seed_energies[b, s]
+        a = torch.stack(energy) if n else torch.zeros(0, dtype=dtype)
+        factor = torch.ones(target.shape[0], dtype=dtype)
+        if regions is not None and seed_indices.shape[1] > 0 and int(seed_indices[b, 0]) >= 0:
+            region = flat_rows(regions)
+            dominant = region[seed_indices[b, 0]]
+            if dominant != 0:
+                factor = torch.where(region[target] == dominant, facilitation_, factor)
+        for _ in range(hops):
+            x = ((a[source] * strength) * decay_) * factor
+            carried = (a[source] >= source_floor_) & (x > transfer_floor_)
+            x = torch.where(carried, x, 0.0)
+            total = torch.zeros(n, dtype=dtype).index_add(0, target, x)
+            if dtype == torch.float32:
+                fixed = torch.round(x.detach().clamp(max=256.0) * FIXED_ONE).to(torch.int64)
+                n_fixed = torch.zeros(n, dtype=torch.int64).index_add(0, target, fixed)
+                exact = (n_fixed.clamp(max=int(FIXED_ONE)).to(dtype) / FIXED_ONE).detach()
+                saturated = n_fixed >= int(FIXED_ONE)
+                arriving = torch.where(saturated, exact, exact + (total - total.detach()))
+            else:
+                arriving = torch.where(total >= 1, 1.0, total)
+            a = torch.where(arriving > a, arriving, a)
+        rows.append(a)
+    energies = torch.stack(rows) if batch else torch.zeros(0, n, dtype=dtype)
+    order = energies.detach().argsort(dim=1, descending=True, stable=True)[:, :k]
+    values = energies.gather(1, order)
+    found = values > 0
+    missing = (0, k - order.shape[1])
+    return pad(torch.where(found, values, 0.0), missing), pad(
+        torch.where(found, order, -1), missing, value=-1
+    )
+
+
+def consolidate_ref_(
+    age: Tensor,
+    relevance: Tensor,
+    use_frequency: Tensor,
+    active: Tensor,
+    *,
+    count: int,
+    relevance_decay: float,
+    min_age: int,
+    relevance_threshold: float,
+    frequency_threshold: int,
+) -> Tensor:
+    """Oracle of `aesg.ops.consolidate_`; changes age and relevance in place."""
+    used = torch.arange(age.numel()).reshape(age.shape) < count
+    lives = used & (active != 0)
+    older = (age.to(torch.int64) & 0xFFFFFFFF) + 1  # stored as u32, seen as i32
+    wrapped = torch.where(older >= 2**31, older - 2**32, older)
+    age.copy_(torch.where(lives, wrapped, age.to(torch.int64)).to(age.dtype))
+    faded = relevance * torch.tensor(relevance_decay, dtype=relevance.dtype)
+    relevance.copy_(torch.where(lives, faded, relevance))
+    weak = relevance < torch.tensor(relevance_threshold, dtype=relevance.dtype)
+    rare = (use_frequency.to(torch.int64) & 0xFFFFFFFF) < frequency_threshold
+    return (lives & (older > min_age) & weak & rare).to(torch.uint8)
+
+
+def pool_novelty_ref_(
+    candidates: Tensor,  # [P, D]
+    counts: Tensor,  # [P] i32
+    stamps: Tensor,  # [P] i64
+    state: Tensor,  # [2] i64: size, clock
+    inputs: Tensor,  # [n, D]
+    *,
+    threshold: float,
+    birth_count: int,
+    birth_first: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Oracle of `aesg.ops.pool_novelty_`: the plain loop."""
+    size, clock, capacity = int(state[0]), int(state[1]), candidates.shape[0]
+    has_born = [False] * capacity
+    born = torch.zeros(inputs.shape[0], dtype=torch.bool)
+    vectors = torch.zeros_like(inputs)
+    bar = torch.tensor(threshold, dtype=inputs.dtype)
+    for i, vector in enumerate(inputs):
+        unit = normalize_ref(vector)
+        if not bool(unit.any()):
+            continue
+        similarity = (normalize_ref(candidates[:size]) @ unit).clamp(-1, 1)
+        if size and similarity.max() >= bar:
+            row = int((similarity == similarity.max()).nonzero()[0])
+            counts[row] += 1
+            candidates[row] += (vector - candidates[row]) / counts[row]
+        else:
+            if size < capacity:
+                row, size = size, size + 1
+            else:
+                row = min(range(size), key=lambda r: (has_born[r], int(counts[r]), int(stamps[r])))
+            candidates[row], counts[row], has_born[row] = vector, 1, False
+        stamps[row] = clock
+        clock += 1
+        if has_born[row] or (int(counts[row]) < birth_count and not birth_first):
+            continue
+        birth_first = False
+        has_born[row] = born[i] = True
+        vectors[i] = candidates[row]
+    kept = [row for row in range(size) if not has_born[row]]
+    for column in (candidates, counts, stamps):
+        column[: len(kept)] = column[kept].clone()
+    state[0], state[1] = len(kept), clock
+    return born, vectors

@@ -1,0 +1,110 @@
+"""seed_search: the k most similar concepts of every query, exactly. The living template of an op.
+
+One file tells an op's whole contract: the public function, the fake that gives shapes to the compiler, and
+the gradient. The oracle is `aesg.ops.reference.seed_search_ref`, the kernel `csrc/ops/cpu/seed_search.cpp`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _AutoDispatchBelowAutograd
+
+from aesg._extension import raise_typed
+from aesg.exceptions import AESGNavigationError
+from aesg.ops.reference import normalize_ref
+
+_op = torch.ops.aesg.seed_search.default
+
+
+def seed_search(
+    queries: Tensor,  # [B, D] f32
+    vectors: Tensor,  # [N, D] contiguous or [G, 1024, D] in row groups, f32
+    k: int,
+    *,
+    inv_norm: Tensor | None = None,  # [N] or [G, 1024] f32
+    active: Tensor | None = None,  # [N] or [G, 1024] bool or u8
+    count: int | None = None,
+    min_score: float = 0.1,
+) -> tuple[Tensor, Tensor]:
+    """The k concepts of highest cosine for every query: (scores [B, k] f32, indices [B, k] i64).
+
+    Best first, of equals the lower slot first; padded with 0 and -1. Only slots below `count` (default: all)
+    that are active count, and only similarities >= `min_score`. A zero query or vector has similarity 0 to
+    everything. `inv_norm` holds 1 / |vector|; it is computed on the way when not given. Row groups are read
+    in place.
+
+    The bits of a score depend on its query and vector alone, not on B, the place in the batch, the number of
+    threads or other rows. O(B N D); the similarities are never written out.
+
+    Differentiable in `queries` and `vectors` (the gradient of the cosine).
+
+    Raises AESGNavigationError for queries that are not finite or of another dimension and for k < 1;
+    AESGMemoryError for columns of wrong dtype, shape, layout or device. k > N, N = 0 and B = 0 are fine.
+    """
+    try:
+        if torch.compiler.is_compiling() or (
+            torch.is_grad_enabled() and (queries.requires_grad or vectors.requires_grad)
+        ):
+            return _op(queries, vectors, k, inv_norm, active, count, min_score)
+        # Nothing to differentiate: going straight to the kernel saves more than a small search takes.
+        with _AutoDispatchBelowAutograd():
+            return _op(queries, vectors, k, inv_norm, active, count, min_score)
+    except RuntimeError as error:
+        raise_typed(error, AESGNavigationError)
+    except AttributeError:
+        raise AESGNavigationError(
+            f"queries, vectors: expected tensors, got {type(queries).__name__}, {type(vectors).__name__}"
+        ) from None
+
+
+@torch.library.register_fake("aesg::seed_search")
+def _fake(
+    queries: Tensor,
+    vectors: Tensor,
+    k: int,
+    inv_norm: Tensor | None,
+    active: Tensor | None,
+    count: int | None,
+    min_score: float,
+) -> tuple[Tensor, Tensor]:
+    shape = (queries.shape[0], k)
+    return queries.new_empty(shape), queries.new_empty(shape, dtype=torch.int64)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    queries, vectors, *_ = inputs
+    scores, indices = output
+    ctx.mark_non_differentiable(indices)
+    slots = indices.clamp(min=0)
+    ctx.where = (slots,) if vectors.dim() == 2 else (slots // vectors.shape[1], slots % vectors.shape[1])
+    ctx.shape = vectors.shape
+    # The rows found, not the column: the memory may have changed before backward comes.
+    ctx.save_for_backward(queries, vectors[ctx.where], scores, indices)
+
+
+def _backward(ctx: Any, grad_scores: Tensor, _grad_indices: Tensor | None) -> tuple[Tensor | None, ...]:
+    # With q, v scaled to length 1: d cos / d q = (v - cos q) / |q|, and the same with q and v exchanged.
+    queries, rows, scores, indices = ctx.saved_tensors  # rows: [B, k, D]
+    unit_rows, unit_queries = normalize_ref(rows), normalize_ref(queries).unsqueeze(1)
+    grad = torch.where(indices >= 0, grad_scores, 0.0).unsqueeze(2)  # [B, k, 1]
+    cosine = scores.unsqueeze(2)
+    grad_queries = grad_vectors = None
+    if ctx.needs_input_grad[0]:
+        per_row = grad * (unit_rows - cosine * unit_queries)
+        grad_queries = per_row.sum(dim=1) * _inverse_norm(queries)
+    if ctx.needs_input_grad[1]:
+        per_row = grad * (unit_queries - cosine * unit_rows) * _inverse_norm(rows)
+        grad_vectors = rows.new_zeros(ctx.shape).index_put(ctx.where, per_row, accumulate=True)
+    return grad_queries, grad_vectors, None, None, None, None, None
+
+
+def _inverse_norm(vectors: Tensor) -> Tensor:
+    norm = vectors.double().norm(dim=-1, keepdim=True)
+    good = norm >= torch.finfo(torch.float32).tiny
+    return torch.where(good, 1.0 / torch.where(good, norm, 1.0), 0.0).to(vectors.dtype)
+
+
+torch.library.register_autograd("aesg::seed_search", _backward, setup_context=_setup_context)
