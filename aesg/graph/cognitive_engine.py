@@ -78,7 +78,7 @@ class CognitiveEngine:
             inputs,
             threshold=config.novelty_explanation_threshold,
             birth_count=max(1, round(config.novelty_birth_threshold / permissions.learning_rate_scale)),
-            birth_first=state.storage.core.counters.active_count == 0,
+            birth_first=state.storage.core.active_count == 0,
         )
         state.touch()
         granted = self._granted(born.shape[0]) if born.shape[0] else 0
@@ -91,7 +91,7 @@ class CognitiveEngine:
             return 0
         if permissions.evolutionary_pressure:
             return count
-        room = max(0, self.config.max_concepts - self.graph.storage.core.counters.active_count)
+        room = max(0, self.config.max_concepts - self.graph.storage.core.active_count)
         if room < count and not self._warned_full:
             self._warned_full = True
             warnings.warn(
@@ -142,7 +142,7 @@ class CognitiveEngine:
         if permissions.evolutionary_pressure:
             died = retire(self.graph, doomed) + retire(self.graph, find_excess(self.graph))
         state.logger.log_event(
-            EventType.CONSOLIDATE, state.counters["consolidations"], state.storage.core.counters.active_count, float(died)
+            EventType.CONSOLIDATE, state.counters["consolidations"], state.storage.core.active_count, float(died)
         )
         return died
 
@@ -263,7 +263,7 @@ class CognitiveEngine:
         """Living slots, i64 [n], or AESGMemoryError."""
         slots = np.asarray(values, dtype=np.int64).reshape(-1)
         storage = self.graph.state.storage
-        count = storage.core.counters.node_count
+        count = storage.core.node_count
         unknown = slots[(slots < 0) | (slots >= count)]
         if len(unknown):
             raise AESGMemoryError(f"Unknown concept: expected slots in 0..{count - 1}, got {int(unknown[0])}")

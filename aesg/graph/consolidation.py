@@ -21,7 +21,7 @@ def age_concepts(graph: SemanticGraph) -> np.ndarray:
         storage.column("relevance"),
         storage.column("use_frequency"),
         storage.column("is_active"),
-        count=storage.core.counters.node_count,
+        count=storage.core.node_count,
         relevance_decay=config.relevance_decay,
         min_age=config.prune_min_age,
         relevance_threshold=config.survival_threshold_relevance,
@@ -49,7 +49,7 @@ def find_doomed(graph: SemanticGraph) -> np.ndarray:
 def find_excess(graph: SemanticGraph) -> np.ndarray:
     """Slots of the weakest above `max_concepts`: least relevant first, then least used, then the higher slot."""
     storage = graph.state.storage
-    excess = storage.core.counters.active_count - graph.config.max_concepts
+    excess = storage.core.active_count - graph.config.max_concepts
     if excess <= 0:
         return np.empty(0, dtype=np.int64)
     living = torch.nonzero(storage.column("is_active").reshape(-1))[:, 0].numpy()

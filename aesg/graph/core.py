@@ -45,7 +45,7 @@ class SemanticGraph:
             k,
             inv_norm=storage.column("inv_norm"),
             active=storage.column("is_active"),
-            count=storage.core.counters.node_count,
+            count=storage.core.node_count,
             min_score=min_score,
         )
 

@@ -6,4 +6,20 @@ STABLE_TORCH_LIBRARY(aesg, m) {
   m.def(
       "seed_search(Tensor queries, Tensor vectors, int k, Tensor? inv_norm, Tensor? active, int? count, "
       "float min_score) -> (Tensor scores, Tensor indices)");
+  m.def(
+      "spread_activation(Tensor seed_indices, Tensor seed_energies, Tensor first_block, Tensor targets, "
+      "Tensor strengths, Tensor next_block, Tensor active, Tensor? regions, int hops, float decay, "
+      "float facilitation, float source_floor, float transfer_floor, int k, bool jacobian) "
+      "-> (Tensor energies, Tensor indices, Tensor jacobian)");
+  m.def(
+      "spread_activation_backward(Tensor gradients, Tensor indices, Tensor seed_indices, Tensor seed_energies, "
+      "Tensor first_block, Tensor targets, Tensor strengths, Tensor next_block, Tensor active, "
+      "Tensor? regions, int hops, float decay, float facilitation, float source_floor, float transfer_floor) "
+      "-> Tensor");
+  m.def(
+      "consolidate_(Tensor(a!) age, Tensor(b!) relevance, Tensor use_frequency, Tensor active, int count, "
+      "float relevance_decay, int min_age, float relevance_threshold, int frequency_threshold) -> Tensor");
+  m.def(
+      "pool_novelty_(Tensor(a!) candidates, Tensor(b!) counts, Tensor(c!) stamps, Tensor(d!) state, "
+      "Tensor inputs, float threshold, int birth_count, bool birth_first) -> (Tensor born, Tensor vectors)");
 }

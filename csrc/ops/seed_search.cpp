@@ -23,7 +23,7 @@ Arguments check(const Tensor& queries, const Tensor& vectors, int64_t k, const s
                 const std::optional<Tensor>& active, std::optional<int64_t> count, double min_score) {
   expect_dense<float>(queries, "queries", 2, "[B, D]", kNavigationError);
   const int64_t batch = queries.size(0), dim = queries.size(1);
-  expect(dim >= 1, kNavigationError, "queries: expected D >= 1, got shape ", shape_of(queries));
+  expect(dim >= 1, kNavigationError, "queries: expected D >= 1, got shape ", shape_of{queries});
   expect_same_device(vectors, "vectors", queries, "queries");
   expect(vectors.dim() < 2 || vectors.size(vectors.dim() - 1) == dim, kNavigationError,
          "queries: expected dimension ", vectors.dim() < 2 ? 0 : vectors.size(vectors.dim() - 1),
@@ -34,7 +34,7 @@ Arguments check(const Tensor& queries, const Tensor& vectors, int64_t k, const s
   const int64_t used = count.value_or(rows.rows);
   expect(used >= 0 && used <= rows.rows, kMemoryError, "count: expected 0..", rows.rows, ", got ", used);
 
-  Arguments made{torch::stable::contiguous(queries), {}};
+  Arguments made{dense(queries), {}};
   made.job = {static_cast<const float*>(made.queries.data_ptr()),
               batch,
               dim,
@@ -54,8 +54,8 @@ std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& 
   const cpu::SeedSearch& job = arguments.job;
   expect(all_finite(job.queries, job.batch * job.dim), kNavigationError,
          "queries: expected finite values, got NaN or infinity");
-  Tensor scores = torch::stable::new_empty(queries, {job.batch, k});
-  Tensor slots = torch::stable::new_empty(queries, {job.batch, k}, ScalarType::Long);
+  Tensor scores = make_tensor(queries, {job.batch, k}, ScalarType::Float);
+  Tensor slots = make_tensor(queries, {job.batch, k}, ScalarType::Long);
   if (job.batch == 0) return {scores, slots};
 
   static thread_local std::vector<float> packed;  // kept between calls

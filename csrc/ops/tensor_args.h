@@ -5,11 +5,12 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
-#include <string>
 
 #include "csrc/ops/columns.h"
 
@@ -31,12 +32,14 @@ void expect(bool good, const char* error, const Parts&... parts) {
   throw std::runtime_error(text.str());
 }
 
-inline std::string shape_of(const Tensor& t) {
-  std::ostringstream text;
+// Written into a message only when one is made: formatting costs more than a small search.
+struct shape_of {
+  const Tensor& tensor;
+};
+inline std::ostream& operator<<(std::ostream& text, const shape_of& shape) {
   text << '[';
-  for (int64_t i = 0; i < t.dim(); ++i) text << (i ? ", " : "") << t.size(i);
-  text << ']';
-  return text.str();
+  for (int64_t i = 0; i < shape.tensor.dim(); ++i) text << (i ? ", " : "") << shape.tensor.size(i);
+  return text << ']';
 }
 
 inline const char* type_name(ScalarType type) {
@@ -93,12 +96,14 @@ inline void expect_same_device(const Tensor& t, const char* name, const Tensor& 
          ": expected the device of ", with_name, ", got another");
 }
 
-// A dense small tensor: its bytes are read or written from data_ptr() on.
+inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+
+// Type and number of dimensions of a small tensor.
 template <typename T>
 void expect_dense(const Tensor& t, const char* name, int64_t dims, const char* shape,
                   const char* error = kMemoryError) {
   expect_type<T>(t, name, error);
-  expect(t.dim() == dims, error, name, ": expected shape ", shape, ", got ", shape_of(t));
+  expect(t.dim() == dims, error, name, ": expected shape ", shape, ", got ", shape_of{t});
 }
 
 // A column: flat [N] / [N, width] or grouped [G, 1024] / [G, 1024, width]; width 0 stands for no last dimension.
@@ -110,25 +115,29 @@ Column<T> column(const Tensor& t, const char* name, int64_t width, bool any_row_
   expect_type<Plain>(t, name);
   const int64_t tail = width > 0 ? 1 : 0, dims = t.dim() - tail;
   expect(dims == 1 || dims == 2, kMemoryError, name, ": expected shape ",
-         tail ? "[N, width] or [G, 1024, width]" : "[N] or [G, 1024]", ", got ", shape_of(t));
+         tail ? "[N, width] or [G, 1024, width]" : "[N] or [G, 1024]", ", got ", shape_of{t});
   const int64_t* size = t.sizes().data();
   const int64_t* stride = t.strides().data();
   const int64_t rows = size[dims - 1], row_stride = stride[dims - 1];
   expect(tail == 0 || size[dims] == width, kMemoryError, name, ": expected ", width, " values a row, got ",
-         shape_of(t));
+         shape_of{t});
   expect(dims == 1 || rows == kRowsPerGroup, kMemoryError, name, ": expected groups of ", kRowsPerGroup,
-         " rows, got ", shape_of(t));
+         " rows, got ", shape_of{t});
   const bool packed = rows <= 1 || row_stride == (tail ? width : 1);
   const bool dense_row = tail == 0 || width <= 1 || stride[dims] == 1;
   expect((packed || any_row_stride) && dense_row, kMemoryError, name,
-         ": expected contiguous rows, got a strided view of shape ", shape_of(t));
+         ": expected contiguous rows, got a strided view of shape ", shape_of{t});
 
   Column<T> made;
   made.base = static_cast<T*>(t.data_ptr());
   made.row_stride = rows <= 1 && !any_row_stride ? (tail ? width : 1) : row_stride;
-  made.group_rows = rows;
-  made.rows = dims == 2 ? size[0] * rows : rows;
-  made.group_stride = dims == 2 ? stride[0] : 0;
+  made.rows = rows;
+  if (dims == 2) {
+    made.rows = size[0] * rows;
+    made.group_stride = stride[0];
+    made.shift = kGroupShift;
+    made.mask = kRowsPerGroup - 1;
+  }
   return made;
 }
 
@@ -140,8 +149,25 @@ Column<T> optional_column(const std::optional<Tensor>& t, const char* name, int6
   expect_same_device(*t, name, with, with_name);
   const Column<T> made = column<T>(*t, name, 0);
   expect(made.rows == rows, kMemoryError, name, ": expected ", rows, " rows as in ", with_name, ", got ",
-         shape_of(*t));
+         shape_of{*t});
   return made;
+}
+
+// An uninitialised contiguous tensor on the device of `like`; about a third of the time of new_empty.
+inline Tensor make_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
+  int64_t strides[4], next = 1;
+  const int64_t* size = sizes.begin();
+  for (int64_t i = static_cast<int64_t>(sizes.size()) - 1; i >= 0; --i) {
+    strides[i] = next;
+    next *= std::max<int64_t>(size[i], 1);
+  }
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      static_cast<int64_t>(sizes.size()), size, strides, torch::stable::detail::to<int32_t>(
+          torch::stable::detail::from(type)), like.is_cuda() ? aoti_torch_device_type_cuda()
+                                                              : aoti_torch_device_type_cpu(),
+      like.get_device_index(), &handle));
+  return Tensor(handle);
 }
 
 inline bool all_finite(const float* values, int64_t n) {

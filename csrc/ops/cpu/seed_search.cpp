@@ -33,9 +33,11 @@ namespace avx2 {
 #define AESG_SIMD Avx2
 #define AESG_TARGET AESG_AVX2
 #define AESG_FAST_TRANSPOSE 1
+#define AESG_SEARCH_ONE 1
 #include "csrc/ops/cpu/seed_search_kernel.inl"
 #undef AESG_SIMD
 #undef AESG_TARGET
+#undef AESG_SEARCH_ONE
 }  // namespace avx2
 
 namespace avx512 {

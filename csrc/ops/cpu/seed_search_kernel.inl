@@ -134,7 +134,7 @@ AESG_TARGET static void search(const SeedSearch& job, const float* packed, int64
   }
 }
 
-#if AESG_FAST_TRANSPOSE
+#if AESG_SEARCH_ONE
 // One query: rows are transposed in registers, 32 at a time so that four chains of additions overlap, and
 // never written out. The same sums as above, at the speed of memory.
 AESG_TARGET static void search_one(const SeedSearch& job, const float* query, int64_t first_row,

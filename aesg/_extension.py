@@ -1,0 +1,58 @@
+"""Loads the library of custom ops, `aesg/_ops*.so`, once; a missing or unfitting one is an ImportError."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from aesg.exceptions import AESGError, AESGMemoryError, AESGNavigationError
+
+_TYPED: dict[str, type[AESGError]] = {
+    "AESGNavigationError": AESGNavigationError,
+    "AESGMemoryError": AESGMemoryError,
+}
+
+
+def _load() -> Path:
+    if sys.platform != "linux":
+        raise ImportError(f"aesg runs on Linux (x86-64 or ARM); this is {sys.platform}")
+    found = sorted(Path(__file__).parent.glob("_ops*.so"))
+    if not found:
+        raise ImportError(
+            "aesg is not built: no _ops library beside aesg/_extension.py. "
+            "Build it with: pip install -e . --no-build-isolation"
+        )
+    try:
+        torch.ops.load_library(str(found[0]))
+    except OSError as error:
+        raise ImportError(
+            f"{found[0].name} does not load into torch {torch.__version__} (2.11 or newer is needed). "
+            f"Build it again with: pip install -e . --no-build-isolation ({error})"
+        ) from error
+    return found[0]
+
+
+LIBRARY = _load()
+
+
+def has_cuda_kernels() -> bool:
+    """Whether the library was built with CUDA kernels (a device may still be missing)."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key("aesg::seed_search", "CUDA")
+
+
+def raise_typed(error: RuntimeError, default: type[AESGError] = AESGMemoryError) -> NoReturn:
+    """Raises what an op meant: kernels write the name of the AESGError before the message.
+
+    The dispatcher's own complaints about arguments become `default`; anything else goes on unchanged.
+    """
+    text = str(error)
+    for name, kind in _TYPED.items():
+        start = text.find(name + ": ")
+        if start >= 0:
+            raise kind(text[start + len(name) + 2 :].splitlines()[0]) from None
+    if text.startswith("aesg::") or "Could not run 'aesg::" in text:
+        raise default(text.splitlines()[0]) from None
+    raise error

@@ -1,0 +1,164 @@
+// spread_activation as torch sees it: checks, threads, registration. Kernel: csrc/ops/cpu/spread_activation.cpp.
+#include <atomic>
+#include <cmath>
+#include <tuple>
+#include <vector>
+
+#include "csrc/ops/cpu/spread_activation.h"
+#include "csrc/ops/tensor_args.h"
+
+namespace aesg {
+namespace {
+
+struct Arguments {
+  Tensor seed_indices, seed_energies;  // contiguous [B, S]
+  int64_t batch, seeds, k;
+  cpu::SpreadGraph graph;
+  cpu::SpreadRules rules;
+};
+
+Arguments check(const Tensor& seed_indices, const Tensor& seed_energies, const Tensor& first_block,
+                const Tensor& targets, const Tensor& strengths, const Tensor& next_block, const Tensor& active,
+                const std::optional<Tensor>& regions, int64_t hops, double decay, double facilitation,
+                double source_floor, double transfer_floor, int64_t k) {
+  expect_dense<int64_t>(seed_indices, "seed_indices", 2, "[B, S]", kNavigationError);
+  expect_dense<float>(seed_energies, "seed_energies", 2, "[B, S]", kNavigationError);
+  const int64_t batch = seed_indices.size(0), seeds = seed_indices.size(1);
+  expect(seed_energies.size(0) == batch && seed_energies.size(1) == seeds, kNavigationError,
+         "seed_energies: expected the shape of seed_indices, ", shape_of{seed_indices}, ", got ",
+         shape_of{seed_energies});
+  expect(k >= 1, kNavigationError, "k: expected an integer >= 1, got ", k);
+  expect(hops >= 0, kNavigationError, "hops: expected an integer >= 0, got ", hops);
+  const auto number = [](double value, const char* name) {
+    expect(std::isfinite(value) && value >= 0, kNavigationError, name, ": expected a finite number >= 0, got ",
+           value);
+    return static_cast<float>(value);
+  };
+  Arguments made{dense(seed_indices), dense(seed_energies), batch, seeds, k, {}, {}};
+  made.rules = {hops, number(decay, "decay"), number(facilitation, "facilitation"),
+                number(source_floor, "source_floor"), number(transfer_floor, "transfer_floor")};
+
+  for (const auto& [tensor, name] : {std::pair{&seed_energies, "seed_energies"}, {&first_block, "first_block"},
+                                     {&targets, "targets"}, {&strengths, "strengths"},
+                                     {&next_block, "next_block"}, {&active, "active"}})
+    expect_same_device(*tensor, name, seed_indices, "seed_indices");
+  cpu::SpreadGraph& graph = made.graph;
+  graph.first_block = column<const int32_t>(first_block, "first_block", 0);
+  graph.active = column<const uint8_t>(active, "active", 0);
+  graph.targets = column<const int32_t>(targets, "targets", cpu::kEdgesPerBlock, true);
+  graph.strengths = column<const float>(strengths, "strengths", cpu::kEdgesPerBlock, true);
+  graph.next_block = column<const int32_t>(next_block, "next_block", 0, true);
+  const int64_t slots = graph.first_block.rows, blocks = graph.targets.rows;
+  expect(slots <= INT32_MAX, kMemoryError, "first_block: expected at most ", INT32_MAX, " slots, got ", slots);
+  expect(graph.active.rows == slots, kMemoryError, "active: expected ", slots, " rows as in first_block, got ",
+         shape_of{active});
+  expect(graph.strengths.rows == blocks, kMemoryError, "strengths: expected ", blocks,
+         " blocks as in targets, got ", shape_of{strengths});
+  expect(graph.next_block.rows == blocks, kMemoryError, "next_block: expected ", blocks,
+         " blocks as in targets, got ", shape_of{next_block});
+  graph.regions = optional_column<const int32_t>(regions, "regions", slots, first_block, "first_block");
+  return made;
+}
+
+// Values of the seeds; their tensors are on the CPU here.
+void check_seeds(const Arguments& arguments) {
+  const auto* slots = static_cast<const int64_t*>(arguments.seed_indices.data_ptr());
+  const int64_t n = arguments.batch * arguments.seeds, limit = arguments.graph.first_block.rows;
+  for (int64_t i = 0; i < n; ++i)
+    expect(slots[i] >= -1 && slots[i] < limit, kNavigationError, "seed_indices: expected slots in -1..",
+           limit - 1, ", got ", slots[i]);
+  expect(all_finite(static_cast<const float*>(arguments.seed_energies.data_ptr()), n), kNavigationError,
+         "seed_energies: expected finite values, got NaN or infinity");
+}
+
+cpu::Spreader& spreader() {
+  static thread_local cpu::Spreader kept;
+  return kept;
+}
+
+// visit(b, spreader) for every query after its run, on all threads.
+template <typename Visit>
+void spread_all(const Arguments& arguments, bool tangents, const Visit& visit) {
+  const auto* slots = static_cast<const int64_t*>(arguments.seed_indices.data_ptr());
+  const auto* energies = static_cast<const float*>(arguments.seed_energies.data_ptr());
+  std::atomic<bool> damaged{false};
+  torch::stable::parallel_for(0, arguments.batch, 2, [&](int64_t begin, int64_t end) {
+    cpu::Spreader& worker = spreader();
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t at = b * arguments.seeds;
+      worker.run(arguments.graph, arguments.rules, slots + at, energies + at, arguments.seeds, tangents);
+      visit(b, worker);
+    }
+    if (worker.take_damage()) damaged = true;
+  });
+  expect(!damaged, kMemoryError, "edge blocks: expected targets and blocks inside the graph and chains that "
+         "end, got damaged ones");
+}
+
+// energies [B, k] f32 and slots [B, k] i64, strongest first, and, when asked for, d energy / d seed energy
+// [B, k, S] (else empty). The derivative is taken here, not in backward: the graph may have grown by then.
+std::tuple<Tensor, Tensor, Tensor> spread_activation_cpu(
+    const Tensor& seed_indices, const Tensor& seed_energies, const Tensor& first_block, const Tensor& targets,
+    const Tensor& strengths, const Tensor& next_block, const Tensor& active, std::optional<Tensor> regions,
+    int64_t hops, double decay, double facilitation, double source_floor, double transfer_floor, int64_t k,
+    bool jacobian) {
+  const Arguments arguments =
+      check(seed_indices, seed_energies, first_block, targets, strengths, next_block, active, regions, hops,
+            decay, facilitation, source_floor, transfer_floor, k);
+  check_seeds(arguments);
+  const int64_t batch = arguments.batch, seeds = arguments.seeds;
+  Tensor energies = make_tensor(seed_energies, {batch, k}, ScalarType::Float);
+  Tensor slots = make_tensor(seed_energies, {batch, k}, ScalarType::Long);
+  Tensor slopes = make_tensor(seed_energies, {jacobian ? batch : 0, k, seeds}, ScalarType::Float);
+  auto* energy = static_cast<float*>(energies.data_ptr());
+  auto* slot = static_cast<int64_t*>(slots.data_ptr());
+  auto* slope = jacobian ? static_cast<float*>(slopes.data_ptr()) : nullptr;
+  spread_all(arguments, jacobian, [&](int64_t b, cpu::Spreader& worker) {
+    worker.result(k, energy + b * k, slot + b * k, slope ? slope + b * k * seeds : nullptr);
+  });
+  return {energies, slots, slopes};
+}
+
+// d loss / d strengths, a dense tensor of the shape of `strengths`. Queries are added in order, so the bits do
+// not depend on the number of threads.
+Tensor spread_activation_backward_cpu(const Tensor& gradients, const Tensor& indices, const Tensor& seed_indices,
+                                      const Tensor& seed_energies, const Tensor& first_block,
+                                      const Tensor& targets, const Tensor& strengths, const Tensor& next_block,
+                                      const Tensor& active, std::optional<Tensor> regions, int64_t hops,
+                                      double decay, double facilitation, double source_floor,
+                                      double transfer_floor) {
+  expect_dense<float>(gradients, "gradients", 2, "[B, k]");
+  expect_dense<int64_t>(indices, "indices", 2, "[B, k]");
+  const int64_t k = gradients.size(1);
+  const Arguments arguments =
+      check(seed_indices, seed_energies, first_block, targets, strengths, next_block, active, regions, hops,
+            decay, facilitation, source_floor, transfer_floor, k);
+  check_seeds(arguments);
+  for (const Tensor* tensor : {&gradients, &indices})
+    expect(tensor->size(0) == arguments.batch && tensor->size(1) == k, kMemoryError,
+           "gradients, indices: expected [", arguments.batch, ", ", k, "], got ", shape_of{*tensor});
+  const Tensor dense_gradients = dense(gradients), dense_indices = dense(indices);
+  const auto* gradient = static_cast<const float*>(dense_gradients.data_ptr());
+  const auto* slot = static_cast<const int64_t*>(dense_indices.data_ptr());
+  std::vector<std::vector<cpu::EdgeGradient>> found(arguments.batch);
+  spread_all(arguments, true, [&](int64_t b, cpu::Spreader& worker) {
+    worker.backward(arguments.rules, gradient + b * k, slot + b * k, k, &found[b]);
+  });
+  Tensor sums = strengths.dim() == 2
+                    ? make_tensor(strengths, {strengths.size(0), strengths.size(1)}, ScalarType::Float)
+                    : make_tensor(strengths, {strengths.size(0), strengths.size(1), strengths.size(2)},
+                                  ScalarType::Float);
+  torch::stable::zero_(sums);
+  auto* sum = static_cast<float*>(sums.data_ptr());
+  for (const auto& query : found)
+    for (const cpu::EdgeGradient& edge : query) sum[edge.edge] += edge.gradient;
+  return sums;
+}
+
+}  // namespace
+}  // namespace aesg
+
+STABLE_TORCH_LIBRARY_IMPL(aesg, CPU, m) {
+  m.impl("spread_activation", TORCH_BOX(&aesg::spread_activation_cpu));
+  m.impl("spread_activation_backward", TORCH_BOX(&aesg::spread_activation_backward_cpu));
+}

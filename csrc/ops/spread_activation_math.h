@@ -1,0 +1,46 @@
+// The arithmetic of spread_activation, one source for host and device.
+//
+// One hop:  x_ij = ((a_i * strength) * decay) * factor_j in f32, in that order; carried if a_i >= source_floor
+//           and x_ij > transfer_floor
+//           n_j = sum over i of round(x_ij * 2^24), an integer
+//           a_j = max(a_j, min(1, n_j * 2^-24))
+// Integers add up to the same bits in any order, so results are equal for any thread count and device.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "csrc/ops/columns.h"
+
+namespace aesg {
+
+inline constexpr float kFixedOne = 16777216.0f;  // 2^24: a unit of energy in fixed point
+inline constexpr int64_t kFixedUnit = 1 << 24;
+// Energy saturates at 1, so more than this on one edge changes nothing; it keeps the sums far from overflow.
+inline constexpr float kLargestTransfer = 256.0f;
+
+AESG_HD inline float transfer(float energy, float strength, float decay, float factor) {
+#if defined(__CUDA_ARCH__)
+  return __fmul_rn(__fmul_rn(__fmul_rn(energy, strength), decay), factor);
+#else
+  return ((energy * strength) * decay) * factor;
+#endif
+}
+
+// What one edge adds to n_j; 0 when it carries nothing. Ties round to even. NaN carries nothing.
+AESG_HD inline int64_t fixed_transfer(float x, float transfer_floor) {
+  if (!(x > transfer_floor)) return 0;
+  const float limited = x < kLargestTransfer ? x : kLargestTransfer;
+#if defined(__CUDA_ARCH__)
+  return __float2ll_rn(limited * kFixedOne);
+#else
+  return std::lrintf(limited * kFixedOne);
+#endif
+}
+
+// min(1, n * 2^-24), exact.
+AESG_HD inline float fixed_energy(int64_t n) {
+  return static_cast<float>(n < kFixedUnit ? n : kFixedUnit) * (1.0f / kFixedOne);
+}
+
+}  // namespace aesg
