@@ -282,6 +282,24 @@ class AESGStorage:
         """Reader: takes over what the writer committed since; True when anything changed."""
         return self.core.refresh()
 
+    def snapshot(self, directory: str | os.PathLike[str]) -> None:
+        """Makes a complete copy of what is committed that opens on its own.
+
+        Raises AESGStorageError when `directory` is neither missing nor empty; what was begun is removed then.
+        """
+        self.core.snapshot(os.fspath(directory))
+
+    def restore(self, directory: str | os.PathLike[str]) -> None:
+        """Replaces everything here by what is committed in another directory, in one commit.
+
+        Raises AESGStorageError, with nothing changed, when that is no memory of the same vector_dim or while a
+        reader has this one open.
+        """
+        self.require_writable()
+        with AESGStorage(directory, self.vector_dim, read_only=True) as source:
+            self.core.copy_from(source.core)
+        self.commit()
+
     def verify(self) -> list[str]:
         """Reads the files anew; findings about checksums, chains and counts, none when all is sound. O(files)."""
         return self.core.verify()

@@ -188,6 +188,8 @@ void bind_store(py::module_& m) {
             s.set_state(std::vector<uint8_t>(p, p + info.size));
           },
           py::arg("bytes"))
+      .def("copy_from", &st::Store::copy_from, py::arg("source"), py::call_guard<py::gil_scoped_release>())
+      .def("snapshot", &st::Store::snapshot, py::arg("directory"), py::call_guard<py::gil_scoped_release>())
       .def("commit", &st::Store::commit, py::call_guard<py::gil_scoped_release>())
       .def("fold", &st::Store::fold, py::call_guard<py::gil_scoped_release>())
       .def("close", &st::Store::close, py::call_guard<py::gil_scoped_release>())

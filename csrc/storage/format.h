@@ -2,6 +2,7 @@
 // tells the whole; all numbers are little-endian.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -73,7 +74,7 @@ struct MetaSlot {
   int64_t free_slot;
   int64_t free_block;
   uint64_t event_count;
-  uint64_t node_groups;  // row groups the main files hold
+  uint64_t node_groups;  // row groups the main files hold; more than the counts need after a restore
   uint64_t edge_groups;
   uint64_t state_bytes;
   uint32_t state_crc;
@@ -104,10 +105,11 @@ struct RecordHeader {
   uint64_t edge_groups;
   uint64_t state_bytes;  // after this commit
   uint64_t range_count;
+  uint64_t kept_events;  // events of before that stay; new_events follow them
   uint64_t new_events;
   uint32_t state_crc;
   uint32_t payload_crc;
-  uint8_t reserved[36];
+  uint8_t reserved[28];
   uint32_t crc;  // of the 188 bytes before
 };
 static_assert(sizeof(RecordHeader) == 192);
@@ -146,6 +148,15 @@ inline bool has_magic(const char (&field)[8], const char* magic) { return std::m
 
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 inline int64_t groups_for(uint64_t rows) { return (static_cast<int64_t>(rows) + kGroupRows - 1) / kGroupRows; }
+// Row groups of a committed state: those in the file, and those that only the journal holds.
+template <typename Committed>
+int64_t all_node_groups(const Committed& c) {
+  return std::max(static_cast<int64_t>(c.node_groups), groups_for(c.node_count));
+}
+template <typename Committed>
+int64_t all_edge_groups(const Committed& c) {
+  return std::max(static_cast<int64_t>(c.edge_groups), groups_for(c.block_count));
+}
 
 // Identity of a history: the chain value before the first commit, and after one more.
 inline uint64_t mix(uint64_t x) {  // splitmix64's finaliser

@@ -27,8 +27,8 @@ Record::Record(const RecordHeader& header, std::vector<uint8_t> payload, const N
     Range r = unpack(word);
     int64_t limit = 0, unit = 0;
     switch (r.target) {
-      case Target::kNodes: unit = node_lines, limit = unit * groups_for(header.node_count); break;
-      case Target::kEdges: unit = edge_lines, limit = unit * groups_for(header.block_count); break;
+      case Target::kNodes: unit = node_lines, limit = unit * all_node_groups(header); break;
+      case Target::kEdges: unit = edge_lines, limit = unit * all_edge_groups(header); break;
       case Target::kState: limit = unit = round_up(static_cast<int64_t>(header.state_bytes), kLineBytes) / 64; break;
       default: bad("a range of no known file");
     }
@@ -115,10 +115,10 @@ bool Journal::sound_header_behind(int64_t offset, int64_t file_bytes) {
 void Journal::check(const RecordHeader& h) {
   std::string odd = implausible(counters_of(h));
   const int64_t journal_bytes = file_->size();
-  auto groups = [&](const char* what, uint64_t rows, uint64_t rows_before, uint64_t file_groups,
-                    uint64_t file_groups_before, int64_t journal_row_bytes) {
-    if (rows < rows_before) odd = std::string(what) + " shrank";
-    if (file_groups < file_groups_before || file_groups > static_cast<uint64_t>(groups_for(rows))) {
+  auto groups = [&](const char* what, uint64_t rows, uint64_t file_groups, uint64_t file_groups_before,
+                    int64_t journal_row_bytes) {
+    if (file_groups < file_groups_before ||
+        (file_groups > file_groups_before && file_groups > static_cast<uint64_t>(groups_for(rows)))) {
       odd = std::string(what) + ": " + std::to_string(file_groups) + " row groups in the file";
     }
     // Every row that is not in the file was written to the journal whole.
@@ -128,10 +128,10 @@ void Journal::check(const RecordHeader& h) {
     }
   };
   if (odd.empty()) {
-    groups("node_count", h.node_count, last_.node_count, h.node_groups, last_.node_groups, 4 * layout_.dim());
-    groups("block_count", h.block_count, last_.block_count, h.edge_groups, last_.edge_groups, 64);
-    if (h.new_events > static_cast<uint64_t>(journal_bytes) / kEventBytes ||
-        h.event_count != last_.event_count + h.new_events) {
+    groups("node_count", h.node_count, h.node_groups, last_.node_groups, 4 * layout_.dim());
+    groups("block_count", h.block_count, h.edge_groups, last_.edge_groups, 64);
+    if (h.new_events > static_cast<uint64_t>(journal_bytes) / kEventBytes || h.kept_events > last_.event_count ||
+        h.event_count != h.kept_events + h.new_events) {
       odd = "event_count does not follow";
     }
     if (h.state_bytes > last_.state_bytes + static_cast<uint64_t>(journal_bytes)) odd = "state_bytes is too large";

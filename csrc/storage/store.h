@@ -109,6 +109,13 @@ class Store {
   const std::vector<uint8_t>& state() const;
   void set_state(std::vector<uint8_t> bytes);
 
+  // Replaces all that this store holds, generation apart, by what `source` holds; a change like any other, to be
+  // committed. Throws StorageError, with nothing changed, when the dims differ or a reader has this store open.
+  void copy_from(Store& source);
+  // Makes a new memory in `directory` (missing or empty) of what is committed here. Throws StorageError when
+  // something is there already; what was begun is removed then.
+  void snapshot(const std::string& directory) const;
+
   // Makes all that was changed durable as one step: afterwards it survives a crash as a whole, before it none
   // of it does. Returns the generation. Throws StorageError when read-only, when called in a forked child and
   // on any failed write or sync; after a failed sync every later commit throws too.

@@ -143,7 +143,8 @@ uint64_t Store::Impl::commit(const Counters& now) {
     throw StorageError("'" + options.directory + "' cannot be committed: " + odd);
   }
 
-  const int64_t node_groups = groups_for(next.node_count), edge_groups = groups_for(next.block_count);
+  const int64_t node_groups = std::max(node_file_groups, groups_for(next.node_count));
+  const int64_t edge_groups = std::max(edge_file_groups, groups_for(next.block_count));
   auto lines_of = [](const DirtyMap& dirty, int64_t first, int64_t last) {
     int64_t lines = 0;
     for (int64_t group : dirty.groups(last)) lines += group >= first ? dirty.lines(group) : 0;
@@ -181,12 +182,13 @@ uint64_t Store::Impl::commit(const Counters& now) {
     record.state_crc = crc32c(0, staged_state.data(), staged_state.size());
   }
   record.range_count = ranges.size();
-  record.new_events = next.event_count - committed.event_count;
+  record.kept_events = kept_events;
+  record.new_events = next.event_count - kept_events;
 
   Counters unchanged = next;
   unchanged.generation = committed.generation;
   if (ranges.empty() && !bulk_nodes && !bulk_edges && record.state_bytes == journal.last().state_bytes &&
-      std::memcmp(&unchanged, &committed, sizeof committed) == 0) {
+      kept_events == committed.event_count && std::memcmp(&unchanged, &committed, sizeof committed) == 0) {
     return committed.generation;
   }
 
@@ -225,7 +227,7 @@ uint64_t Store::Impl::commit(const Counters& now) {
       }
     }
     if (record.new_events) {
-      out.add(recent_events.data() + (committed.event_count - slot.event_count) * kEventBytes,
+      out.add(recent_events.data() + (kept_events - log_events) * kEventBytes,
               static_cast<int64_t>(record.new_events) * kEventBytes);
     }
     out.fill_line();
@@ -245,6 +247,7 @@ uint64_t Store::Impl::commit(const Counters& now) {
 
   journal.append(record);
   committed = next;
+  kept_events = next.event_count;
   node_file_groups = static_cast<int64_t>(record.node_groups);
   edge_file_groups = static_cast<int64_t>(record.edge_groups);
   node_dirty.clear_below(node_groups);

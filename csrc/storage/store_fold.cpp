@@ -45,7 +45,7 @@ bool Store::Impl::fold() {
 
   const RecordHeader& last = journal.last();
   const int64_t group_bytes = layout.group_bytes();
-  const int64_t node_groups = groups_for(last.node_count), edge_groups = groups_for(last.block_count);
+  const int64_t node_groups = all_node_groups(last), edge_groups = all_edge_groups(last);
   std::vector<int64_t> node_pages, edge_pages;
   auto grow = [](File& file, int64_t held, int64_t wanted, int64_t bytes, std::vector<int64_t>& pages) {
     if (file.size() > kHeaderBytes + held * bytes) file.resize(kHeaderBytes + held * bytes);
@@ -63,7 +63,7 @@ bool Store::Impl::fold() {
   try {
     grow(*nodes, node_file_groups, node_groups, group_bytes, node_pages);
     grow(*edges, edge_file_groups, edge_groups, kEdgeGroupBytes, edge_pages);
-    uint64_t events = slot.event_count;
+    uint64_t events = slot.event_count, first_changed_event = events;
     bool any_state = false;
     for (const JournalEntry& entry : journal.entries()) {
       Record record = journal.read(entry);
@@ -85,6 +85,8 @@ bool Store::Impl::fold() {
             break;
         }
       });
+      events = entry.header.kept_events;
+      first_changed_event = std::min(first_changed_event, events);
       if (entry.header.new_events) {
         log->write_at(record.events(), static_cast<int64_t>(entry.header.new_events) * kEventBytes,
                       static_cast<int64_t>(events) * kEventBytes);
@@ -98,8 +100,8 @@ bool Store::Impl::fold() {
     Checksums table(*sums);
     resum(*nodes, table, Summed::kNodes, node_pages);
     resum(*edges, table, Summed::kEdges, edge_pages);
-    if (events > slot.event_count) {
-      resum_log(*log, table, static_cast<int64_t>(slot.event_count) * kEventBytes,
+    if (events != slot.event_count || first_changed_event != events) {
+      resum_log(*log, table, static_cast<int64_t>(first_changed_event) * kEventBytes,
                 static_cast<int64_t>(events) * kEventBytes);
       log->sync();
     }
@@ -118,9 +120,11 @@ bool Store::Impl::fold() {
     write_slot(*meta, next);
     seal(next);
 
-    if (!recent_events.empty()) {
-      recent_events.erase(recent_events.begin(), recent_events.begin() + static_cast<std::ptrdiff_t>(
-                                                     (events - slot.event_count) * kEventBytes));
+    if (uint64_t in_log = std::min(events, kept_events); in_log > log_events) {
+      auto bytes = static_cast<std::ptrdiff_t>(
+          std::min<uint64_t>((in_log - log_events) * kEventBytes, recent_events.size()));
+      recent_events.erase(recent_events.begin(), recent_events.begin() + bytes);
+      log_events = in_log;
     }
     slot = next;
     node_file_groups = node_groups;

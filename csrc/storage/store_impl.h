@@ -58,11 +58,15 @@ struct Store::Impl {
 
   MetaSlot slot{};       // of the last fold
   Counters committed{};  // of the last commit
+  void take_committed();  // what the journal's end says
   int64_t node_file_groups = 0;  // row groups the main files hold as of the last commit
   int64_t edge_file_groups = 0;
 
-  // Events behind those that the log holds as of the last fold: committed ones, then staged ones.
+  // Events 0..log_events-1 are read from the log; behind them the committed ones of the journal, then staged ones.
+  uint64_t log_events = 0;
   std::vector<uint8_t> recent_events;
+  uint64_t kept_events = 0;  // committed events that stay: all, unless the log is being replaced
+  void keep_events(uint64_t count);  // drops those behind the first `count`
 
   mutable bool state_loaded = false;  // small state is read when first asked for
   mutable std::vector<uint8_t> committed_state;

@@ -224,9 +224,7 @@ void Store::Impl::open_files() {
   }
   journal.begin(*journal_file, slot);
   check_stamps();
-  committed = journal.counters();
-  node_file_groups = static_cast<int64_t>(journal.last().node_groups);
-  edge_file_groups = static_cast<int64_t>(journal.last().edge_groups);
+  take_committed();
 
   // Before anything is mapped: what lies behind the end of a file cannot be read without a signal.
   auto holds = [&](File& file, int64_t bytes) {
@@ -239,6 +237,22 @@ void Store::Impl::open_files() {
   holds(*edges, kHeaderBytes + edge_file_groups * kEdgeGroupBytes);
   holds(*log, static_cast<int64_t>(slot.event_count) * kEventBytes);
   holds(*state_file, kHeaderBytes + static_cast<int64_t>(slot.state_bytes));
+}
+
+void Store::Impl::take_committed() {
+  committed = journal.counters();
+  kept_events = committed.event_count;
+  node_file_groups = static_cast<int64_t>(journal.last().node_groups);
+  edge_file_groups = static_cast<int64_t>(journal.last().edge_groups);
+}
+
+void Store::Impl::keep_events(uint64_t count) {
+  if (count < log_events) {
+    log_events = count;
+    recent_events.clear();
+  } else {
+    recent_events.resize((count - log_events) * kEventBytes);
+  }
 }
 
 void Store::Impl::check_stamps() {
@@ -283,12 +297,14 @@ void Store::Impl::map_files() {
   edge_arena.map_file(*edges, edge_bytes);
   node_arena.clear_from(node_bytes);
   edge_arena.clear_from(edge_bytes);
+  log_events = slot.event_count;
+  recent_events.clear();
   lay_over(0);
 }
 
 void Store::Impl::lay_over(size_t first_entry) {
-  node_arena.grow(kHeaderBytes + groups_for(committed.node_count) * layout.group_bytes());
-  edge_arena.grow(kHeaderBytes + groups_for(committed.block_count) * kEdgeGroupBytes);
+  node_arena.grow(kHeaderBytes + all_node_groups(journal.last()) * layout.group_bytes());
+  edge_arena.grow(kHeaderBytes + all_edge_groups(journal.last()) * kEdgeGroupBytes);
   for (size_t i = first_entry; i < journal.entries().size(); ++i) {
     const JournalEntry& entry = journal.entries()[i];
     Record record = journal.read(entry);
@@ -302,6 +318,7 @@ void Store::Impl::lay_over(size_t first_entry) {
         case Target::kState: break;  // state() replays it
       }
     });
+    keep_events(entry.header.kept_events);
     recent_events.insert(recent_events.end(), record.events(),
                          record.events() + entry.header.new_events * kEventBytes);
   }
@@ -333,12 +350,9 @@ bool Store::Impl::refresh() {
   if (!journal.scan() && !folded) return false;
   uint64_t before = committed.generation;
   int64_t node_groups = node_file_groups, edge_groups = edge_file_groups;
-  committed = journal.counters();
-  node_file_groups = static_cast<int64_t>(journal.last().node_groups);
-  edge_file_groups = static_cast<int64_t>(journal.last().edge_groups);
+  take_committed();
   state_loaded = false;
   if (folded || node_groups != node_file_groups || edge_groups != edge_file_groups) {
-    recent_events.clear();
     map_files();
   } else {
     lay_over(known);
@@ -373,21 +387,21 @@ std::vector<uint8_t> Store::Impl::events(uint64_t first, uint64_t n, uint64_t co
                         std::to_string(first) + " + " + std::to_string(n));
   }
   std::vector<uint8_t> result(n * kEventBytes);
-  const uint64_t in_log = slot.event_count;
+  const uint64_t in_log = log_events;
   uint64_t from_log = first < in_log ? std::min(n, in_log - first) : 0;
   if (from_log) {
     // Whole pages, so that their checksums can be told.
     int64_t begin = static_cast<int64_t>(first) * kEventBytes / kPageBytes * kPageBytes;
-    int64_t log_bytes = static_cast<int64_t>(in_log) * kEventBytes;
+    int64_t log_bytes = static_cast<int64_t>(slot.event_count) * kEventBytes;
     int64_t end = std::min(round_up(static_cast<int64_t>(first + from_log) * kEventBytes, kPageBytes), log_bytes);
     std::vector<uint8_t> pages(static_cast<size_t>(end - begin));
     log->read_at(pages.data(), end - begin, begin);
     std::vector<uint32_t> found = page_sums(pages.data(), end - begin);
     std::vector<uint32_t> wanted =
         Checksums(*sums).read(Summed::kLog, begin / kPageBytes, static_cast<int64_t>(found.size()));
-    // A fold that was cut short may have summed the last page with the events that the journal still holds.
-    bool tail_open = end == log_bytes && end % kPageBytes != 0 && !journal.entries().empty();
-    if (tail_open) found.pop_back(), wanted.pop_back();
+    // A fold that was cut short may have written into and summed the page that ends with the last of them.
+    bool tail_open = end > static_cast<int64_t>(in_log) * kEventBytes / kPageBytes * kPageBytes;
+    if (tail_open && !journal.entries().empty()) found.pop_back(), wanted.pop_back();
     if (found != wanted) {
       throw StorageError("'" + path(names::kLog) + "' is damaged: a checksum of events " + std::to_string(first) +
                          ".." + std::to_string(first + from_log) + " is wrong");
