@@ -14,8 +14,8 @@ from aesg.storage.logger import EventType
 def bear_sensory(graph: SemanticGraph, vectors: Tensor) -> np.ndarray:
     """Bears concepts from vectors [n, D], linked both ways to their nearest; returns slots i64 [n]. O(n N D).
 
-    Links go to at most `link_count` concepts that live before this birth, with cosine >= `link_min_similarity`:
-    weight = cosine, confidence = `edge_initial_confidence`.
+    Links go to at most `link_count` concepts that live before this birth, with cosine >=
+    `link_min_similarity`: weight = cosine, confidence = `edge_initial_confidence`.
     """
     state, config = graph.state, graph.config
     cosines, neighbors = graph.search(vectors, config.link_count, config.link_min_similarity)
@@ -34,9 +34,11 @@ def bear_sensory(graph: SemanticGraph, vectors: Tensor) -> np.ndarray:
 
 
 def bear_abstract(graph: SemanticGraph, parents: np.ndarray, vector: Tensor) -> int:
-    """Bears one concept above `parents` [m] with the given vector [D], linked to each both ways; returns its slot.
+    """Bears one concept above `parents` [m] with the given vector [D], linked to each both ways; returns its
+    slot.
 
-    weight = cosine between parent and concept (0 where they are opposed), confidence = `edge_initial_confidence`.
+    weight = cosine between parent and concept (0 where they are opposed), confidence =
+    `edge_initial_confidence`.
     """
     state = graph.state
     slot = int(_core.bear(state.storage.core, vector[None].numpy(), state.now(), log=False)[0])

@@ -29,7 +29,9 @@ class PairCounts:
             self._keep(np.sort(np.argsort(-self.counts, kind="stable")[:MAX_PAIRS]))
 
     def take(self, threshold: int) -> np.ndarray:
-        """Removes and returns the pairs counted at least `threshold` times, slots i64 [m, 2], in key order."""
+        """Removes and returns the pairs counted at least `threshold` times, slots i64 [m, 2], in key
+        order.
+        """
         ripe = self.counts >= threshold
         pairs = _slots(self.keys[ripe])
         self._keep(np.flatnonzero(~ripe))

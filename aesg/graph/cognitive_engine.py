@@ -28,8 +28,8 @@ from aesg.validation import Validator
 class CognitiveEngine:
     """The rules of self-organisation on one graph.
 
-    What the current mode forbids does nothing and returns None. Every change is logged as an event. Slots that
-    are unknown or dead, and vectors that do not fit, raise AESGMemoryError before anything changed.
+    What the current mode forbids does nothing and returns None. Every change is logged as an event. Slots
+    that are unknown or dead, and vectors that do not fit, raise AESGMemoryError before anything changed.
     """
 
     def __init__(
@@ -66,7 +66,8 @@ class CognitiveEngine:
         return bear_abstract(self.graph, parents, vector)
 
     def observe_novelty(self, inputs: Tensor) -> int:
-        """Offers inputs [n, D] that nothing explained to the novelty pool; bears what persisted. Returns births.
+        """Offers inputs [n, D] that nothing explained to the novelty pool; bears what persisted. Returns
+        births.
 
         FINETUNE needs ten times the persistence. The first input of an empty memory is born at once.
         """
@@ -95,8 +96,8 @@ class CognitiveEngine:
         if room < count and not self._warned_full:
             self._warned_full = True
             warnings.warn(
-                f"The memory holds max_concepts={self.config.max_concepts} concepts and this mode does not prune: "
-                "nothing new is born until TRAIN mode makes room.",
+                f"The memory holds max_concepts={self.config.max_concepts} concepts and this mode does not "
+                "prune: nothing new is born until TRAIN mode makes room.",
                 RuntimeWarning,
                 stacklevel=4,
             )
@@ -105,16 +106,22 @@ class CognitiveEngine:
     # -- reinforcement -------------------------------------------------------------------------------------
 
     def note_retrieval(self, members: Tensor, energies: Tensor, previous: Tensor, current: Tensor) -> None:
-        """Notes contexts (slots, energies [Q, K]) and successions (slots [Q], -1: none), to be digested in bulk."""
+        """Notes contexts (slots, energies [Q, K]) and successions (slots [Q], -1: none), to be digested in
+        bulk.
+        """
         scale = self._permissions().learning_rate_scale
         if scale > 0.0:
-            self.graph.state.log.note(members, energies, previous, current, LearningRates.of(self.config, scale))
+            self.graph.state.log.note(
+                members, energies, previous, current, LearningRates.of(self.config, scale)
+            )
             self.graph.state.touch()
 
     # -- consolidation -------------------------------------------------------------------------------------
 
     def update(self) -> None:
-        """One topology update: digest, consolidation, and sweep and region detection when their time has come."""
+        """One topology update: digest, consolidation, and sweep and region detection when their time has
+        come.
+        """
         permissions = self._permissions()
         if not permissions.consolidation:
             return
@@ -142,12 +149,17 @@ class CognitiveEngine:
         if permissions.evolutionary_pressure:
             died = retire(self.graph, doomed) + retire(self.graph, find_excess(self.graph))
         state.logger.log_event(
-            EventType.CONSOLIDATE, state.counters["consolidations"], state.storage.core.active_count, float(died)
+            EventType.CONSOLIDATE,
+            state.counters["consolidations"],
+            state.storage.core.active_count,
+            float(died),
         )
         return died
 
     def apply_evolutionary_pressure(self) -> int | None:
-        """Prunes by the survival thresholds and `max_concepts`, without ageing. Returns how many died. O(N)."""
+        """Prunes by the survival thresholds and `max_concepts`, without ageing. Returns how many died.
+        O(N).
+        """
         if not self._permissions().evolutionary_pressure:
             return None
         self.graph.state.log.digest()
@@ -158,8 +170,8 @@ class CognitiveEngine:
     def sweep(self) -> tuple[int, int] | None:
         """Fades unused edges, removes weak ones and those into the dead, frees dead slots.
 
-        Where the mode allows reorganisation, duplicates merge, crowded concepts split and pairs that were often
-        used together get an abstract concept first. Returns (edges removed, slots freed). O(N + E).
+        Where the mode allows reorganisation, duplicates merge, crowded concepts split and pairs that were
+        often used together get an abstract concept first. Returns (edges removed, slots freed). O(N + E).
         """
         permissions = self._permissions()
         if not permissions.consolidation:
@@ -191,7 +203,9 @@ class CognitiveEngine:
         return int(kept)
 
     def split_concept(self, idx: int) -> int | None:
-        """Splits a concept in two by its neighbours; returns the newborn's slot, None when there are no two groups."""
+        """Splits a concept in two by its neighbours; returns the newborn's slot, None when there are no two
+        groups.
+        """
         (slot,) = self._slots([idx])
         if not self._permissions().reorganization:
             return None
@@ -252,7 +266,9 @@ class CognitiveEngine:
         """A finite f32 vector [D] on the CPU, or AESGMemoryError."""
         if not isinstance(value, Tensor) or value.dim() != 1:
             given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise AESGMemoryError(f"Concept vector: expected a tensor of shape [{self.graph.vector_dim}], got {given}")
+            raise AESGMemoryError(
+                f"Concept vector: expected a tensor of shape [{self.graph.vector_dim}], got {given}"
+            )
         Validator.validate_vector_dim_match(self.graph.vector_dim, value.shape[0])
         vector = value.detach().to("cpu", torch.float32)
         if not bool(torch.isfinite(vector).all()):
@@ -268,7 +284,11 @@ class CognitiveEngine:
         if len(unknown):
             raise AESGMemoryError(f"Unknown concept: expected slots in 0..{count - 1}, got {int(unknown[0])}")
         active = storage.column("is_active")
-        dead = slots[(active[slots // active.shape[1], slots % active.shape[1]] == 0).numpy()] if len(slots) else slots
+        dead = (
+            slots[(active[slots // active.shape[1], slots % active.shape[1]] == 0).numpy()]
+            if len(slots)
+            else slots
+        )
         if len(dead):
             raise AESGMemoryError(f"Dead concept: slot {int(dead[0])} holds no living concept")
         return slots

@@ -47,7 +47,9 @@ def find_doomed(graph: SemanticGraph) -> np.ndarray:
 
 
 def find_excess(graph: SemanticGraph) -> np.ndarray:
-    """Slots of the weakest above `max_concepts`: least relevant first, then least used, then the higher slot."""
+    """Slots of the weakest above `max_concepts`: least relevant first, then least used, then the higher
+    slot.
+    """
     storage = graph.state.storage
     excess = storage.core.active_count - graph.config.max_concepts
     if excess <= 0:

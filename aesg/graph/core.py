@@ -14,6 +14,7 @@ from aesg.exceptions import AESGMemoryError
 from aesg.graph.permissions import Permissions
 from aesg.graph.state import GraphState
 from aesg.ops import seed_search, spread_activation
+from aesg.storage.engine import AESGStorage
 from aesg.validation import Validator
 
 NEIGHBOR_MIN_SIMILARITY = 0.1  # reference, SemanticGraph.find_nearest_neighbors
@@ -29,7 +30,7 @@ class SemanticGraph:
         self._permissions = permissions
 
     @property
-    def storage(self):  # noqa: ANN201 - AESGStorage, documented in aesg.storage
+    def storage(self) -> AESGStorage:
         return self.state.storage
 
     @property
@@ -50,7 +51,9 @@ class SemanticGraph:
         )
 
     def spread(self, seeds: Tensor, energies: Tensor, *, hops: int, k: int) -> tuple[Tensor, Tensor]:
-        """Activation after `hops` hops from seeds [B, S]: energies [B, k], slots [B, k]. See `spread_activation`."""
+        """Activation after `hops` hops from seeds [B, S]: energies [B, k], slots [B, k]. See
+        `spread_activation`.
+        """
         storage, config = self.state.storage, self.config
         blocks = storage.edge_blocks()
         return spread_activation(
@@ -85,7 +88,9 @@ class SemanticGraph:
         return self.gather(torch.tensor([slot]))[0]
 
     def update_relevance(self, node_idx: int, delta: float) -> None:
-        """Moves a concept's relevance by `delta`, kept in [0, 1]. Raises AESGMemoryError for an unknown slot."""
+        """Moves a concept's relevance by `delta`, kept in [0, 1]. Raises AESGMemoryError for an unknown
+        slot.
+        """
         slot = self._slot(node_idx)
         if not np.isfinite(delta):
             raise AESGMemoryError(f"Relevance change: expected a finite number, got {delta}")
@@ -94,9 +99,13 @@ class SemanticGraph:
         self.state.touch()
 
     def find_nearest_neighbors(self, query_vector: Tensor, top_k: int = 5) -> list[tuple[int, float]]:
-        """The `top_k` living concepts nearest to a query [D]: (slot, cosine) above 0.1, best first. O(N D)."""
+        """The `top_k` living concepts nearest to a query [D]: (slot, cosine) above 0.1, best first. O(N
+        D).
+        """
         if query_vector.dim() != 1:
-            raise AESGMemoryError(f"Query: expected shape [{self.vector_dim}], got {list(query_vector.shape)}")
+            raise AESGMemoryError(
+                f"Query: expected shape [{self.vector_dim}], got {list(query_vector.shape)}"
+            )
         Validator.validate_vector_dim_match(self.vector_dim, query_vector.shape[0])
         scores, slots = self.search(query_vector[None].float(), top_k, NEIGHBOR_MIN_SIMILARITY)
         pairs = zip(slots[0].tolist(), scores[0].tolist(), strict=True)
@@ -147,8 +156,12 @@ class SemanticGraph:
         return slot
 
     def _require_writable(self, what: str) -> None:
-        """What a user asks for by name raises where it is not possible, instead of doing nothing in silence."""
+        """What a user asks for by name raises where it is not possible, instead of doing nothing in
+        silence.
+        """
         if self.storage.read_only:
-            raise AESGMemoryError(f"{what}: the memory in '{self.storage.directory}' is open for reading only")
+            raise AESGMemoryError(
+                f"{what}: the memory in '{self.storage.directory}' is open for reading only"
+            )
         if not self._permissions().learns:
             raise AESGMemoryError(f"{what}: not possible in INFERENCE mode, call set_mode first")

@@ -19,7 +19,9 @@ def slots_of_ids(graph: SemanticGraph, ids: np.ndarray) -> tuple[np.ndarray, np.
     order = living[np.argsort(column[living], kind="stable")]
     known = column[order]
     place = np.searchsorted(known, ids)
-    there = (place < len(known)) & (known[np.minimum(place, len(known) - 1)] == ids) if len(known) else ids < 0
+    there = (
+        (place < len(known)) & (known[np.minimum(place, len(known) - 1)] == ids) if len(known) else ids < 0
+    )
     return order[place[there]], ids[~there]
 
 
@@ -65,7 +67,9 @@ def _with_orphans(graph: SemanticGraph, slots: np.ndarray) -> np.ndarray:
 
 
 def _is_orphan(graph: SemanticGraph, slot: int, gone: set[int]) -> bool:
-    """Whether `slot` was abstracted from concepts (younger ids are what was abstracted from it) all of which go."""
+    """Whether `slot` was abstracted from concepts (younger ids are what was abstracted from it) all of which
+    go.
+    """
     storage = graph.state.storage
     ids = storage.column("id")
     rows = ids.shape[1]
@@ -76,5 +80,3 @@ def _is_orphan(graph: SemanticGraph, slot: int, gone: set[int]) -> bool:
     ends = [int(end) for end in _core.abstractions(storage.core, slot)]
     parents = [end for end in ends if identity(end) < identity(slot)]
     return bool(parents) and all(parent in gone for parent in parents)
-
-

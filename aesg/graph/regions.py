@@ -13,7 +13,9 @@ NO_REGION = 0
 MIN_CONCEPTS = 64  # below it everything is near everything: no regions
 MAX_REGIONS = 4096
 ROUNDS = 8  # Lloyd rounds; from the last detection's centres two are enough
-TRAINING_ROWS_PER_REGION = 64  # centres are estimated from a sample of this size, evenly spaced over the slots
+TRAINING_ROWS_PER_REGION = (
+    64  # centres are estimated from a sample of this size, evenly spaced over the slots
+)
 
 
 def region_count(concepts: int) -> int:

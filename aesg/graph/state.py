@@ -23,15 +23,16 @@ from aesg.storage.logger import EvolutionLogger
 
 _COUNTERS = ("births", "prunes", "consolidations", "sweeps")
 
-# Opening a directory again in the same process gives the same state, so that memories accumulate in one graph.
+# Opening a directory again in the same process gives the same state, so that memories accumulate in one
+# graph.
 _open_states: weakref.WeakValueDictionary[tuple[str, bool], GraphState] = weakref.WeakValueDictionary()
 
 
 class GraphState:
     """Storage, novelty pool, use log and counters of one directory. Use `GraphState.open`.
 
-    Lives as long as a memory uses it. When the last one goes, or the interpreter ends, what was learnt and not
-    yet saved is committed: a clean end loses nothing.
+    Lives as long as a memory uses it. When the last one goes, or the interpreter ends, what was learnt and
+    not yet saved is committed: a clean end loses nothing.
     """
 
     def __init__(self, storage: AESGStorage, config: AESGConfig, key: tuple[str, bool]) -> None:
@@ -90,7 +91,9 @@ class GraphState:
         self._changed = True
 
     def commit(self) -> int:
-        """Makes all that was learnt durable in one step; returns the generation. Writes nothing if nothing was."""
+        """Makes all that was learnt durable in one step; returns the generation. Writes nothing if nothing
+        was.
+        """
         self.log.digest()
         if self._changed or self.storage.generation == 0:
             self.storage.write_state(self._dump())
@@ -125,7 +128,8 @@ class GraphState:
         self._load(self.storage.read_state())
 
     def _settle_before_reads(self) -> None:
-        # A weak hook: a strong one would be a cycle, and a dropped memory would keep its lock until collected.
+        # A weak hook: a strong one would be a cycle, and a dropped memory would keep its lock until
+        # collected.
         digest = weakref.WeakMethod(self.log.digest)
         self.storage.before_read = lambda: (hook := digest()) and hook()
 
@@ -178,7 +182,9 @@ def _end(state: GraphState) -> None:
     try:
         state.close()
     except AESGStorageError as error:
-        warnings.warn(f"What was not saved in '{state.directory}' is lost: {error}", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"What was not saved in '{state.directory}' is lost: {error}", RuntimeWarning, stacklevel=2
+        )
 
 
 @atexit.register

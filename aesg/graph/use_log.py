@@ -58,7 +58,8 @@ class UseLog:
     def note(
         self, members: Tensor, energies: Tensor, previous: Tensor, current: Tensor, rates: LearningRates
     ) -> None:
-        """Notes the contexts of Q queries (slots and energies [Q, K]) and what followed what (slots [Q], -1: none).
+        """Notes the contexts of Q queries (slots and energies [Q, K]) and what followed what (slots [Q], -1:
+        none).
 
         A full log, or one noted at other rates, digests itself first.
         """

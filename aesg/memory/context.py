@@ -77,7 +77,9 @@ class RetrievedContext:
 
     @property
     def paths(self) -> Any:
-        """For each member the way its energy came: slots from a seed to the member. Lists as `primary_concepts`."""
+        """For each member the way its energy came: slots from a seed to the member. Lists as
+        `primary_concepts`.
+        """
         if self._trace is None:
             return []
         trace, rows = self._trace, self.indices.reshape(-1, self.indices.shape[-1]).tolist()
@@ -90,10 +92,16 @@ class RetrievedContext:
 
 
 def _nest(rows: list[Any], shape: torch.Size) -> Any:
-    """Rows in the shape of the queries: the row itself for one query, lists of rows for [B], of lists for [B, T]."""
+    """Rows in the shape of the queries: the row itself for one query, lists of rows for [B], of lists for [B,
+    T].
+    """
     if len(shape) == 0:
         return rows[0]
     if len(shape) == 1:
         return rows
     steps = shape[1]
-    return [rows[start : start + steps] for start in range(0, len(rows), steps)] if steps else [[] for _ in range(shape[0])]
+    return (
+        [rows[start : start + steps] for start in range(0, len(rows), steps)]
+        if steps
+        else [[] for _ in range(shape[0])]
+    )

@@ -60,8 +60,11 @@ class AESGMemory(nn.Module):
         self.abstraction_projection = nn.Linear(self.vector_dim, self.vector_dim, bias=False)
         nn.init.zeros_(self.abstraction_projection.weight)  # aggregate() starts as the plain mean
         projection = self.abstraction_projection
-        self._permissions = ModeSwitch(MemoryMode.INFERENCE if read_only else MemoryMode(self.config.memory_mode))
-        # None of these holds this module: a memory that is dropped gives its directory free at once, without a collection.
+        self._permissions = ModeSwitch(
+            MemoryMode.INFERENCE if read_only else MemoryMode(self.config.memory_mode)
+        )
+        # None of these holds this module: a memory that is dropped gives its directory free at once, without
+        # a collection.
         self.graph = SemanticGraph(self._state, self.config, self._permissions)
         self.cognitive_engine = CognitiveEngine(
             self.graph,
@@ -117,8 +120,8 @@ class AESGMemory(nn.Module):
         """The context of every query: [D], [B, D], or [B, T, D] for T steps of B streams asked at once.
 
         Each row is its own query: what one retrieves never depends on another. Row b belongs to stream b
-        (`batch_idx` for a single query). In modes that learn, novel queries wait in the pool or are born, use and
-        succession are noted; what is born is seen from the next call on.
+        (`batch_idx` for a single query). In modes that learn, novel queries wait in the pool or are born, use
+        and succession are noted; what is born is seen from the next call on.
 
         Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
         another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
@@ -150,7 +153,9 @@ class AESGMemory(nn.Module):
             self.cognitive_engine.observe_novelty(query.rows.detach()[~explained])
 
     def reset_state(self, streams: Iterable[int] | None = None) -> None:
-        """Ends all streams (or those named): nothing primes their next query. The novelty pool is left alone."""
+        """Ends all streams (or those named): nothing primes their next query. The novelty pool is left
+        alone.
+        """
         self.active_state.reset(streams)
 
     # -- on request ----------------------------------------------------------------------------------------
@@ -164,9 +169,9 @@ class AESGMemory(nn.Module):
     ) -> int:
         """Removes concepts by `ids`, or all within cosine distance `radius` (1 - cos) of `query` [D].
 
-        Their edges go too, and what was abstracted from them alone. After the next `save()` and `compact()` their
-        vectors are in no file of the directory. Returns how many concepts went. Raises AESGMemoryError for
-        unknown ids, bad arguments and in INFERENCE, before anything changed. O(N D + E).
+        Their edges go too, and what was abstracted from them alone. After the next `save()` and `compact()`
+        their vectors are in no file of the directory. Returns how many concepts went. Raises AESGMemoryError
+        for unknown ids, bad arguments and in INFERENCE, before anything changed. O(N D + E).
         """
         self._require_learning("forget")
         if (ids is None) == (query is None):
@@ -183,14 +188,18 @@ class AESGMemory(nn.Module):
         return forget(self.graph, slots)
 
     def update_concept(self, slot: int, vector: Tensor) -> None:
-        """Gives a living concept another vector [D]; its edges stay. Raises AESGMemoryError, also in INFERENCE."""
+        """Gives a living concept another vector [D]; its edges stay. Raises AESGMemoryError, also in
+        INFERENCE.
+        """
         self._require_learning("update_concept")
         checked = self.cognitive_engine.checked_vector(vector)
         _core.set_vector(self.storage.core, int(slot), checked.numpy(), self._state.now())
         self._state.touch()
 
     def compact(self) -> None:
-        """Saves and brings the main files up to date, so that nothing that was removed is left in any file."""
+        """Saves and brings the main files up to date, so that nothing that was removed is left in any
+        file.
+        """
         self.save()
         self.storage.core.fold()
 
@@ -258,7 +267,9 @@ class AESGMemory(nn.Module):
     # -- statistics ----------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """Counts of the graph and, since this memory was made, of its work (seconds, queries, mean explanation)."""
+        """Counts of the graph and, since this memory was made, of its work (seconds, queries, mean
+        explanation).
+        """
         storage, counters = self.storage, self._state.counters
         return {
             "concepts": storage.node_count,

@@ -8,7 +8,9 @@ from aesg.graph.permissions import Permissions
 
 
 class MemoryMode(Enum):
-    """TRAIN: everything. FINETUNE: careful growth. INFERENCE: read only. ONLINE: growth without reorganisation."""
+    """TRAIN: everything. FINETUNE: careful growth. INFERENCE: read only. ONLINE: growth without
+    reorganisation.
+    """
 
     TRAIN = "TRAIN"
     FINETUNE = "FINETUNE"

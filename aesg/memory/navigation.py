@@ -45,7 +45,8 @@ class Navigator:
     def retrieve(
         self, query_vector: Tensor, active_state: BatchActiveContext, batch_idx: int = 0
     ) -> tuple[RetrievedContext, Tensor]:
-        """Context and explanation score [...] of a query [D], [B, D] or [B, T, D]. Changes nothing but the streams.
+        """Context and explanation score [...] of a query [D], [B, D] or [B, T, D]. Changes nothing but the
+        streams.
 
         Raises AESGNavigationError for an empty query, one of another rank or one that is not finite, and
         AESGMemoryError for another vector_dim.
@@ -88,7 +89,9 @@ class Navigator:
         seeds = torch.where(strong, seeds, -1)
 
         starts, energies = seeds, similarities
-        if len(query.lead) < 2:  # the steps of one [B, T, D] call run in parallel, so they do not prime each other
+        if (
+            len(query.lead) < 2
+        ):  # the steps of one [B, T, D] call run in parallel, so they do not prime each other
             primed, primed_energies = self._primed(streams, query.streams)
             starts = torch.cat([seeds, primed], dim=1)
             energies = torch.cat([similarities, primed_energies], dim=1)
@@ -124,7 +127,9 @@ class Navigator:
         )
 
     def _primed(self, streams: BatchActiveContext, which: slice) -> tuple[Tensor, Tensor]:
-        """The streams' last primary concepts [B, 3] that still live, with the share of energy that carries over."""
+        """The streams' last primary concepts [B, 3] that still live, with the share of energy that carries
+        over.
+        """
         slots = streams.primary[which]
         columns = self.graph.storage.column("is_active")  # [G, 1024]
         if columns.shape[0] == 0:

@@ -12,8 +12,8 @@ _FIXED_POINT = 1 << 24  # energies are summed as integers of this scale, see doc
 def trace_paths(graph: SemanticGraph, seeds: list[int], energies: list[float]) -> dict[int, list[int]]:
     """Paths of activation from `seeds` (slots, -1 ignored) through the graph as it is now.
 
-    Follows the rule of `aesg.ops.spread_activation`; a concept's path is that of the largest transfer in the hop
-    that last raised its energy. Cost: Python steps in the number of edges touched.
+    Follows the rule of `aesg.ops.spread_activation`; a concept's path is that of the largest transfer in the
+    hop that last raised its energy. Cost: Python steps in the number of edges touched.
     """
     config, storage = graph.config, graph.storage
     active = storage.column("is_active").numpy()
@@ -35,7 +35,9 @@ def trace_paths(graph: SemanticGraph, seeds: list[int], energies: list[float]) -
     for _ in range(config.spreading_activation_steps):
         sums: dict[int, int] = {}
         strongest: dict[int, tuple[np.float32, int]] = {}
-        for source in [slot for slot, value in energy.items() if value >= np.float32(config.source_energy_floor)]:
+        for source in [
+            slot for slot, value in energy.items() if value >= np.float32(config.source_energy_floor)
+        ]:
             if source not in edges:
                 edges[source] = _strongest_edges(graph, source)
             for target, strength in edges[source].items():

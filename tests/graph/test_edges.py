@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,7 @@ class Model:
 
     def follow(self, sequence):
         rate = np.float32(0.25)
-        for previous, current in zip(sequence[:-1], sequence[1:], strict=True):
+        for previous, current in itertools.pairwise(sequence):
             if previous == current or not {previous, current} <= self.alive:
                 continue
             for (source, target, kind), value in self.edges.items():

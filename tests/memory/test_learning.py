@@ -197,7 +197,9 @@ def test_same_inputs_give_the_same_files(make_memory):
             memory.update_topology()
         stats = memory.stats()
         memory.close()
-        return stats, {path.name: path.read_bytes() for path in memory.directory.iterdir() if path.name != "LOCK"}
+        return stats, {
+            path.name: path.read_bytes() for path in memory.directory.iterdir() if path.name != "LOCK"
+        }
 
     (stats, first), (_, second) = run("one"), run("two")
     assert stats["active"] > 10 and stats["edges"] > 10

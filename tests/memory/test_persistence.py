@@ -36,7 +36,9 @@ def test_reopening_without_a_config_gives_the_same_answers(make_memory, tmp_path
     stats = memory.stats()
     memory.close()
     with AESGMemory(tmp_path / "memory") as again:
-        assert again.config == AESGConfig(vector_dim=16, novelty_birth_threshold=1, spreading_activation_steps=2)
+        assert again.config == AESGConfig(
+            vector_dim=16, novelty_birth_threshold=1, spreading_activation_steps=2
+        )
         for name in ("concepts", "active", "edges", "candidates", "births", "consolidations"):
             assert again.stats()[name] == stats[name], name
         assert stats["edges"] > 0
@@ -61,7 +63,7 @@ def test_another_vector_dim_is_refused_and_writes_nothing(make_memory, tmp_path)
 
 def test_an_open_directory_refuses_another_vector_dim(make_memory):
     make_memory()
-    with pytest.raises(AESGStorageError, match="16.*32"):
+    with pytest.raises(AESGStorageError, match=r"16.*32"):
         make_memory(vector_dim=32)
 
 
@@ -101,7 +103,11 @@ def test_a_reader_sees_the_committed_state_and_learns_nothing(make_memory):
     assert reader.storage.node_count == count
     assert reader.mode.value == "INFERENCE"
     reader.retrieve(torch.randn(3, 16))
-    for forbidden in (lambda: reader.set_mode("TRAIN"), reader.save, lambda: reader.graph.add_concepts(torch.randn(1, 16))):
+    for forbidden in (
+        lambda: reader.set_mode("TRAIN"),
+        reader.save,
+        lambda: reader.graph.add_concepts(torch.randn(1, 16)),
+    ):
         with pytest.raises(AESGMemoryError, match="reading only"):
             forbidden()
 
