@@ -86,7 +86,9 @@ class AESGConfig:
         except (TypeError, ValueError) as error:
             raise AESGConfigError(f"Invalid configuration JSON: {error}") from error
         if not isinstance(values, dict):
-            raise AESGConfigError(f"Invalid configuration JSON: expected an object, got {type(values).__name__}")
+            raise AESGConfigError(
+                f"Invalid configuration JSON: expected an object, got {type(values).__name__}"
+            )
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise AESGConfigError(f"Unknown configuration fields: {unknown}")
