@@ -140,10 +140,9 @@ def spread_activation_ref(
     order = energies.detach().argsort(dim=1, descending=True, stable=True)[:, :k]
     values = energies.gather(1, order)
     found = values > 0
+    values, slots = torch.where(found, values, 0.0), torch.where(found, order, -1)
     missing = (0, k - order.shape[1])
-    return pad(torch.where(found, values, 0.0), missing), pad(
-        torch.where(found, order, -1), missing, value=-1
-    )
+    return pad(values, missing), pad(slots, missing, value=-1)
 
 
 def consolidate_ref_(

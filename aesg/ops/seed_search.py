@@ -74,15 +74,18 @@ def _fake(
     return queries.new_empty(shape), queries.new_empty(shape, dtype=torch.int64)
 
 
+def _places(indices: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
+    slots = indices.clamp(min=0)
+    return (slots,) if len(shape) == 2 else (slots // shape[1], slots % shape[1])
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     queries, vectors, *_ = inputs
     scores, indices = output
     ctx.mark_non_differentiable(indices)
-    slots = indices.clamp(min=0)
-    ctx.where = (slots,) if vectors.dim() == 2 else (slots // vectors.shape[1], slots % vectors.shape[1])
     ctx.shape = vectors.shape
     # The rows found, not the column: the memory may have changed before backward comes.
-    ctx.save_for_backward(queries, vectors[ctx.where], scores, indices)
+    ctx.save_for_backward(queries, vectors[_places(indices, ctx.shape)], scores, indices)
 
 
 def _backward(ctx: Any, grad_scores: Tensor, _grad_indices: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -97,7 +100,9 @@ def _backward(ctx: Any, grad_scores: Tensor, _grad_indices: Tensor | None) -> tu
         grad_queries = per_row.sum(dim=1) * _inverse_norm(queries)
     if ctx.needs_input_grad[1]:
         per_row = grad * (unit_queries - cosine * unit_rows) * _inverse_norm(rows)
-        grad_vectors = rows.new_zeros(ctx.shape).index_put(ctx.where, per_row, accumulate=True)
+        grad_vectors = rows.new_zeros(ctx.shape).index_put(
+            _places(indices, ctx.shape), per_row, accumulate=True
+        )
     return grad_queries, grad_vectors, None, None, None, None, None
 
 

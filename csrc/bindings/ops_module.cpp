@@ -12,7 +12,8 @@ STABLE_TORCH_LIBRARY(aesg, m) {
       "float facilitation, float source_floor, float transfer_floor, int k, bool jacobian) "
       "-> (Tensor energies, Tensor indices, Tensor jacobian)");
   m.def(
-      "spread_activation_backward(Tensor gradients, Tensor indices, Tensor seed_indices, Tensor seed_energies, "
+      "spread_activation_backward(Tensor gradients, Tensor indices, Tensor seed_indices, Tensor "
+      "seed_energies, "
       "Tensor first_block, Tensor targets, Tensor strengths, Tensor next_block, Tensor active, "
       "Tensor? regions, int hops, float decay, float facilitation, float source_floor, float transfer_floor) "
       "-> Tensor");

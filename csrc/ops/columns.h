@@ -14,8 +14,8 @@ namespace aesg {
 inline constexpr int kGroupShift = 10;
 inline constexpr int64_t kRowsPerGroup = int64_t{1} << kGroupShift;  // as csrc/storage/layout.h
 
-// Row r lies at base + (r >> shift) * group_stride + (r & mask) * row_stride, strides in elements. A flat column
-// is one group without end. A null base stands for a column that was not given.
+// Row r lies at base + (r >> shift) * group_stride + (r & mask) * row_stride, strides in elements. A flat
+// column is one group without end. A null base stands for a column that was not given.
 template <typename T>
 struct Column {
   T* base = nullptr;
@@ -26,7 +26,9 @@ struct Column {
   int shift = 62;
 
   AESG_HD explicit operator bool() const { return base != nullptr; }
-  AESG_HD T* at(int64_t row) const { return base + (row >> shift) * group_stride + (row & mask) * row_stride; }
+  AESG_HD T* at(int64_t row) const {
+    return base + (row >> shift) * group_stride + (row & mask) * row_stride;
+  }
   AESG_HD T& operator[](int64_t row) const { return *at(row); }
   bool flat() const { return shift != kGroupShift; }
 };

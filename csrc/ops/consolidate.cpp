@@ -1,7 +1,8 @@
 // consolidate_ as torch sees it: checks, threads, registration. The kernel is csrc/ops/cpu/consolidate.cpp.
+#include "csrc/ops/cpu/consolidate.h"
+
 #include <algorithm>
 
-#include "csrc/ops/cpu/consolidate.h"
 #include "csrc/ops/tensor_args.h"
 
 namespace aesg {
@@ -19,8 +20,8 @@ Tensor consolidate_cpu(const Tensor& age, const Tensor& relevance, const Tensor&
   const auto actives = column<const uint8_t>(active, "active", 0);
   const auto same_rows = [&](const Tensor& t, const char* name) {
     expect_same_device(t, name, age, "age");
-    expect(t.dim() == age.dim() && t.numel() == age.numel(), kMemoryError, name, ": expected the shape of age, ",
-           shape_of{age}, ", got ", shape_of{t});
+    expect(t.dim() == age.dim() && t.numel() == age.numel(), kMemoryError, name,
+           ": expected the shape of age, ", shape_of{age}, ", got ", shape_of{t});
   };
   same_rows(relevance, "relevance");
   same_rows(use_frequency, "use_frequency");
@@ -28,8 +29,10 @@ Tensor consolidate_cpu(const Tensor& age, const Tensor& relevance, const Tensor&
   expect(count >= 0 && count <= ages.rows, kMemoryError, "count: expected 0..", ages.rows, ", got ", count);
   expect(relevance_decay >= 0 && relevance_decay <= 1, kMemoryError, "relevance_decay: expected 0..1, got ",
          relevance_decay);
-  expect(min_age >= 0 && min_age <= UINT32_MAX, kMemoryError, "min_age: expected an integer >= 0, got ", min_age);
-  expect(relevance_threshold == relevance_threshold, kMemoryError, "relevance_threshold: expected a number, got NaN");
+  expect(min_age >= 0 && min_age <= UINT32_MAX, kMemoryError, "min_age: expected an integer >= 0, got ",
+         min_age);
+  expect(relevance_threshold == relevance_threshold, kMemoryError,
+         "relevance_threshold: expected a number, got NaN");
   expect(frequency_threshold >= 0 && frequency_threshold <= UINT32_MAX, kMemoryError,
          "frequency_threshold: expected an integer >= 0, got ", frequency_threshold);
   const ConsolidateRules rules{static_cast<float>(relevance_decay), static_cast<uint32_t>(min_age),

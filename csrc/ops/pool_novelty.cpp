@@ -9,9 +9,9 @@ namespace aesg {
 namespace {
 
 // born bool [n] and the vectors born [n, D], zero where nothing was born.
-std::tuple<Tensor, Tensor> pool_novelty_cpu(const Tensor& candidates, const Tensor& counts, const Tensor& stamps,
-                                            const Tensor& state, const Tensor& inputs, double threshold,
-                                            int64_t birth_count, bool birth_first) {
+std::tuple<Tensor, Tensor> pool_novelty_cpu(const Tensor& candidates, const Tensor& counts,
+                                            const Tensor& stamps, const Tensor& state, const Tensor& inputs,
+                                            double threshold, int64_t birth_count, bool birth_first) {
   expect_dense<float>(inputs, "inputs", 2, "[n, D]", kNavigationError);
   expect_dense<float>(candidates, "candidates", 2, "[P, D]");
   expect_dense<int32_t>(counts, "counts", 1, "[P]");
@@ -20,7 +20,8 @@ std::tuple<Tensor, Tensor> pool_novelty_cpu(const Tensor& candidates, const Tens
   const int64_t capacity = candidates.size(0), dim = candidates.size(1), n = inputs.size(0);
   for (const Tensor* t : {&candidates, &counts, &stamps, &state}) {
     expect_same_device(*t, "pool", inputs, "inputs");
-    expect(t->is_contiguous(), kMemoryError, "pool: expected contiguous tensors, got a view of shape ", shape_of{*t});
+    expect(t->is_contiguous(), kMemoryError, "pool: expected contiguous tensors, got a view of shape ",
+           shape_of{*t});
   }
   expect(capacity >= 1, kMemoryError, "candidates: expected P >= 1, got shape ", shape_of{candidates});
   expect(counts.size(0) == capacity && stamps.size(0) == capacity, kMemoryError, "counts, stamps: expected ",
@@ -28,8 +29,8 @@ std::tuple<Tensor, Tensor> pool_novelty_cpu(const Tensor& candidates, const Tens
   expect(state.size(0) == 2, kMemoryError, "state: expected 2 values, got ", shape_of{state});
   expect(inputs.size(1) == dim && dim >= 1, kNavigationError, "inputs: expected dimension ", dim, ", got ",
          shape_of{inputs});
-  expect(birth_count >= 1 && birth_count <= INT32_MAX, kMemoryError, "birth_count: expected an integer >= 1, got ",
-         birth_count);
+  expect(birth_count >= 1 && birth_count <= INT32_MAX, kMemoryError,
+         "birth_count: expected an integer >= 1, got ", birth_count);
   expect(threshold == threshold, kMemoryError, "threshold: expected a number, got NaN");
   const Tensor rows = dense(inputs);
   const auto* input = static_cast<const float*>(rows.data_ptr());
@@ -41,12 +42,13 @@ std::tuple<Tensor, Tensor> pool_novelty_cpu(const Tensor& candidates, const Tens
                               static_cast<int64_t*>(state.data_ptr()),
                               capacity,
                               dim};
-  expect(pool.state[0] >= 0 && pool.state[0] <= capacity, kMemoryError, "state: expected a size in 0..", capacity,
-         ", got ", pool.state[0]);
+  expect(pool.state[0] >= 0 && pool.state[0] <= capacity, kMemoryError, "state: expected a size in 0..",
+         capacity, ", got ", pool.state[0]);
   Tensor born = make_tensor(inputs, {n}, ScalarType::Bool);
   Tensor vectors = make_tensor(inputs, {n, dim}, ScalarType::Float);
-  cpu::pool_novelty(pool, {static_cast<float>(threshold), static_cast<int32_t>(birth_count), birth_first}, input,
-                    n, static_cast<uint8_t*>(born.data_ptr()), static_cast<float*>(vectors.data_ptr()));
+  cpu::pool_novelty(pool, {static_cast<float>(threshold), static_cast<int32_t>(birth_count), birth_first},
+                    input, n, static_cast<uint8_t*>(born.data_ptr()),
+                    static_cast<float*>(vectors.data_ptr()));
   return {born, vectors};
 }
 

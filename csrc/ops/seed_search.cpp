@@ -19,8 +19,9 @@ struct Arguments {
 };
 
 // All checks, before any work; also those that hold on every device.
-Arguments check(const Tensor& queries, const Tensor& vectors, int64_t k, const std::optional<Tensor>& inv_norm,
-                const std::optional<Tensor>& active, std::optional<int64_t> count, double min_score) {
+Arguments check(const Tensor& queries, const Tensor& vectors, int64_t k,
+                const std::optional<Tensor>& inv_norm, const std::optional<Tensor>& active,
+                std::optional<int64_t> count, double min_score) {
   expect_dense<float>(queries, "queries", 2, "[B, D]", kNavigationError);
   const int64_t batch = queries.size(0), dim = queries.size(1);
   expect(dim >= 1, kNavigationError, "queries: expected D >= 1, got shape ", shape_of{queries});
@@ -86,9 +87,9 @@ std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& 
     for (int64_t part = begin; part < end; ++part) {
       const int64_t row_part = part / query_parts;
       const int64_t first_row = row_part * rows_each, first_query = part % query_parts * queries_each;
-      cpu::seed_search_range(job, queries_packed, first_query, std::min(first_query + queries_each, job.batch),
-                             first_row, std::min(first_row + rows_each, job.count),
-                             tops_begin + row_part * job.batch);
+      cpu::seed_search_range(job, queries_packed, first_query,
+                             std::min(first_query + queries_each, job.batch), first_row,
+                             std::min(first_row + rows_each, job.count), tops_begin + row_part * job.batch);
     }
   });
 

@@ -1,10 +1,12 @@
-// spread_activation as torch sees it: checks, threads, registration. Kernel: csrc/ops/cpu/spread_activation.cpp.
+// spread_activation as torch sees it: checks, threads, registration. Kernel:
+// csrc/ops/cpu/spread_activation.cpp.
+#include "csrc/ops/cpu/spread_activation.h"
+
 #include <atomic>
 #include <cmath>
 #include <tuple>
 #include <vector>
 
-#include "csrc/ops/cpu/spread_activation.h"
 #include "csrc/ops/tensor_args.h"
 
 namespace aesg {
@@ -18,9 +20,9 @@ struct Arguments {
 };
 
 Arguments check(const Tensor& seed_indices, const Tensor& seed_energies, const Tensor& first_block,
-                const Tensor& targets, const Tensor& strengths, const Tensor& next_block, const Tensor& active,
-                const std::optional<Tensor>& regions, int64_t hops, double decay, double facilitation,
-                double source_floor, double transfer_floor, int64_t k) {
+                const Tensor& targets, const Tensor& strengths, const Tensor& next_block,
+                const Tensor& active, const std::optional<Tensor>& regions, int64_t hops, double decay,
+                double facilitation, double source_floor, double transfer_floor, int64_t k) {
   expect_dense<int64_t>(seed_indices, "seed_indices", 2, "[B, S]", kNavigationError);
   expect_dense<float>(seed_energies, "seed_energies", 2, "[B, S]", kNavigationError);
   const int64_t batch = seed_indices.size(0), seeds = seed_indices.size(1);
@@ -30,17 +32,20 @@ Arguments check(const Tensor& seed_indices, const Tensor& seed_energies, const T
   expect(k >= 1, kNavigationError, "k: expected an integer >= 1, got ", k);
   expect(hops >= 0, kNavigationError, "hops: expected an integer >= 0, got ", hops);
   const auto number = [](double value, const char* name) {
-    expect(std::isfinite(value) && value >= 0, kNavigationError, name, ": expected a finite number >= 0, got ",
-           value);
+    expect(std::isfinite(value) && value >= 0, kNavigationError, name,
+           ": expected a finite number >= 0, got ", value);
     return static_cast<float>(value);
   };
   Arguments made{dense(seed_indices), dense(seed_energies), batch, seeds, k, {}, {}};
   made.rules = {hops, number(decay, "decay"), number(facilitation, "facilitation"),
                 number(source_floor, "source_floor"), number(transfer_floor, "transfer_floor")};
 
-  for (const auto& [tensor, name] : {std::pair{&seed_energies, "seed_energies"}, {&first_block, "first_block"},
-                                     {&targets, "targets"}, {&strengths, "strengths"},
-                                     {&next_block, "next_block"}, {&active, "active"}})
+  for (const auto& [tensor, name] : {std::pair{&seed_energies, "seed_energies"},
+                                     {&first_block, "first_block"},
+                                     {&targets, "targets"},
+                                     {&strengths, "strengths"},
+                                     {&next_block, "next_block"},
+                                     {&active, "active"}})
     expect_same_device(*tensor, name, seed_indices, "seed_indices");
   cpu::SpreadGraph& graph = made.graph;
   graph.first_block = column<const int32_t>(first_block, "first_block", 0);
@@ -49,9 +54,10 @@ Arguments check(const Tensor& seed_indices, const Tensor& seed_energies, const T
   graph.strengths = column<const float>(strengths, "strengths", cpu::kEdgesPerBlock, true);
   graph.next_block = column<const int32_t>(next_block, "next_block", 0, true);
   const int64_t slots = graph.first_block.rows, blocks = graph.targets.rows;
-  expect(slots <= INT32_MAX, kMemoryError, "first_block: expected at most ", INT32_MAX, " slots, got ", slots);
-  expect(graph.active.rows == slots, kMemoryError, "active: expected ", slots, " rows as in first_block, got ",
-         shape_of{active});
+  expect(slots <= INT32_MAX, kMemoryError, "first_block: expected at most ", INT32_MAX, " slots, got ",
+         slots);
+  expect(graph.active.rows == slots, kMemoryError, "active: expected ", slots,
+         " rows as in first_block, got ", shape_of{active});
   expect(graph.strengths.rows == blocks, kMemoryError, "strengths: expected ", blocks,
          " blocks as in targets, got ", shape_of{strengths});
   expect(graph.next_block.rows == blocks, kMemoryError, "next_block: expected ", blocks,
@@ -91,7 +97,8 @@ void spread_all(const Arguments& arguments, bool tangents, const Visit& visit) {
     }
     if (worker.take_damage()) damaged = true;
   });
-  expect(!damaged, kMemoryError, "edge blocks: expected targets and blocks inside the graph and chains that "
+  expect(!damaged, kMemoryError,
+         "edge blocks: expected targets and blocks inside the graph and chains that "
          "end, got damaged ones");
 }
 
@@ -119,14 +126,14 @@ std::tuple<Tensor, Tensor, Tensor> spread_activation_cpu(
   return {energies, slots, slopes};
 }
 
-// d loss / d strengths, a dense tensor of the shape of `strengths`. Queries are added in order, so the bits do
-// not depend on the number of threads.
-Tensor spread_activation_backward_cpu(const Tensor& gradients, const Tensor& indices, const Tensor& seed_indices,
-                                      const Tensor& seed_energies, const Tensor& first_block,
-                                      const Tensor& targets, const Tensor& strengths, const Tensor& next_block,
-                                      const Tensor& active, std::optional<Tensor> regions, int64_t hops,
-                                      double decay, double facilitation, double source_floor,
-                                      double transfer_floor) {
+// d loss / d strengths, a dense tensor of the shape of `strengths`. Queries are added in order, so the bits
+// do not depend on the number of threads.
+Tensor spread_activation_backward_cpu(const Tensor& gradients, const Tensor& indices,
+                                      const Tensor& seed_indices, const Tensor& seed_energies,
+                                      const Tensor& first_block, const Tensor& targets,
+                                      const Tensor& strengths, const Tensor& next_block, const Tensor& active,
+                                      std::optional<Tensor> regions, int64_t hops, double decay,
+                                      double facilitation, double source_floor, double transfer_floor) {
   expect_dense<float>(gradients, "gradients", 2, "[B, k]");
   expect_dense<int64_t>(indices, "indices", 2, "[B, k]");
   const int64_t k = gradients.size(1);

@@ -1,6 +1,7 @@
 // The arithmetic of spread_activation, one source for host and device.
 //
-// One hop:  x_ij = ((a_i * strength) * decay) * factor_j in f32, in that order; carried if a_i >= source_floor
+// One hop:  x_ij = ((a_i * strength) * decay) * factor_j in f32, in that order; carried if a_i >=
+// source_floor
 //           and x_ij > transfer_floor
 //           n_j = sum over i of round(x_ij * 2^24), an integer
 //           a_j = max(a_j, min(1, n_j * 2^-24))

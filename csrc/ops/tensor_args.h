@@ -44,16 +44,26 @@ inline std::ostream& operator<<(std::ostream& text, const shape_of& shape) {
 
 inline const char* type_name(ScalarType type) {
   switch (type) {
-    case ScalarType::Float: return "float32";
-    case ScalarType::Double: return "float64";
-    case ScalarType::Half: return "float16";
-    case ScalarType::BFloat16: return "bfloat16";
-    case ScalarType::Long: return "int64";
-    case ScalarType::Int: return "int32";
-    case ScalarType::UInt32: return "uint32";
-    case ScalarType::Byte: return "uint8";
-    case ScalarType::Bool: return "bool";
-    default: return "another type";
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::Double:
+      return "float64";
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    case ScalarType::Long:
+      return "int64";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::UInt32:
+      return "uint32";
+    case ScalarType::Byte:
+      return "uint8";
+    case ScalarType::Bool:
+      return "bool";
+    default:
+      return "another type";
   }
 }
 
@@ -106,9 +116,9 @@ void expect_dense(const Tensor& t, const char* name, int64_t dims, const char* s
   expect(t.dim() == dims, error, name, ": expected shape ", shape, ", got ", shape_of{t});
 }
 
-// A column: flat [N] / [N, width] or grouped [G, 1024] / [G, 1024, width]; width 0 stands for no last dimension.
-// Rows are `width` contiguous values. Groups may lie anywhere; rows of a group follow each other, or may lie
-// anywhere too with `any_row_stride` (block columns: a block's fields share one cache line).
+// A column: flat [N] / [N, width] or grouped [G, 1024] / [G, 1024, width]; width 0 stands for no last
+// dimension. Rows are `width` contiguous values. Groups may lie anywhere; rows of a group follow each other,
+// or may lie anywhere too with `any_row_stride` (block columns: a block's fields share one cache line).
 template <typename T>
 Column<T> column(const Tensor& t, const char* name, int64_t width, bool any_row_stride = false) {
   using Plain = std::remove_const_t<T>;
@@ -162,11 +172,11 @@ inline Tensor make_tensor(const Tensor& like, std::initializer_list<int64_t> siz
     next *= std::max<int64_t>(size[i], 1);
   }
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<int64_t>(sizes.size()), size, strides, torch::stable::detail::to<int32_t>(
-          torch::stable::detail::from(type)), like.is_cuda() ? aoti_torch_device_type_cuda()
-                                                              : aoti_torch_device_type_cpu(),
-      like.get_device_index(), &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), size, strides,
+                               torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
+                               like.is_cuda() ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu(),
+                               like.get_device_index(), &handle));
   return Tensor(handle);
 }
 

@@ -1,7 +1,8 @@
-// pool_novelty_ on the CPU. Inputs depend on each other (one changes the candidate the next may join), yet most
-// similarities do not: a chunk of inputs is searched against the pool at once with the seed_search kernel, and
-// then taken one by one, comparing anew only with the few candidates that changed since. Both ways compute a
-// similarity with the same arithmetic, so the result is that of the plain loop to the last bit.
+// pool_novelty_ on the CPU. Inputs depend on each other (one changes the candidate the next may join), yet
+// most similarities do not: a chunk of inputs is searched against the pool at once with the seed_search
+// kernel, and then taken one by one, comparing anew only with the few candidates that changed since. Both
+// ways compute a similarity with the same arithmetic, so the result is that of the plain loop to the last
+// bit.
 #include "csrc/ops/cpu/pool_novelty.h"
 
 #include <algorithm>

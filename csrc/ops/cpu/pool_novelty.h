@@ -6,12 +6,12 @@
 namespace aesg::cpu {
 
 struct NoveltyPool {
-  float* candidates;   // [P, D] running means
-  int32_t* counts;     // [P] inputs that joined
-  int64_t* stamps;     // [P] clock at the last join
-  int64_t* state;      // [2] candidates in use, clock
-  int64_t capacity;    // P >= 1
-  int64_t dim;         // D
+  float* candidates;  // [P, D] running means
+  int32_t* counts;    // [P] inputs that joined
+  int64_t* stamps;    // [P] clock at the last join
+  int64_t* state;     // [2] candidates in use, clock
+  int64_t capacity;   // P >= 1
+  int64_t dim;        // D
 };
 
 struct NoveltyRules {

@@ -9,14 +9,14 @@
 namespace aesg::cpu {
 
 struct SeedSearch {
-  const float* queries;           // [B, D] contiguous, finite
-  int64_t batch;                  // B
-  int64_t dim;                    // D
-  Column<const float> vectors;    // rows of D contiguous floats
-  Column<const float> inv_norm;   // or null: computed on the way
-  Column<const uint8_t> active;   // or null: all rows count
-  int64_t count;                  // rows looked at: 0 .. count-1
-  float min_score;                // similarities below it are no result
+  const float* queries;          // [B, D] contiguous, finite
+  int64_t batch;                 // B
+  int64_t dim;                   // D
+  Column<const float> vectors;   // rows of D contiguous floats
+  Column<const float> inv_norm;  // or null: computed on the way
+  Column<const uint8_t> active;  // or null: all rows count
+  int64_t count;                 // rows looked at: 0 .. count-1
+  float min_score;               // similarities below it are no result
 };
 
 // What ranges should start at multiples of: rows of a panel, queries of a chunk.

@@ -176,8 +176,7 @@ AESG_TARGET static void search_one(const SeedSearch& job, const float* query, in
         __m256 column[8], sum = _mm256_load_ps(scores + g);
         transpose_8x8(block, dim, column);
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i)
-          sum = _mm256_fmadd_ps(_mm256_broadcast_ss(query + d + i), column[i], sum);
+        for (int i = 0; i < 8; ++i) sum = _mm256_fmadd_ps(_mm256_broadcast_ss(query + d + i), column[i], sum);
         _mm256_store_ps(scores + g, sum);
         block += 8 * dim;
       }

@@ -120,15 +120,16 @@ struct Avx512 {
   static AESG_INLINE AESG_AVX512 uint32_t bits(Mask m) { return m; }
 };
 
-// Eight rows of eight floats, rows `stride` apart, as eight columns. Halves of rows r and r + 4 are joined while
-// loading, which costs no shuffle; the rest are 4x4 transposes within 128-bit lanes.
+// Eight rows of eight floats, rows `stride` apart, as eight columns. Halves of rows r and r + 4 are joined
+// while loading, which costs no shuffle; the rest are 4x4 transposes within 128-bit lanes.
 static AESG_INLINE AESG_AVX2 void transpose_8x8(const float* from, int64_t stride, __m256 (&column)[8]) {
   __m256 r[8];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     const float *upper = from + i * stride, *lower = from + (i + 4) * stride;
     r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper)), _mm_loadu_ps(lower), 1);
-    r[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper + 4)), _mm_loadu_ps(lower + 4), 1);
+    r[i + 4] =
+        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper + 4)), _mm_loadu_ps(lower + 4), 1);
   }
 #pragma GCC unroll 2
   for (int i = 0; i < 8; i += 4) {

@@ -170,11 +170,11 @@ void Spreader::run(const SpreadGraph& graph, const SpreadRules& rules, const int
       const Edge* end = edges_.data() + from.edges_end;
       for (const Edge* edge = edges_.data() + from.edges_begin; edge != end; ++edge) {
         Node& to = nodes_[edge->node];
-        int64_t more = fixed_transfer(transfer(now, edge->strength, rules.decay, to.factor),
-                                      rules.transfer_floor);
+        int64_t more =
+            fixed_transfer(transfer(now, edge->strength, rules.decay, to.factor), rules.transfer_floor);
         if (before != 0.0f)
-          more -= fixed_transfer(transfer(before, edge->strength, rules.decay, to.factor),
-                                 rules.transfer_floor);
+          more -=
+              fixed_transfer(transfer(before, edge->strength, rules.decay, to.factor), rules.transfer_floor);
         if (more == 0) continue;
         to.sum += more;
         if (to.changed != hop) {
@@ -189,8 +189,10 @@ void Spreader::run(const SpreadGraph& graph, const SpreadRules& rules, const int
       Node& to = nodes_[node];
       const float energy = fixed_energy(to.sum);
       if (!(energy > to.energy)) continue;
-      if (tangents) rises_.push_back({hop, node, to.energy, to.sum >= kFixedUnit});
-      else to.energy = energy;
+      if (tangents)
+        rises_.push_back({hop, node, to.energy, to.sum >= kFixedUnit});
+      else
+        to.energy = energy;
       if (energy >= rules.source_floor) next_firing_.push_back(node);
     }
     if (tangents) carry_tangents(rules, first_rise);
@@ -198,7 +200,8 @@ void Spreader::run(const SpreadGraph& graph, const SpreadRules& rules, const int
   }
 }
 
-// The same hop for the derivatives: d n_j = sum over i of d x_ij, for the nodes that rise; then lets them rise.
+// The same hop for the derivatives: d n_j = sum over i of d x_ij, for the nodes that rise; then lets them
+// rise.
 void Spreader::carry_tangents(const SpreadRules& rules, size_t first_rise) {
   const int64_t width = seed_count_;
   tangents_.resize(nodes_.size() * width, 0.0f);

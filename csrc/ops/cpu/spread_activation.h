@@ -21,7 +21,7 @@ struct SpreadGraph {
 };
 
 struct SpreadRules {
-  int64_t hops;          // T
+  int64_t hops;  // T
   float decay;
   float facilitation;    // factor of edges into the region of the first seed
   float source_floor;    // sources below it carry nothing
@@ -55,15 +55,15 @@ class Spreader {
 
  private:
   struct Node {
-    int64_t sum;        // n_j of the last hop
+    int64_t sum;  // n_j of the last hop
     int32_t slot;
     float energy;
-    float fired;        // energy at which its edges were last counted, 0: never
-    float factor;       // facilitation into this node, or 1
+    float fired;                     // energy at which its edges were last counted, 0: never
+    float factor;                    // facilitation into this node, or 1
     int32_t edges_begin, edges_end;  // resolved edges, begin -1: not yet
     int32_t last_source, last_edge;  // the resolved edge into this node made last: finds parallel edges
-    int32_t changed;    // hop in which sum was last changed
-    int32_t risen;      // place among this hop's risen nodes, -1: not risen
+    int32_t changed;                 // hop in which sum was last changed
+    int32_t risen;                   // place among this hop's risen nodes, -1: not risen
   };
   struct Edge {
     int32_t node;
@@ -90,18 +90,18 @@ class Spreader {
   int32_t region_ = 0;  // the dominant one, 0: none
   float facilitation_ = 1;
   bool damaged_ = false;
-  int shift_ = 0;                 // hash -> table place
-  std::vector<Entry> table_;      // open addressing, node -1: empty
-  std::vector<uint32_t> places_;  // table place of each node
-  std::vector<Node> nodes_;       // touched by this query
-  std::vector<Edge> edges_;       // resolved edges of all sources met
-  std::vector<int64_t> edge_places_;  // 7 * block + place of each, with history only
-  std::vector<int32_t> sources_;  // nodes at or above the source floor
+  int shift_ = 0;                              // hash -> table place
+  std::vector<Entry> table_;                   // open addressing, node -1: empty
+  std::vector<uint32_t> places_;               // table place of each node
+  std::vector<Node> nodes_;                    // touched by this query
+  std::vector<Edge> edges_;                    // resolved edges of all sources met
+  std::vector<int64_t> edge_places_;           // 7 * block + place of each, with history only
+  std::vector<int32_t> sources_;               // nodes at or above the source floor
   std::vector<int32_t> firing_, next_firing_;  // sources whose energy changed
-  std::vector<int32_t> changed_;  // nodes whose sum changed in this hop
-  std::vector<Rise> rises_;       // history, hop by hop
+  std::vector<int32_t> changed_;               // nodes whose sum changed in this hop
+  std::vector<Rise> rises_;                    // history, hop by hop
   int64_t seed_count_ = 0;
-  std::vector<int32_t> seed_nodes_;    // node that seed s counts for, -1: none
+  std::vector<int32_t> seed_nodes_;      // node that seed s counts for, -1: none
   std::vector<float> tangents_, fresh_;  // [nodes][seed_count], and those of this hop's risen nodes
   std::vector<float> gradients_, arriving_;
 };

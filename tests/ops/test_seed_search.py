@@ -1,0 +1,298 @@
+"""seed_search: right against its oracle, differentiable, compiled; bits depend on the pair alone."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops_helpers import assert_same_top_k, grouped, on_threads
+
+from aesg._extension import has_cuda_kernels
+from aesg.exceptions import AESGMemoryError, AESGNavigationError
+from aesg.ops import seed_search
+from aesg.ops.reference import normalize_ref, seed_search_ref
+
+
+def cosines(queries, vectors):
+    return normalize_ref(queries) @ normalize_ref(vectors).T
+
+
+def check(queries, vectors, k, **options):
+    got = seed_search(queries, vectors, k, **options)
+    rows = vectors if vectors.dim() == 2 else vectors.flatten(0, 1)
+    assert_same_top_k(got, seed_search_ref(queries, vectors, k, **options), cosines(queries, rows))
+    scores, indices = got
+    assert scores.dtype == torch.float32 and indices.dtype == torch.int64
+    there = indices[:, 1:] >= 0
+    ties = (scores[:, 1:] == scores[:, :-1]) & there
+    assert bool((scores[:, 1:] <= scores[:, :-1])[there].all()), "not best first"
+    assert bool((indices[:, 1:] > indices[:, :-1])[ties].all()), "ties not in order of slots"
+    return got
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 7, 8, 9, 15, 16, 17, 64, 100, 256, 1000, 1024])
+def test_every_dimension(dim):
+    torch.manual_seed(dim)
+    check(torch.randn(5, dim), torch.randn(301, dim), 10)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 25, 64, 257])
+def test_every_batch(batch):
+    torch.manual_seed(batch)
+    check(torch.randn(batch, 24), torch.randn(203, 24), 4, min_score=-1.0)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 65, 1023, 1024, 1025, 5000])
+@pytest.mark.parametrize("batch", [0, 1, 7])
+@pytest.mark.parametrize("stored_norms", [False, True])
+def test_every_number_of_rows(rows, batch, stored_norms):
+    torch.manual_seed(rows)
+    vectors = torch.randn(rows, 20)
+    inv_norm = 1 / vectors.norm(dim=1) if stored_norms else None
+    check(torch.randn(batch, 20), vectors, 10, inv_norm=inv_norm)
+
+
+@pytest.mark.parametrize("k", [1, 2, 10, 64, 1000, 1024, 5000])
+def test_every_k(k):
+    torch.manual_seed(k)
+    _, indices = check(torch.randn(3, 16), torch.randn(2000, 16), k, min_score=-1.0)
+    assert (indices[0] >= 0).sum() == min(k, 2000)
+
+
+@pytest.mark.parametrize("batch", [1, 9])
+def test_row_groups_are_read_in_place(batch):
+    torch.manual_seed(0)
+    vectors, queries = torch.randn(2500, 40), torch.randn(batch, 40)
+    inv_norm, active = 1 / vectors.norm(dim=1), (torch.rand(2500) < 0.7).to(torch.uint8)
+    flat = check(queries, vectors, 10, inv_norm=inv_norm, active=active, count=2400)
+    strided = {"inv_norm": grouped(inv_norm), "active": grouped(active), "count": 2400}
+    in_groups = check(queries, grouped(vectors), 10, **strided)
+    mixed = seed_search(queries, vectors, 10, inv_norm=inv_norm, active=active.bool(), count=2400)
+    for other in (in_groups, mixed):
+        assert torch.equal(flat[0], other[0]) and torch.equal(flat[1], other[1])
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_ties_go_to_the_lower_slot(batch):
+    base = torch.randint(-2, 3, (7, 12)).float()
+    vectors = base.repeat(40, 1)
+    inv_norm = torch.where(vectors.norm(dim=1) > 0, 1 / vectors.norm(dim=1), 0.0)
+    for norms in (None, inv_norm):
+        _, indices = check(base[:1].repeat(batch, 1), vectors, 30, inv_norm=norms)
+        assert indices[0].tolist() == list(range(0, 210, 7))
+
+
+def test_inactive_and_uncounted_rows_are_never_found():
+    vectors = torch.eye(8)
+    active = torch.ones(8, dtype=torch.bool)
+    active[3] = False
+    queries = torch.eye(8)
+    _, indices = check(queries, vectors, 1, active=active, count=6)
+    assert indices[:, 0].tolist() == [0, 1, 2, -1, 4, 5, -1, -1]
+
+
+def test_min_score_is_inclusive():
+    queries, vectors = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    assert seed_search(queries, vectors, 3, min_score=1.0)[1].tolist() == [[0, -1, -1]]
+    assert seed_search(queries, vectors, 3, min_score=0.0)[1].tolist() == [[0, 1, -1]]
+    assert seed_search(queries, vectors, 3, min_score=-1.0)[1].tolist() == [[0, 1, 2]]
+
+
+def test_zero_vectors_and_queries_are_similar_to_nothing():
+    vectors = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    assert seed_search(torch.zeros(1, 2), vectors, 2, min_score=0.0)[0].tolist() == [[0.0, 0.0]]
+    assert seed_search(torch.zeros(1, 2), vectors, 2)[1].tolist() == [[-1, -1]]
+    assert seed_search(torch.ones(1, 2), vectors, 2)[1].tolist() == [[1, -1]]
+
+
+def test_similarity_ignores_length_over_the_whole_range():
+    vectors = torch.tensor([[3e-30, 4e-30], [3e30, -4e30], [-3.0, 4.0]])
+    scores, indices = seed_search(torch.tensor([[3e20, 4e20], [3e-20, 4e-20]]), vectors, 1)
+    assert indices.tolist() == [[0], [0]]
+    torch.testing.assert_close(scores, torch.ones(2, 1))
+    assert float(scores.max()) <= 1.0
+
+
+def test_rows_of_nan_are_never_found():
+    vectors = torch.ones(4, 3)
+    vectors[1] = float("nan")
+    assert seed_search(torch.ones(1, 3), vectors, 4)[1].tolist() == [[0, 2, 3, -1]]
+
+
+@pytest.mark.parametrize("stored_norms", [False, True])
+def test_bits_of_a_score_depend_on_its_pair_alone(stored_norms):
+    torch.manual_seed(1)
+    vectors, queries = torch.randn(3000, 50), torch.randn(64, 50)
+    inv_norm = 1 / vectors.norm(dim=1) if stored_norms else None
+    whole = seed_search(queries, vectors, 10, inv_norm=inv_norm)
+    for batch in (1, 2, 5, 6, 7, 13, 63):
+        part = seed_search(queries[:batch], vectors, 10, inv_norm=inv_norm)
+        assert torch.equal(part[0], whole[0][:batch]) and torch.equal(part[1], whole[1][:batch])
+    other = queries.clone()
+    other[0] = torch.randn(50) * 1e3
+    changed = seed_search(other, vectors, 10, inv_norm=inv_norm)
+    assert torch.equal(changed[0][1:], whole[0][1:]) and torch.equal(changed[1][1:], whole[1][1:])
+    # The place of a row does not matter either.
+    order = torch.randperm(3000)
+    moved = seed_search(queries, vectors[order], 10, inv_norm=None if inv_norm is None else inv_norm[order])
+    assert torch.equal(moved[0], whole[0]) and torch.equal(order[moved[1]], whole[1])
+
+
+@pytest.mark.parametrize("batch, rows", [(1, 40_000), (3, 20_000), (700, 200)])
+def test_same_bits_for_any_number_of_threads(batch, rows):
+    torch.manual_seed(2)
+    queries, vectors = torch.randn(batch, 32), torch.randn(rows, 32).round(decimals=1)
+    results = on_threads([1, 2, 3, 8], lambda: seed_search(queries, vectors, 20))
+    for scores, indices in results[1:]:
+        assert torch.equal(scores, results[0][0]) and torch.equal(indices, results[0][1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(0, 70),
+    batch=st.integers(0, 14),
+    dim=st.integers(1, 20),
+    k=st.integers(1, 80),
+    data=st.data(),
+)
+def test_small_integers_agree_exactly_with_the_oracle(rows, batch, dim, k, data):
+    """Vectors of one non-zero entry have exact cosines, so ties are everywhere and indices must be equal."""
+    places = data.draw(st.lists(st.integers(0, dim - 1), min_size=rows, max_size=rows))
+    signs = data.draw(st.lists(st.sampled_from([-2.0, 0.0, 1.0]), min_size=rows, max_size=rows))
+    vectors = torch.zeros(rows, dim)
+    for row, (place, sign) in enumerate(zip(places, signs, strict=True)):
+        vectors[row, place] = sign
+    queries = torch.randint(-2, 3, (batch, dim), generator=torch.Generator().manual_seed(rows)).float()
+    active = torch.arange(rows) % 5 != 3
+    got = seed_search(queries, vectors, k, active=active, min_score=-0.5)
+    want = seed_search_ref(queries, vectors, k, active=active, min_score=-0.5)
+    torch.testing.assert_close(got[0], want[0], atol=1e-6, rtol=0)
+    assert torch.equal(got[1] < 0, want[1] < 0)
+
+
+# Gradients
+
+
+def loss_of(search, queries, vectors, weights):
+    scores, _ = search(queries, vectors, weights.shape[1], min_score=-1.0)
+    return (scores * weights).sum()
+
+
+@pytest.mark.parametrize("in_groups", [False, True])
+def test_gradients_equal_those_of_the_oracle(in_groups):
+    torch.manual_seed(3)
+    queries, vectors, weights = torch.randn(6, 10), torch.randn(50, 10), torch.randn(6, 5)
+    queries[2] = 0
+    vectors = grouped(vectors) if in_groups else vectors
+    grads = []
+    for search in (seed_search, seed_search_ref):
+        q, v = queries.clone().requires_grad_(), vectors.clone().requires_grad_()
+        grads.append(torch.autograd.grad(loss_of(search, q, v, weights), (q, v)))
+    for got, want in zip(*grads, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    assert float(grads[0][0].abs().sum()) > 0 and float(grads[0][0][2].abs().sum()) == 0
+
+
+def test_gradient_does_not_see_later_changes_of_the_memory():
+    queries, vectors = torch.randn(2, 4, requires_grad=True), torch.randn(9, 4)
+    kept = vectors.clone()
+    scores, _ = seed_search(queries, vectors, 3, min_score=-1.0)
+    vectors.data.zero_()
+    (got,) = torch.autograd.grad(scores.sum(), queries)
+    (want,) = torch.autograd.grad(seed_search(queries, kept, 3, min_score=-1.0)[0].sum(), queries)
+    assert torch.equal(got, want)
+
+
+def test_the_oracle_passes_gradcheck():
+    torch.manual_seed(4)
+    queries = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    vectors = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda q, v: seed_search_ref(q, v, 3)[0], (queries, vectors))
+
+
+def test_indices_carry_no_gradient():
+    scores, indices = seed_search(torch.randn(2, 4, requires_grad=True), torch.randn(9, 4), 3)
+    assert scores.requires_grad and not indices.requires_grad
+    assert not seed_search(torch.randn(2, 4), torch.randn(9, 4), 3)[0].requires_grad
+
+
+# torch's own rules
+
+
+@pytest.mark.parametrize("needs_grad", [False, True])
+def test_opcheck(needs_grad):
+    queries, vectors = torch.randn(3, 8, requires_grad=needs_grad), torch.randn(20, 8)
+    op = torch.ops.aesg.seed_search.default
+    torch.library.opcheck(op, (queries, vectors, 4, None, None, None, 0.1))
+    norms, active = 1 / vectors.norm(dim=1), torch.ones(20, dtype=torch.uint8)
+    torch.library.opcheck(op, (queries, vectors, 40, norms, active, 17, 0.1))
+
+
+def test_compiles_without_a_break():
+    queries, vectors = torch.randn(3, 8, requires_grad=True), torch.randn(20, 8)
+
+    def run(q):
+        scores, indices = seed_search(q * 2, vectors, 4)
+        return scores * 3, indices
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for got, want in zip(compiled(queries), run(queries), strict=True):
+        assert torch.equal(got, want)
+    (got,) = torch.autograd.grad(compiled(queries)[0].sum(), queries)
+    (want,) = torch.autograd.grad(run(queries)[0].sum(), queries)
+    torch.testing.assert_close(got, want)
+
+
+# Bad input
+
+Q, V = torch.ones(2, 4), torch.ones(6, 4)
+
+
+@pytest.mark.parametrize(
+    "error, text, arguments, options",
+    [
+        (AESGNavigationError, "finite", (torch.tensor([[0.0, float("nan")]]), torch.ones(3, 2), 1), {}),
+        (AESGNavigationError, "finite", (torch.tensor([[float("inf"), 0.0]]), torch.ones(3, 2), 1), {}),
+        (AESGNavigationError, "expected dimension 4", (torch.ones(2, 5), V, 1), {}),
+        (AESGNavigationError, r"shape \[B, D\], got \[4\]", (torch.ones(4), V, 1), {}),
+        (AESGNavigationError, "float32, got float64", (Q.double(), V, 1), {}),
+        (AESGNavigationError, "D >= 1", (torch.ones(2, 0), torch.ones(3, 0), 1), {}),
+        (AESGNavigationError, "k: expected an integer >= 1, got 0", (Q, V, 0), {}),
+        (AESGNavigationError, "min_score", (Q, V, 1), {"min_score": float("nan")}),
+        (AESGNavigationError, "list", ([1.0], V, 1), {}),
+        (AESGNavigationError, "argument 'k'", (Q, V, "3"), {}),
+        (AESGMemoryError, "vectors: expected float32, got float16", (Q, V.half(), 1), {}),
+        (AESGMemoryError, "groups of 1024", (Q, V.reshape(2, 3, 4), 1), {}),
+        (AESGMemoryError, "strided view", (Q, torch.ones(6, 8)[:, ::2], 1), {}),
+        (AESGMemoryError, "count: expected 0..6, got 7", (Q, V, 1), {"count": 7}),
+        (AESGMemoryError, "count: expected 0..6, got -1", (Q, V, 1), {"count": -1}),
+        (AESGMemoryError, "inv_norm: expected 6 rows", (Q, V, 1), {"inv_norm": torch.ones(5)}),
+        (
+            AESGMemoryError,
+            "active: expected bool or uint8, got int64",
+            (Q, V, 1),
+            {"active": torch.ones(6).long()},
+        ),
+    ],
+)
+def test_bad_input_is_named(error, text, arguments, options):
+    with pytest.raises(error, match=text):
+        seed_search(*arguments, **options)
+
+
+# CUDA
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(
+    not (torch.cuda.is_available() and has_cuda_kernels()), reason="no CUDA device or kernels"
+)
+@pytest.mark.parametrize(
+    "batch, rows, dim, k", [(1, 1, 1, 1), (1, 5000, 64, 10), (33, 3001, 100, 10), (256, 9000, 16, 64)]
+)
+def test_cuda_equals_cpu(batch, rows, dim, k):
+    torch.manual_seed(5)
+    queries, vectors = torch.randn(batch, dim), torch.randn(rows, dim)
+    active = (torch.rand(rows) < 0.9).to(torch.uint8)
+    want = seed_search(queries, vectors, k, active=active)
+    got = seed_search(queries.cuda(), vectors.cuda(), k, active=active.cuda())
+    assert_same_top_k((got[0].cpu(), got[1].cpu()), want, cosines(queries, vectors))
