@@ -235,8 +235,14 @@ void Store::Impl::open_files() {
   };
   holds(*nodes, kHeaderBytes + node_file_groups * layout.group_bytes());
   holds(*edges, kHeaderBytes + edge_file_groups * kEdgeGroupBytes);
-  holds(*log, static_cast<int64_t>(slot.event_count) * kEventBytes);
-  holds(*state_file, kHeaderBytes + static_cast<int64_t>(slot.state_bytes));
+  // A fold that was cut short may have shortened these two already, to what the journal says.
+  uint64_t least_events = slot.event_count, least_state = slot.state_bytes;
+  for (const JournalEntry& entry : journal.entries()) {
+    least_events = std::min(least_events, entry.header.kept_events);
+    least_state = std::min(least_state, entry.header.state_bytes);
+  }
+  holds(*log, static_cast<int64_t>(least_events) * kEventBytes);
+  holds(*state_file, kHeaderBytes + static_cast<int64_t>(least_state));
 }
 
 void Store::Impl::take_committed() {
@@ -392,16 +398,16 @@ std::vector<uint8_t> Store::Impl::events(uint64_t first, uint64_t n, uint64_t co
   if (from_log) {
     // Whole pages, so that their checksums can be told.
     int64_t begin = static_cast<int64_t>(first) * kEventBytes / kPageBytes * kPageBytes;
-    int64_t log_bytes = static_cast<int64_t>(slot.event_count) * kEventBytes;
+    // A fold that was cut short may have written into the last page and summed it anew: not checked then.
+    const bool settled = journal.entries().empty();
+    int64_t log_bytes = static_cast<int64_t>(settled ? slot.event_count : in_log) * kEventBytes;
     int64_t end = std::min(round_up(static_cast<int64_t>(first + from_log) * kEventBytes, kPageBytes), log_bytes);
     std::vector<uint8_t> pages(static_cast<size_t>(end - begin));
     log->read_at(pages.data(), end - begin, begin);
     std::vector<uint32_t> found = page_sums(pages.data(), end - begin);
     std::vector<uint32_t> wanted =
         Checksums(*sums).read(Summed::kLog, begin / kPageBytes, static_cast<int64_t>(found.size()));
-    // A fold that was cut short may have written into and summed the page that ends with the last of them.
-    bool tail_open = end > static_cast<int64_t>(in_log) * kEventBytes / kPageBytes * kPageBytes;
-    if (tail_open && !journal.entries().empty()) found.pop_back(), wanted.pop_back();
+    if (!settled && end % kPageBytes != 0) found.pop_back(), wanted.pop_back();
     if (found != wanted) {
       throw StorageError("'" + path(names::kLog) + "' is damaged: a checksum of events " + std::to_string(first) +
                          ".." + std::to_string(first + from_log) + " is wrong");
