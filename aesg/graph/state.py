@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGStorageError
+from aesg.graph.coactivation import PairCounts
 from aesg.graph.novelty import NoveltyPool
 from aesg.graph.use_log import UseLog
 from aesg.storage.engine import AESGStorage
@@ -49,7 +50,9 @@ class GraphState:
         self._changed = False
         self._pid = os.getpid()
         self._load(storage.read_state())
-        self._settle_before_reads()
+        # A weak hook: a strong one would be a cycle, and a dropped memory would keep its lock until collected.
+        digest = weakref.WeakMethod(self.log.digest)
+        storage.before_read = lambda: (hook := digest()) and hook()
 
     @classmethod
     def open(
@@ -118,8 +121,8 @@ class GraphState:
 
     def reload(self) -> None:
         """Takes the small state from the storage anew, after its contents were replaced."""
-        self.log = UseLog(self.storage.core)
-        self._settle_before_reads()
+        self.log.clear()
+        self.log.pairs = PairCounts()
         self.pool = NoveltyPool(self.config.novelty_pool_size, self.storage.vector_dim)
         self.centers = None
         self.counters = dict.fromkeys(_COUNTERS, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -24,7 +23,6 @@ from aesg.storage.nodes import (
     edge_records,
     grouped,
 )
-from aesg.storage.snapshot import copy_directory, exchange_directories
 from aesg.storage.state_file import decode, encode
 
 _SIGNED = {
@@ -303,44 +301,6 @@ class AESGStorage:
     def verify(self) -> list[str]:
         """Reads the files anew; findings about checksums, chains and counts, none when all is sound. O(files)."""
         return self.core.verify()
-
-    def snapshot(self, directory: str | os.PathLike[str]) -> None:
-        """Commits, then copies the whole directory to a new one that opens on its own. O(files).
-
-        Raises AESGStorageError where `directory` holds something already, or a file cannot be written.
-        """
-        self.settle()
-        self.commit()
-        copy_directory(self.directory, directory)
-
-    def restore(self, directory: str | os.PathLike[str]) -> None:
-        """Replaces everything by the committed contents of another memory directory.
-
-        A copy is made beside this directory and takes its place in one rename, so that a crash leaves the former
-        contents or the new ones. Views taken before keep showing the former ones. Raises AESGStorageError when
-        `directory` is no sound memory of the same vector_dim; nothing has changed then. O(files).
-        """
-        self.require_writable()
-        with AESGStorage(directory, read_only=True) as source:
-            if source.vector_dim != self.vector_dim:
-                raise AESGStorageError(
-                    f"Restore from '{directory}': expected vector_dim {self.vector_dim}, got {source.vector_dim}"
-                )
-            if findings := source.verify():
-                raise AESGStorageError(f"Restore from '{directory}': it is damaged: {findings[0]}")
-            beside = f"{self.directory}.restore-{os.getpid()}"
-            copy_directory(directory, beside)  # the open reader keeps its writer, if any, from folding meanwhile
-        try:
-            replacement = _core.Store.open(beside, self.vector_dim)  # proves that the copy opens, and folds it
-            replacement.close()
-            self.core.close()
-            exchange_directories(beside, self.directory)
-            self.core = _core.Store.open(self.directory, self.vector_dim)
-        finally:
-            self._columns.clear()
-            self._column_groups = -1
-            self._edge_blocks = None
-            shutil.rmtree(beside, ignore_errors=True)
 
     def close(self, commit: bool = True) -> None:
         """Commits (unless told not to, read-only, or closed before) and gives the directory free."""
