@@ -26,7 +26,7 @@ from aesg.architectures.base import (
 from aesg.architectures.sampling import check_sampling, sample
 from aesg.config import AESGConfig
 from aesg.nn.attention import CausalSelfAttention, KeyValueCache
-from aesg.nn.memory_reader import MemoryReader
+from aesg.nn.memory_reader import WHISPER_STD, MemoryReader
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
@@ -85,24 +85,24 @@ class AESGDecoderLM(MemoryModel):
             self._initialise()
 
     def _initialise(self) -> None:
-        """GPT-2's initialisation, the reader's weights last; the memory's own parameters are left as they
-        are."""
-        readers = [block.reader for block in self.blocks if block.reader is not None]
-        in_readers = {id(part) for reader in readers for part in reader.modules()}
-        others = [
-            part
-            for part in (self.embedding, self.output_proj, *self.blocks.modules())
-            if id(part) not in in_readers
-        ]
-        for part in [*others, *(part for reader in readers for part in reader.modules())]:
-            if isinstance(part, (nn.Linear, nn.Embedding)):
-                # What is added to the residual stream shrinks with the number of additions.
-                adds = any(part in (block.attention.output_proj, block.mlp[2]) for block in self.blocks)
-                nn.init.normal_(
-                    part.weight, std=INIT_STD / math.sqrt(2 * self.num_layers) if adds else INIT_STD
-                )
-            if isinstance(part, nn.Linear) and part.bias is not None:
-                nn.init.zeros_(part.bias)
+        """GPT-2's initialisation; the readers draw last. The memory's own parameters are left alone."""
+        for part in (self.embedding, self.output_proj):
+            nn.init.normal_(part.weight, std=INIT_STD)
+        for block in self.blocks:
+            for part in (block.attention.qkv_proj, block.mlp[0]):
+                nn.init.normal_(part.weight, std=INIT_STD)
+            for part in (
+                block.attention.output_proj,
+                block.mlp[2],
+            ):  # one addition to the residual stream each
+                nn.init.normal_(part.weight, std=INIT_STD / math.sqrt(2 * self.num_layers))
+            nn.init.zeros_(block.mlp[0].bias)
+            nn.init.zeros_(block.mlp[2].bias)
+        for block in self.blocks:
+            if block.reader is not None:
+                for part in (block.reader.query_proj, block.reader.attend_proj):
+                    nn.init.normal_(part.weight, std=INIT_STD)
+                nn.init.normal_(block.reader.output_proj.weight, std=WHISPER_STD)
 
     def forward(self, tokens: Tensor, caches: list[KeyValueCache] | None = None) -> Tensor:
         """Logits [B, T, V] of the tokens [B, T]; with `caches`, one a block, T continues what they hold.

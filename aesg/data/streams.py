@@ -5,6 +5,7 @@ Letters: B streams, T tokens a chunk.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -74,8 +75,7 @@ class StreamLoader:
 
     def __len__(self) -> int:
         """Steps of the pass that comes next."""
-        steps = sum(1 for _ in self._plan(self.passes))
-        return steps if self.max_steps is None else min(steps, self.max_steps)
+        return sum(1 for _ in itertools.islice(self._plan(self.passes), self.max_steps))
 
     def __iter__(self) -> Iterator[StreamBatch]:
         skip, self._steps_to_skip = self._steps_to_skip, 0
@@ -134,7 +134,7 @@ class StreamLoader:
 def _as_tokens(text: Any) -> Tensor:
     """[L] integer tensor; bytes become uint8, so a corpus in memory costs its size on disk."""
     if isinstance(text, (bytes, bytearray)):
-        return torch.tensor(list(text), dtype=torch.uint8)
+        return torch.frombuffer(bytearray(text) or bytearray(1), dtype=torch.uint8)[: len(text)]
     tokens = torch.as_tensor(text)
     if tokens.dim() != 1 or tokens.is_floating_point():
         raise AESGTrainingError(

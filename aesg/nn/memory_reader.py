@@ -9,19 +9,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+AVERSION = 8.0  # of the head that starts out most averse to members like the query
+WHISPER_STD = 1e-4  # of the output at the start: what is read then adds far less than an embedding is long
+
+
 class MemoryReader(nn.Module):
     """What the memory has to say about each position, to be added to the hidden state.
 
     hidden [..., H] -> [..., H]. Each position is its own query; K context members come back for it alone.
 
-    * The query is `query_proj(LayerNorm(hidden))` without a bias: a common offset would make all queries
-      alike.
+    * The query is `query_proj(LayerNorm(hidden))` without a bias: a common offset would make all queries alike.
     * Every head looks for a direction of concept space (width D) among the K members. A member's energy w
       enters its score as log w, so it acts as a prior, and gradient reaches `query_proj` through it.
+    * A head's learnt weight of the cosine between member and query tells likenesses from what followed them: the
+      seeds say what the query says already, their successors what came next. The heads start out spread
+      from indifferent to averse.
     * One more member, "nothing", has score 0 and value 0: a head can leave the memory alone, and an empty
       context adds exactly 0 with finite gradients.
-    * `aggregate()` of the context stands beside the heads; through it `abstraction_projection` gets its
-      gradient.
+    * `aggregate()` stands beside the heads; through it `abstraction_projection` gets its gradient.
+    * The output starts as a whisper: a young memory changes faster than anything can learn to read it.
 
     Keys and values are not projected member by member: the heads' projections are folded into the query and
     the output side, which costs O(heads D H) a position instead of O(K D H).
@@ -34,22 +40,25 @@ class MemoryReader(nn.Module):
         self.query_norm = nn.LayerNorm(hidden_size)
         self.query_proj = nn.Linear(hidden_size, vector_dim, bias=False)
         self.attend_proj = nn.Linear(hidden_size, num_heads * vector_dim, bias=False)
+        self.likeness_weight = nn.Parameter(-torch.linspace(0.0, AVERSION, num_heads))  # [h]
         self.output_proj = nn.Linear((num_heads + 1) * vector_dim, hidden_size, bias=False)
 
     def forward(self, hidden: Tensor, memory: nn.Module) -> Tensor:
-        """`memory`: an AESGMemory of this reader's `vector_dim`. It is handed in, not kept, so that a model
-        that reads at several places still holds it once."""
+        """`memory`: an AESGMemory of this reader's `vector_dim`. It is handed in, not kept, so that a model that
+        reads at several places still holds it once."""
         normed = self.query_norm(hidden)
-        context = memory.retrieve(self.query_proj(normed).float())
+        query = self.query_proj(normed).float()  # [..., D]
+        context = memory.retrieve(query)
         # Concepts are means of queries of any length; only their direction was searched for.
-        members = F.rms_norm(context.vectors, (self.vector_dim,))  # [..., K, D]
+        members = F.normalize(context.vectors, dim=-1)  # [..., K, D]
+        likeness = members @ F.normalize(query, dim=-1).unsqueeze(-1)  # [..., K, 1], cosines
         sought = self.attend_proj(normed).float()  # [..., h*D]
         sought = sought.unflatten(-1, (self.num_heads, self.vector_dim))  # [..., h, D]
-        scores = sought @ members.mT / math.sqrt(self.vector_dim)  # [..., h, K]
+        scores = sought @ members.mT + self.likeness_weight.unsqueeze(-1) * likeness.mT  # [..., h, K]
         tiny = torch.finfo(context.weights.dtype).tiny
         scores = scores + context.weights.clamp_min(tiny).log().unsqueeze(-2)
         scores = scores.masked_fill(~context.mask.unsqueeze(-2), -math.inf)
         shares = F.softmax(F.pad(scores, (0, 1)), dim=-1)[..., :-1]  # the last member is "nothing"
         found = (shares @ members).flatten(-2)  # [..., h*D]
-        gist = F.rms_norm(context.aggregate(), (self.vector_dim,))  # [..., D]
+        gist = F.normalize(context.aggregate(), dim=-1)  # [..., D]
         return self.output_proj(torch.cat((found, gist), dim=-1).to(normed.dtype))

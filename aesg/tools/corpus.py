@@ -69,13 +69,13 @@ def load_corpus(directory: str | None, max_bytes: int = 64_000_000) -> Corpus:
     )
 
 
-def first_bytes(texts: list[bytes], limit: int) -> list[bytes]:
-    """Whole texts in order until `limit` bytes are reached; the last is cut to fit."""
+def openings(texts: list[bytes], limit: int, each: int) -> list[bytes]:
+    """The first `each` bytes of texts in order, until `limit` bytes are reached; the last is cut to fit."""
     taken: list[bytes] = []
     for text in texts:
         if limit < 2:
             break
-        taken.append(text[:limit])
+        taken.append(text[: min(each, limit)])
         limit -= len(taken[-1])
     return taken
 

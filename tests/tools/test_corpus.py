@@ -3,7 +3,7 @@
 import pytest
 
 from aesg.exceptions import AESGTrainingError
-from aesg.tools.corpus import first_bytes, load_corpus
+from aesg.tools.corpus import load_corpus, openings
 
 
 def write(root, count=60, size=1000):
@@ -64,7 +64,7 @@ def test_too_little(tmp_path, what):
         load_corpus(str(place))
 
 
-def test_first_bytes():
-    assert first_bytes([b"abcd", b"efgh", b"ij"], 7) == [b"abcd", b"efg"]
-    assert first_bytes([b"abcd", b"efgh"], 100) == [b"abcd", b"efgh"]
-    assert first_bytes([b"abcd", b"efgh"], 5) == [b"abcd"]
+def test_openings():
+    assert openings([b"abcd", b"efgh", b"ij"], 7, each=9) == [b"abcd", b"efg"]
+    assert openings([b"abcd", b"efgh"], 100, each=3) == [b"abc", b"efg"]
+    assert openings([b"abcd", b"efgh"], 5, each=4) == [b"abcd"]
