@@ -11,6 +11,13 @@
 
 namespace aesg::testing {
 
+// Sanitizers are slow: campaigns over every k take each kStride-th there.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr int kStride = 11;
+#else
+inline constexpr int kStride = 1;
+#endif
+
 struct Failed {};
 
 struct Case {
