@@ -116,7 +116,7 @@ class AESGStorage:
         return self.core.edge_count
 
     def settle(self) -> None:
-        """Calls `before_read` (not from inside itself), so that what is read next holds all that was learnt."""
+        """Calls `before_read` (not from inside it), so that what is read next holds all that was learnt."""
         if self.before_read is None or self._settling:
             return
         self._settling = True

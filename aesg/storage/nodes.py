@@ -185,8 +185,8 @@ class NodeColumn(NDArrayOperatorsMixin):
             fits = array.min() >= 0 and array.max() <= np.iinfo(self.dtype).max
         if not fits:
             raise AESGMemoryError(
-                f"nodes[{name!r}]: expected values of shape {shape} that fit {self.dtype}, got {array.dtype} of "
-                f"shape {array.shape}"
+                f"nodes[{name!r}]: expected values of shape {shape} that fit {self.dtype}, got {array.dtype} "
+                f"of shape {array.shape}"
             )
         array = np.broadcast_to(array.astype(self.dtype), shape)
         if self.dtype.kind == "f" and not np.isfinite(array).all():

@@ -6,8 +6,8 @@
     16  bytes of the body u64
     24  CRC-32C u32 of everything from byte 32 on
     28  CRC-32C u32 of bytes 0..27
-    32  JSON {"arrays": [{"name", "dtype", "shape", "offset"}, ...], "values": {...}}, filled up with spaces so
-        that the body begins at a multiple of 64
+    32  JSON {"arrays": [{"name", "dtype", "shape", "offset"}, ...], "values": {...}}, filled up with spaces
+        so that the body begins at a multiple of 64
     ..  the body: raw little-endian arrays, each at a multiple of 64 (offsets from the start of the body)
 
 No pickle: an array is its bytes, anything else is JSON. Nothing is believed before its checksum and lengths

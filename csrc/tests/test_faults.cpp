@@ -23,7 +23,8 @@ OpenOptions options_on(SimFileSystem& fs) {
   return options;
 }
 
-// What a session knows for sure: the fingerprint after each generation it was told of, and of the one in flight.
+// What a session knows for sure: the fingerprint after each generation it was told of, and of the one in
+// flight.
 struct Told {
   std::vector<uint64_t> prints;  // by generation, from 0
   bool in_flight = false;        // the last was not acknowledged
@@ -111,7 +112,8 @@ TEST(a_failing_call_is_an_error_and_loses_nothing) {
       }
     }
   }
-  std::printf("     %lld runs, %lld of them with an error\n", static_cast<long long>(runs), static_cast<long long>(refused));
+  std::printf("     %lld runs, %lld of them with an error\n", static_cast<long long>(runs),
+              static_cast<long long>(refused));
   CHECK(refused > runs / 2);
 }
 
