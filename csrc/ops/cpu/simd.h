@@ -120,26 +120,21 @@ struct Avx512 {
   static AESG_INLINE AESG_AVX512 uint32_t bits(Mask m) { return m; }
 };
 
-// Eight rows of eight floats, rows `stride` apart, as eight columns. Halves of rows r and r + 4 are joined
-// while loading, which costs no shuffle; the rest are 4x4 transposes within 128-bit lanes.
-static AESG_INLINE AESG_AVX2 void transpose_8x8(const float* from, int64_t stride, __m256 (&column)[8]) {
-  __m256 r[8];
+// Eight rows of four floats, rows `stride` apart, as four columns of eight. Rows r and r + 4 are joined while
+// loading, which costs no shuffle; the rest is a 4x4 transpose within 128-bit lanes.
+static AESG_INLINE AESG_AVX2 void transpose_8x4(const float* from, int64_t stride, __m256 (&column)[4]) {
+  __m256 r[4];
+  const float* below = from + 4 * stride;
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const float *upper = from + i * stride, *lower = from + (i + 4) * stride;
-    r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper)), _mm_loadu_ps(lower), 1);
-    r[i + 4] =
-        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper + 4)), _mm_loadu_ps(lower + 4), 1);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 8; i += 4) {
-    const __m256 a = _mm256_unpacklo_ps(r[i], r[i + 1]), b = _mm256_unpackhi_ps(r[i], r[i + 1]);
-    const __m256 c = _mm256_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
-    column[i] = _mm256_shuffle_ps(a, c, 0x44);
-    column[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
-    column[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
-    column[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
-  }
+  for (int i = 0; i < 4; ++i)
+    r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + i * stride)),
+                                _mm_loadu_ps(below + i * stride), 1);
+  const __m256 a = _mm256_unpacklo_ps(r[0], r[1]), b = _mm256_unpackhi_ps(r[0], r[1]);
+  const __m256 c = _mm256_unpacklo_ps(r[2], r[3]), d = _mm256_unpackhi_ps(r[2], r[3]);
+  column[0] = _mm256_shuffle_ps(a, c, 0x44);
+  column[1] = _mm256_shuffle_ps(a, c, 0xee);
+  column[2] = _mm256_shuffle_ps(b, d, 0x44);
+  column[3] = _mm256_shuffle_ps(b, d, 0xee);
 }
 #endif  // __x86_64__
 
