@@ -6,6 +6,7 @@
 // have the same bits on every machine that has FMA.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -75,10 +76,27 @@ struct Portable {
     return a * b + c;
 #endif
   }
+  static AESG_INLINE Vec splat(float x) { return Vec{x, x, x, x}; }
+  static AESG_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+  static AESG_INLINE Mask nearest(Vec a) {  // integers, ties to even
+#if defined(__x86_64__)
+    return (Mask)_mm_cvtps_epi32((__m128)a);
+#elif defined(__aarch64__)
+    return (Mask)vcvtnq_s32_f32((float32x4_t)a);
+#else
+    return Mask{static_cast<int32_t>(std::lrintf(a[0])), static_cast<int32_t>(std::lrintf(a[1])),
+                static_cast<int32_t>(std::lrintf(a[2])), static_cast<int32_t>(std::lrintf(a[3]))};
+#endif
+  }
+  static AESG_INLINE void store(int32_t* p, Mask v) { std::memcpy(p, &v, sizeof v); }
   static AESG_INLINE Mask greater(Vec a, Vec b) { return a > b; }  // false for NaN
   static AESG_INLINE Mask either(Mask a, Mask b) { return a | b; }
   static AESG_INLINE uint32_t bits(Mask m) {  // bit i: lane i
+#if defined(__x86_64__)
+    return static_cast<uint32_t>(_mm_movemask_ps((__m128)m));
+#else
     return static_cast<uint32_t>((m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8));
+#endif
   }
 };
 
