@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from aesg.architectures.image_model import Decoder, ImageModel
+from aesg.architectures.image_model import Decoder, ImagePresets
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
 
 
-class AESGCNNAutoencoder(ImageModel):
+class AESGCNNAutoencoder(ImagePresets):
     """Pictures [B, C, Y, X] -> their reconstruction, of the same shape and any range of values."""
 
     def __init__(

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from aesg.architectures.image_model import Decoder, ImageModel
+from aesg.architectures.image_model import Decoder, ImagePresets
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
 
 
-class AESGColorizationNet(ImageModel):
+class AESGColorizationNet(ImagePresets):
     """Grey [B, 1, Y, X] -> colours [B, 3, Y, X] in [0, 1], of the same size."""
 
     def __init__(

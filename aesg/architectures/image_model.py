@@ -111,6 +111,19 @@ class ImageModel(MemoryModel):
             )
 
     @classmethod
+    def _preset(
+        cls: type[Model], name: str, storage_dir: str | os.PathLike[str] | None, **further: Any
+    ) -> Model:
+        check_positive(**further)  # before a directory is made
+        size = IMAGE_SIZES[name]
+        memory = open_memory(storage_dir, AESGConfig(vector_dim=size.vector_dim, max_concepts=MAX_CONCEPTS))
+        return cls(size.base_filters, size.num_blocks, memory, size.bottleneck_size, **further)
+
+
+class ImagePresets(ImageModel):
+    """The three sizes, for models that are made from a size and a directory alone."""
+
+    @classmethod
     def small(cls: type[Model], storage_dir: str | os.PathLike[str] | None = DEFAULT_STORAGE_DIR) -> Model:
         """32 filters, 3 blocks, concepts of 64 dimensions."""
         return cls._preset("small", storage_dir)
@@ -124,15 +137,6 @@ class ImageModel(MemoryModel):
     def large(cls: type[Model], storage_dir: str | os.PathLike[str] | None = DEFAULT_STORAGE_DIR) -> Model:
         """128 filters, 5 blocks, concepts of 256 dimensions."""
         return cls._preset("large", storage_dir)
-
-    @classmethod
-    def _preset(
-        cls: type[Model], name: str, storage_dir: str | os.PathLike[str] | None, **further: Any
-    ) -> Model:
-        check_positive(**further)  # before a directory is made
-        size = IMAGE_SIZES[name]
-        memory = open_memory(storage_dir, AESGConfig(vector_dim=size.vector_dim, max_concepts=MAX_CONCEPTS))
-        return cls(size.base_filters, size.num_blocks, memory, size.bottleneck_size, **further)
 
 
 class EncoderBlock(nn.Sequential):

@@ -37,7 +37,7 @@ class MemoryLayer(nn.Module):
         self.register_load_state_dict_pre_hook(_keep_what_is_not_given)
 
 
-def _drop_what_is_saved_already(layer: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+def _drop_what_is_saved_already(layer: Any, state: dict[str, Any], prefix: str, _: Any) -> None:
     """A hook of state_dict(): removes the memory's tensors that stand in `state` under another name."""
     own = [name for name in state if name.startswith(f"{prefix}memory.")]
     others = {_bytes_of(value) for name, value in state.items() if name not in own}
@@ -46,7 +46,7 @@ def _drop_what_is_saved_already(layer: nn.Module, state: dict[str, Any], prefix:
             del state[name]
 
 
-def _keep_what_is_not_given(layer: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _keep_what_is_not_given(layer: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """A hook of load_state_dict(): the memory keeps the weights that stand under no name of this layer."""
     if layer.memory is not None:
         for name, value in layer.memory.state_dict().items():

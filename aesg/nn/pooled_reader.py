@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from aesg.nn.memory_reader import MemoryReader
@@ -20,7 +22,7 @@ class PooledReader(MemoryReader):
     O(h K H) a position for h heads. Nothing grows with L but the result.
     """
 
-    def forward(self, hidden: Tensor, memory: nn.Module) -> Tensor:
+    def forward(self, hidden: Tensor, memory: Any) -> Tensor:
         heads, width = self.num_heads, self.vector_dim
         normed = self.query_norm(hidden)  # [B, L, H]
         query = self.query_proj(normed.mean(dim=1, keepdim=True)).float()  # [B, 1, D]
@@ -31,12 +33,14 @@ class PooledReader(MemoryReader):
         prior = self.likeness_weight[:, None] * likeness.mT + context.weights.clamp_min(tiny).log()
         prior = prior.masked_fill(~context.mask, -torch.inf).flatten(1)  # [B, h K]
 
-        attend = self.attend_proj.weight.view(heads, width, -1)  # [h, D, H]
+        attend = self.attend_proj.weight.unflatten(0, (heads, width))  # [h, D, H]
         keys = torch.einsum("bkd,hdc->bhkc", members, attend).flatten(1, 2)  # [B, h K, H]
         scores = (normed @ keys.mT + prior.unsqueeze(1)).unflatten(-1, (heads, -1))  # [B, L, h, K]
         shares = F.softmax(F.pad(scores, (0, 1)), dim=-1)[..., :-1].flatten(-2)  # [B, L, h K]
 
-        output = self.output_proj.weight.view(-1, heads + 1, width)  # [H, h + 1, D], the last the gist's
+        output = self.output_proj.weight.unflatten(
+            1, (heads + 1, width)
+        )  # [H, h + 1, D], the last the gist's
         values = torch.einsum("bkd,chd->bhkc", members, output[:, :-1]).flatten(1, 2)  # [B, h K, H]
         gist = F.normalize(context.aggregate(), dim=-1)  # [B, 1, D]
         return shares @ values + gist @ output[:, -1].T

@@ -6,7 +6,7 @@ Equations of the cells: those of torch.nn.GRU and torch.nn.LSTM.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class MemoryRNN(MemoryLayer, Generic[State]):
     """
 
     gates: int
-    rnn: nn.RNNBase  # holds the cell's weights; without a memory it does the work
+    rnn: nn.GRU | nn.LSTM  # holds the cell's weights; without a memory it does the work
 
     def __init__(self, input_size: int, hidden_size: int, memory: AESGMemory | None) -> None:
         check_sizes(input_size=input_size, hidden_size=hidden_size)
@@ -99,7 +99,7 @@ class MemoryRNN(MemoryLayer, Generic[State]):
 
     def _of_input(self, x: Tensor, read: bool) -> tuple[Tensor, Tensor | None]:
         """What inputs [..., I] give to the gates [..., G H] and to the queries [..., H]."""
-        gates = F.linear(x, self.rnn.weight_ih_l0, self.rnn.bias_ih_l0)
+        gates = F.linear(x, *self._weights("ih"))
         return gates, None if self.query_input is None or not read else self.query_input(x)
 
     def _gates(self, gates: Tensor, asks: Tensor | None, hidden: Tensor) -> Tensor:
@@ -110,7 +110,12 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         read = self.reader((asks + hidden).unsqueeze(1), self.memory)
         return gates + read.squeeze(1)
 
-    def _make_rnn(self) -> nn.RNNBase:
+    def _weights(self, side: str) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the gates: "ih" from the input, "hh" from the state."""
+        weight, bias = getattr(self.rnn, f"weight_{side}_l0"), getattr(self.rnn, f"bias_{side}_l0")
+        return weight, bias
+
+    def _make_rnn(self) -> nn.GRU | nn.LSTM:
         raise NotImplementedError
 
     def _step(self, gates: Tensor, asks: Tensor | None, state: State) -> State:
@@ -143,7 +148,7 @@ class AESG_GRU(MemoryRNN[Tensor]):
     def _step(self, gates: Tensor, asks: Tensor | None, state: Tensor) -> Tensor:
         width = self.hidden_size
         given = self._gates(gates, asks, state)  # [B, 3H]: reset, update, new
-        recurrent = F.linear(state, self.rnn.weight_hh_l0, self.rnn.bias_hh_l0)
+        recurrent = F.linear(state, *self._weights("hh"))
         reset, update = (given[:, : 2 * width] + recurrent[:, : 2 * width]).sigmoid().chunk(2, dim=1)
         new = torch.addcmul(given[:, 2 * width :], reset, recurrent[:, 2 * width :]).tanh()
         return torch.lerp(new, state.to(new.dtype), update)  # (1 - z) n + z h
@@ -164,7 +169,7 @@ class AESG_GRU(MemoryRNN[Tensor]):
 
 
 class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
-    """LSTM that reads a memory: forward(x [B, I], (h, c)) -> (h, c), [B, H] each; `sequence` for all steps."""
+    """LSTM that reads a memory: forward(x [B, I], (h, c)) -> (h, c), [B, H] each; `sequence` for all."""
 
     gates = 4
 
@@ -176,7 +181,7 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
     ) -> tuple[Tensor, Tensor]:
         hidden, cell = state
         given = self._gates(gates, asks, hidden)  # [B, 4H]: input, forget, new, output
-        total = given + F.linear(hidden, self.rnn.weight_hh_l0, self.rnn.bias_hh_l0)
+        total = given + F.linear(hidden, *self._weights("hh"))
         into, forget, new, out = total.chunk(4, dim=1)
         cell = torch.addcmul(forget.sigmoid() * cell.to(new.dtype), into.sigmoid(), new.tanh())
         return out.sigmoid() * cell.tanh(), cell
@@ -193,20 +198,21 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
             check_shape(name, part, batch, self.hidden_size)
 
     def zeros(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        return tuple(torch.zeros(2, batch, self.hidden_size, device=device).unbind())
+        hidden, cell = torch.zeros(2, batch, self.hidden_size, device=device)
+        return hidden, cell
 
     @staticmethod
     def output_of(state: tuple[Tensor, Tensor]) -> Tensor:
         return state[0]
 
 
-def run_plain(rnn: nn.RNNBase, x: Tensor, state):  # type: ignore[no-untyped-def]
+def run_plain(rnn: nn.GRU | nn.LSTM, x: Tensor, state: Any) -> tuple[Tensor, Any]:
     """torch's own recurrent layer on x [B, T, I], in its weights' precision also under autocast.
 
     Its fused kernels take all arguments in one dtype, which autocast does not see to on every device.
     """
     with torch.autocast(x.device.type, enabled=False):
-        dtype = rnn.weight_hh_l0.dtype
+        dtype = next(rnn.parameters()).dtype
         if state is not None:
             state = tuple(part.to(dtype) for part in state) if isinstance(state, tuple) else state.to(dtype)
         return rnn(x.to(dtype), state)

@@ -76,14 +76,14 @@ class AESG_TransformerLayer(MemoryLayer):
         self.attention_norm = nn.LayerNorm(d_model)
         self.attention = SelfAttention(d_model, nhead, causal)
         self.feedforward_norm = nn.LayerNorm(d_model)
-        self.feedforward = nn.Sequential(
+        widen, narrow = (
             nn.Linear(d_model, FEEDFORWARD_RATIO * d_model),
-            nn.GELU(),
             nn.Linear(FEEDFORWARD_RATIO * d_model, d_model),
         )
-        for part in (self.attention.qkv_proj, self.attention.output_proj, *self.feedforward[::2]):
+        self.feedforward = nn.Sequential(widen, nn.GELU(), narrow)
+        for part in (self.attention.qkv_proj, self.attention.output_proj, widen, narrow):
             nn.init.normal_(part.weight, std=INIT_STD)
-        for part in self.feedforward[::2]:
+        for part in (widen, narrow):
             nn.init.zeros_(part.bias)
         self.reader: MemoryReader | None = None
         if memory is not None:
