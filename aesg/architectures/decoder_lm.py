@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from aesg.architectures.base import (
     DEFAULT_STORAGE_DIR,
-    MAX_CONCEPTS,
     TEXT_SIZES,
     MemoryModel,
     check_positive,
@@ -22,11 +21,11 @@ from aesg.architectures.base import (
     heads_for,
     open_memory,
     same_weights_with_or_without_memory,
+    token_config,
 )
 from aesg.architectures.sampling import check_sampling, sample
-from aesg.config import AESGConfig
 from aesg.nn.attention import CausalSelfAttention, KeyValueCache
-from aesg.nn.memory_reader import WHISPER_STD, MemoryReader
+from aesg.nn.memory_reader import MemoryReader
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
@@ -100,9 +99,7 @@ class AESGDecoderLM(MemoryModel):
             nn.init.zeros_(block.mlp[2].bias)
         for block in self.blocks:
             if block.reader is not None:
-                for part in (block.reader.query_proj, block.reader.attend_proj):
-                    nn.init.normal_(part.weight, std=INIT_STD)
-                nn.init.normal_(block.reader.output_proj.weight, std=WHISPER_STD)
+                block.reader.reset_parameters()
 
     def forward(self, tokens: Tensor, caches: list[KeyValueCache] | None = None) -> Tensor:
         """Logits [B, T, V] of the tokens [B, T]; with `caches`, one a block, T continues what they hold.
@@ -190,5 +187,5 @@ class AESGDecoderLM(MemoryModel):
     def _preset(cls, name: str, vocab_size: int, storage_dir: str | os.PathLike[str] | None) -> AESGDecoderLM:
         check_positive(vocab_size=vocab_size)  # before a directory is made
         size = TEXT_SIZES[name]
-        memory = open_memory(storage_dir, AESGConfig(vector_dim=size.vector_dim, max_concepts=MAX_CONCEPTS))
+        memory = open_memory(storage_dir, token_config(size.vector_dim))
         return cls(vocab_size, size.hidden_size, size.num_layers, memory)

@@ -37,7 +37,7 @@ LEARNING_RATE = 3e-3
 WARMUP_STEPS = 20
 FINAL_SHARE = 0.1  # of the learning rate, at the end of the cosine
 JOINING_SHARE = 0.4  # of training passes before the memory joins
-TRAINING_SHARE = 0.5  # of the time, at most, goes to training with the memory
+TRAINING_SHARE = 0.45  # of the time, at most, goes to training with the memory
 RESUMED_STEPS = 20
 RESULT, MEMORY, CHECKPOINT, ONLINE_COPY = "demo.json", "memory", "checkpoint", "memory-online"
 SHORT = {"steps": 12, "batch_size": 4, "chunk": 32, "held_out": 4_000}
@@ -59,10 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", metavar="DIR", help="text to train on (default: the standard library's own sources)")
     add("--out", metavar="DIR", default="./aesg_demo", help="where memory and checkpoint go (%(default)s)")
     add("--seconds", type=float, default=270.0, help="time for everything (%(default)s)")
-    add("--steps", type=int, default=500, help="training steps, if time allows (%(default)s)")
+    add("--steps", type=int, default=800, help="training steps, if time allows (%(default)s)")
     add("--batch-size", type=int, default=16, help="parallel streams (%(default)s)")
-    add("--chunk", type=int, default=256, help="bytes a stream and step (%(default)s)")
-    add("--held-out", type=int, default=250_000, help="held-out bytes evaluated (%(default)s)")
+    add("--chunk", type=int, default=128, help="bytes a stream and step (%(default)s)")
+    add("--held-out", type=int, default=150_000, help="held-out bytes evaluated (%(default)s)")
     add("--seed", type=int, default=0, help="of weights and order of files (%(default)s)")
     add("--short", action="store_true", help="a few steps on little data, in seconds")
     add("--resume", metavar="DIR", help="only reopen what an earlier run left in DIR, and train on")
