@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from aesg.architectures.base import (
     DEFAULT_STORAGE_DIR,
-    MAX_CONCEPTS,
     TEXT_SIZES,
     MemoryModel,
     TextSize,
     check_positive,
     check_tokens,
     open_memory,
+    token_config,
 )
 from aesg.config import AESGConfig
 from aesg.nn.rnn import MemoryRNN, run_plain
@@ -69,8 +69,13 @@ class TextModel(MemoryModel):
     ) -> Model:
         check_positive(vocab_size=vocab_size)  # before a directory is made
         size = TEXT_SIZES[name]
-        memory = open_memory(storage_dir, AESGConfig(vector_dim=size.vector_dim, max_concepts=MAX_CONCEPTS))
+        memory = open_memory(storage_dir, cls._config(size.vector_dim))
         return cls(vocab_size, size.hidden_size, size.num_layers, memory=memory, **cls._of_size(size))
+
+    @classmethod
+    def _config(cls, vector_dim: int) -> AESGConfig:
+        """Of a preset's memory."""
+        return token_config(vector_dim)
 
     @classmethod
     def _of_size(cls, size: TextSize) -> dict[str, Any]:

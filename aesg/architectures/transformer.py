@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from aesg.architectures.base import TextSize, check_positive, check_tokens
+from aesg.architectures.base import MAX_CONCEPTS, TextSize, check_positive, check_tokens
 from aesg.architectures.text_model import TextModel
-from aesg.nn.memory_layer import INIT_STD
-from aesg.nn.transformer import AESG_TransformerLayer
+from aesg.config import AESGConfig
+from aesg.nn.transformer import INIT_STD, AESG_TransformerLayer
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
@@ -66,6 +66,10 @@ class AESGTransformer(TextModel):
                 x = layer(x, read=self.reads_memory)
         x = self.layers[-1](x, read=self.reads_memory)
         return self.output_proj(self.final_norm(x))  # [B, T, V]
+
+    @classmethod
+    def _config(cls, vector_dim: int) -> AESGConfig:
+        return AESGConfig(vector_dim=vector_dim, max_concepts=MAX_CONCEPTS)  # asked once a sequence
 
     @classmethod
     def _of_size(cls, size: TextSize) -> dict[str, Any]:

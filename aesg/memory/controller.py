@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -289,6 +290,30 @@ class AESGMemory(nn.Module):
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> AESGMemory:
+        """A copy with its own projection, mode and streams on the same open graph."""
+        twin = AESGMemory(
+            self.directory,
+            self.config,
+            self.device,
+            read_only=self.storage.read_only,
+            clock=self._state.clock,
+        )
+        memo[id(self)] = twin
+        twin.load_state_dict(self.state_dict())
+        twin.set_mode(self.mode)
+        twin.active_state = copy.deepcopy(self.active_state)
+        return twin.train(self.training)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled is where the graph lies, not the graph: saves, and the unpickled memory reads what was
+        saved.
+        """
+        if not (self.storage.closed or self.storage.read_only):
+            self.save()
+        weights = {name: value.cpu() for name, value in self.state_dict().items()}
+        return _open_for_reading, (os.fspath(self.directory), self.config, weights, self.training)
+
     # -- statistics ----------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
@@ -326,6 +351,15 @@ class AESGMemory(nn.Module):
 
     def extra_repr(self) -> str:
         return f"directory='{self.directory}', vector_dim={self.vector_dim}, mode={self.mode.value}"
+
+
+def _open_for_reading(
+    directory: str, config: AESGConfig, weights: dict[str, Tensor], training: bool
+) -> AESGMemory:
+    """What unpickling an AESGMemory calls."""
+    memory = AESGMemory(directory, config, read_only=True)
+    memory.load_state_dict(weights)
+    return memory.train(training)
 
 
 def _checked_device(device: str | torch.device) -> torch.device:

@@ -16,7 +16,6 @@ from aesg.nn.memory_layer import (
     check_shape,
     check_sizes,
     reader_heads,
-    start_quietly,
 )
 from aesg.nn.pooled_reader import PooledReader
 
@@ -48,9 +47,7 @@ class AESG_CNNLayer(MemoryLayer):
         if memory is not None:
             heads = min(MAX_HEADS, reader_heads(out_channels))
             with apart_from_other_weights():
-                reader = PooledReader(out_channels, memory.vector_dim, heads)
-                start_quietly(reader)
-            self.reader = reader
+                self.reader = PooledReader(out_channels, memory.vector_dim, heads)
 
     def forward(self, x: Tensor, *, read: bool = True) -> Tensor:
         """read: False leaves the memory out. Raises AESGMemoryError for other shapes."""

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from aesg.exceptions import AESGConfigError, AESGMemoryError
-from aesg.nn.memory_reader import WHISPER_STD, MemoryReader
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
 
-INIT_STD = 0.02  # GPT-2's, for what a reader asks with
 READER_WIDTH = 32  # hidden units a head of a reader, as in the presets of the text models
 
 
@@ -67,14 +65,6 @@ def apart_from_other_weights() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, ())) ^ 0x5EED)
         yield
-
-
-def start_quietly(reader: MemoryReader) -> MemoryReader:
-    """Draws a reader's weights: what it asks with like any other layer, what it adds as a whisper."""
-    for part in (reader.query_proj, reader.attend_proj):
-        nn.init.normal_(part.weight, std=INIT_STD)
-    nn.init.normal_(reader.output_proj.weight, std=WHISPER_STD)
-    return reader
 
 
 def one_call(memory: AESGMemory | None) -> AbstractContextManager[None]:

@@ -19,7 +19,6 @@ from aesg.nn.memory_layer import (
     check_sizes,
     one_call,
     reader_heads,
-    start_quietly,
 )
 from aesg.nn.memory_reader import MemoryReader
 
@@ -35,6 +34,7 @@ class StepReader(MemoryReader):
     def __init__(self, hidden_size: int, vector_dim: int, num_heads: int, gates: int) -> None:
         super().__init__(hidden_size, vector_dim, num_heads)
         self.output_proj = nn.Linear((num_heads + 1) * vector_dim, gates * hidden_size, bias=False)
+        self.reset_parameters()
 
 
 class MemoryRNN(MemoryLayer, Generic[State]):
@@ -59,9 +59,8 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         if memory is not None:
             with apart_from_other_weights():
                 self.query_input = nn.Linear(input_size, hidden_size, bias=False)
-                reader = StepReader(hidden_size, memory.vector_dim, reader_heads(hidden_size), self.gates)
-                start_quietly(reader)
-            self.reader = reader
+                heads = reader_heads(hidden_size)
+                self.reader = StepReader(hidden_size, memory.vector_dim, heads, self.gates)
 
     def forward(self, x: Tensor, state: State) -> State:
         """One step: input [B, I] and state to the next state.

@@ -13,12 +13,10 @@ from torch.nn import functional as F
 from aesg.exceptions import AESGConfigError
 from aesg.nn.attention import rotary_tables, rotate
 from aesg.nn.memory_layer import (
-    INIT_STD,
     MemoryLayer,
     apart_from_other_weights,
     check_shape,
     check_sizes,
-    start_quietly,
 )
 from aesg.nn.memory_reader import MemoryReader
 from aesg.nn.pooled_reader import PooledReader
@@ -26,6 +24,7 @@ from aesg.nn.pooled_reader import PooledReader
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
 
+INIT_STD = 0.02  # GPT-2's
 FEEDFORWARD_RATIO = 4  # as in "Attention is all you need", https://arxiv.org/abs/1706.03762
 
 
@@ -89,7 +88,7 @@ class AESG_TransformerLayer(MemoryLayer):
         if memory is not None:
             with apart_from_other_weights():
                 kind = MemoryReader if causal else PooledReader
-                self.reader = start_quietly(kind(d_model, memory.vector_dim, nhead))
+                self.reader = kind(d_model, memory.vector_dim, nhead)
 
     def forward(self, src: Tensor, *, read: bool = True) -> Tensor:
         """read: False leaves the memory out. Raises AESGMemoryError for other shapes."""
