@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from aesg.memory.controller import AESGMemory
 
 AVERSION = 8.0  # of the head that starts out most averse to members like the query
 # Large: search looks at directions only, and Adam turns large weights slowly, so that what was stored stays
@@ -51,7 +55,7 @@ class MemoryReader(nn.Module):
         nn.init.normal_(self.attend_proj.weight, std=OUTPUT_STD)
         nn.init.normal_(self.output_proj.weight, std=OUTPUT_STD)
 
-    def forward(self, hidden: Tensor, memory: nn.Module) -> Tensor:
+    def forward(self, hidden: Tensor, memory: AESGMemory) -> Tensor:
         """`memory`: an AESGMemory of this reader's `vector_dim`, handed in, so that a model holds it once."""
         normed = self.query_norm(hidden)
         query = self.query_proj(normed).float()  # [..., D]
