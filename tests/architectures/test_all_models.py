@@ -30,7 +30,9 @@ from tests.architectures.zoo import (
 )
 
 every = pytest.mark.parametrize("name", ALL)
-causal = {"AESGTransformer": {"causal": True}}
+variants = pytest.mark.parametrize(
+    ("name", "options"), [(name, {}) for name in ALL] + [("AESGTransformer", {"causal": True})]
+)
 
 
 @every
@@ -82,11 +84,8 @@ def test_same_question_same_answer(name, make_memory: Make) -> None:
 # ---------------------------------------------------------------- gradients and weights
 
 
-@every
-@pytest.mark.parametrize("options", [{}, {"causal": True}])
+@variants
 def test_gradient_reaches_every_weight(name, options, make_memory: Make) -> None:
-    if options and name not in causal:
-        pytest.skip("not an option of this model")
     model = build(name, fill(make_memory()), **options)
     loss(model(inputs(name))).backward()
     grads = {key: value.grad for key, value in model.named_parameters()}
