@@ -77,14 +77,20 @@ class SimFile final : public File {
     inode_->touched.clear();
     return 0;
   }
-  int raw_map(void* address, int64_t bytes) override {
+  int raw_map(void* address, int64_t offset, int64_t bytes) override {
     int verdict = fs_.next_call();
     if (verdict < 0) return verdict;
     auto length = static_cast<size_t>(bytes);
     void* at =
         ::mmap(address, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (at == MAP_FAILED) return -errno;
-    std::memcpy(address, inode_->now.data(), std::min(length, inode_->now.size()));
+    copy_out(address, offset, bytes);
+    return 0;
+  }
+  int raw_release(void* address, int64_t offset, int64_t bytes) override {
+    int verdict = fs_.next_call();
+    if (verdict < 0) return verdict;
+    copy_out(address, offset, bytes);
     return 0;
   }
   int raw_lock(bool exclusive) override {
@@ -101,6 +107,10 @@ class SimFile final : public File {
   }
 
  private:
+  void copy_out(void* address, int64_t offset, int64_t bytes) {
+    int64_t n = std::clamp<int64_t>(static_cast<int64_t>(inode_->now.size()) - offset, 0, bytes);
+    if (n) std::memcpy(address, inode_->now.data() + offset, static_cast<size_t>(n));
+  }
   void drop_lock() {
     if (held_ == 1) --inode_->shared;
     if (held_ == 2) --inode_->exclusive;
