@@ -36,7 +36,8 @@ bool Store::Impl::fold() {
   Checksums table(*sums);
   PageWriter node_pages(*nodes, table, Summed::kNodes, node_arena);
   PageWriter edge_pages(*edges, table, Summed::kEdges, edge_arena);
-  auto grow = [](File& file, const Arena& arena, int64_t held, int64_t wanted, int64_t bytes, PageWriter& pages) {
+  auto grow = [](File& file, const Arena& arena, int64_t held, int64_t wanted, int64_t bytes,
+                 PageWriter& pages) {
     if (file.size() > kHeaderBytes + held * bytes) file.resize(kHeaderBytes + held * bytes);
     if (wanted > held) file.resize(kHeaderBytes + wanted * bytes);
     // From where memory has no file under it, so that the file can be laid there.
