@@ -279,8 +279,11 @@ class AESGStorage:
     flush = commit
 
     def compact(self) -> None:
-        """Brings the main files up to date and gives the journal's old bytes back: what was removed before the
-        last commit is then in no file. Raises AESGStorageError while a reader has the directory open."""
+        """Brings the main files up to date and gives the journal's old bytes back.
+
+        What was removed before the last commit is then in no file. Raises AESGStorageError while a reader has
+        the directory open.
+        """
         self.core.compact()
 
     def refresh(self) -> bool:

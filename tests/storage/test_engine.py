@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -458,3 +459,12 @@ def test_compact_says_so_when_a_reader_is_there(storage, tmp_path):
         storage.compact()
     storage.compact()
     assert (tmp_path / "m" / "journal.aesg").stat().st_size == 4096
+
+
+def test_the_benchmark_runs(tmp_path, capsys):
+    from aesg.benchmarks import store
+
+    assert store.main(["--short", "--out", str(tmp_path / "out"), "--directory", str(tmp_path)]) == 0
+    cases = json.loads((tmp_path / "out" / "store.json").read_text())["cases"]
+    assert {case.get("commit") for case in cases} >= {1, 256, 4096}
+    assert "SQLite" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a process that works through the Python face. AESG_KILL_CYCLES: how many (20)."""
+"""kill -9 at random moments of a process that works through the Python face, $AESG_KILL_CYCLES times."""
 
 from __future__ import annotations
 

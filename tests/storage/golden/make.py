@@ -1,7 +1,7 @@
 """Makes the golden memories of the current format: `python -m tests.storage.golden.make VERSION`.
 
-`closed` was closed, `crashed` holds commits that only the journal has, over ones that were folded. The archive and
-the values beside it are kept for ever; they are written once a format version.
+`closed` was closed, `crashed` holds commits that only the journal has, over ones that were folded. Archive and
+values are made once a format version and kept for ever.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from aesg.storage import AESGStorage, EvolutionLogger
 
 HERE = Path(__file__).parent
 D = 3
+COLUMNS = (
+    *("id", "vector", "created_at", "modified_at", "use_frequency"),
+    *("relevance", "age", "stability", "region_id", "is_active"),
+)
 
 
 def fill(storage: AESGStorage, first: int, count: int) -> None:
@@ -58,11 +62,7 @@ def make(folder: Path) -> None:
 
 def values(storage: AESGStorage) -> dict[str, Any]:
     """All a reader can see, as JSON."""
-    found: dict[str, Any] = {
-        name: storage.nodes[name][:].tolist()
-        for name in ("id", "vector", "created_at", "modified_at", "use_frequency", "relevance", "age", "stability",
-                     "region_id", "is_active")
-    }  # fmt: skip
+    found: dict[str, Any] = {name: storage.nodes[name][:].tolist() for name in COLUMNS}
     names = ("source_id", "target_id", "weight", "confidence", "use_count", "target", "kind")
     found["edges"] = [
         [edge[name].item() for name in names]
