@@ -54,14 +54,14 @@ def describe(kind: Any, labels: Any, metrics: Any, name: str = "", suffix: str =
 class Artifacts:
     """The artifacts of a place (a run, or a graph or node in it); without a place, those of the whole store.
 
-    Every save copies, is durable when it returns, and makes an artifact of its own, whatever content it shares.
-    Whatever cannot be saved or asked raises AESGStorageError, and nothing was written then.
-    scope: "run", "graph", "node" limit to this run, graph, node; where there is no such graph or node they equal
-    the next wider. "all" is the store.
+    Every save copies, is durable when it returns, and makes an artifact of its own, whatever content it
+    shares. Whatever cannot be saved or asked raises AESGStorageError, and nothing was written then.
+    scope: "run", "graph", "node" limit to this run, graph, node; where there is no such graph or node they
+    equal the next wider. "all" is the store.
     """
 
     def __init__(self, store: Store, place: Place | None) -> None:
-        self._store = store
+        self.store = store
         self._place = place
 
     # -- saving --------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ class Artifacts:
         name = os.path.basename(source)
         suffix = os.path.splitext(name)[1]
         description = describe(kind, labels, metrics, name, suffix)
-        with self._store.objects.stage() as stage:
+        with self.store.objects.stage() as stage:
             return self._commit(stage, stage.add_file(source), description)
 
     def save_dir(
@@ -90,16 +90,19 @@ class Artifacts:
     ) -> Artifact:
         """Saves a copy of a directory as a manifest of its members, each stored once however often it occurs.
 
-        Symlinks and special files anywhere in it are refused; empty directories are kept, permissions are not.
+        Symlinks and special files anywhere in it are refused; empty directories are kept, permissions are
+        not.
         """
         source = checks.check_path(path, "path")
         description = describe(kind, labels, metrics, os.path.basename(os.path.abspath(source)))
         if os.path.islink(source) or not os.path.isdir(source):
-            what = "a symlink" if os.path.islink(source) else "a file" if os.path.exists(source) else "nothing"
+            what = (
+                "a symlink" if os.path.islink(source) else "a file" if os.path.exists(source) else "nothing"
+            )
             raise AESGStorageError(f"path: expected a directory at '{source}', found {what}")
-        if self._store.root.resolve().is_relative_to(Path(source).resolve()):
+        if self.store.root.resolve().is_relative_to(Path(source).resolve()):
             raise AESGStorageError(f"path: expected a directory that does not hold the store, got '{source}'")
-        with self._store.objects.stage() as stage:
+        with self.store.objects.stage() as stage:
             try:
                 staged, manifest, size = stage.add_directory(source)
             except OSError as error:
@@ -133,13 +136,13 @@ class Artifacts:
         description = describe(kind, labels, metrics, suffix=suffix)
         self._required_place()
         return ArtifactWriter(
-            self._store.objects, lambda stage, staged: self._commit(stage, staged, description)
+            self.store.objects, lambda stage, staged: self._commit(stage, staged, description)
         )
 
     def pin(self, artifact_id: str, pinned: bool = True) -> Artifact:
         """Keeps an artifact from every `gc`; `pinned=False` lets it go again."""
         identity = checks.check_text(artifact_id, "artifact_id")
-        with self._store.index.write() as connection:
+        with self.store.index.write() as connection:
             changed = connection.execute(
                 "UPDATE artifacts SET pinned = ? WHERE artifact_id = ?", (bool(pinned), identity)
             )
@@ -157,7 +160,9 @@ class Artifacts:
         return found[0] if found else None
 
     def list(self, scope: str | None = None) -> list[Artifact]:
-        """All artifacts of a scope (default: the run; of a store: all), in the order in which they were saved."""
+        """All artifacts of a scope (default: the run; of a store: all), in the order in which they were
+        saved.
+        """
         where, values = self._scope(scope, "a")
         return self._select(where, values, "ORDER BY a.seq")
 
@@ -193,7 +198,7 @@ class Artifacts:
         direction = "DESC" if mode == "max" else "ASC"
         order = f"ORDER BY m.value {direction}, m.artifact DESC LIMIT {at_most}"
         ranked = f"(SELECT m.artifact, m.value FROM metrics m WHERE {where} {order}) m"
-        rows = self._store.index.read(
+        rows = self.store.index.read(
             f"SELECT {ARTIFACT_COLUMNS} FROM {ranked} JOIN artifacts a ON a.seq = m.artifact "
             f"JOIN runs r ON r.seq = a.run ORDER BY m.value {direction}, m.artifact DESC",
             values,
@@ -208,7 +213,8 @@ class Artifacts:
         scope: str | None = None,
         labels: Labels = None,
     ) -> Artifact | None:
-        """The artifact of this kind with the greatest (mode "min": least) metric, of equals the newest, or None.
+        """The artifact of this kind with the greatest (mode "min": least) metric, of equals the newest, or
+        None.
 
         O(log n) without labels.
         """
@@ -219,30 +225,26 @@ class Artifacts:
 
     # -- getting -------------------------------------------------------------------------------------------
 
-    def as_local_file(
-        self, artifact: Artifact | str, into: str | os.PathLike[str] | None = None
-    ) -> str:
+    def as_local_file(self, artifact: Artifact | str, into: str | os.PathLike[str] | None = None) -> str:
         """The path of a writable copy, checked against its hash, with the suffix of what was saved.
 
         artifact: an Artifact, its artifact_id or a uri. into: a directory for the copy; else it lies in a
         temporary one that goes with the store object. Every call makes a new copy.
         """
         found, target = self._target(artifact, False, into)
-        self._store.objects.copy(parse_checked(found), target, f"artifact {found.artifact_id}")
+        self.store.objects.copy(parse_checked(found), target, f"artifact {found.artifact_id}")
         return str(target)
 
-    def as_local_dir(
-        self, artifact: Artifact | str, into: str | os.PathLike[str] | None = None
-    ) -> str:
+    def as_local_dir(self, artifact: Artifact | str, into: str | os.PathLike[str] | None = None) -> str:
         """The path of a writable copy of a saved directory; as `as_local_file`."""
         found, target = self._target(artifact, True, into)
-        self._store.objects.copy_directory(parse_checked(found), target, f"artifact {found.artifact_id}")
+        self.store.objects.copy_directory(parse_checked(found), target, f"artifact {found.artifact_id}")
         return str(target)
 
     # -- small parts ---------------------------------------------------------------------------------------
 
     def _save_bytes(self, data: bytes, description: Description) -> Artifact:
-        with self._store.objects.stage() as stage:
+        with self.store.objects.stage() as stage:
             return self._commit(stage, stage.add_bytes(data), description)
 
     def _required_place(self) -> Place:
@@ -261,15 +263,16 @@ class Artifacts:
         """The durable point: places the objects and makes the artifact known, in one transaction."""
         place = self._required_place()
         kind, labels, metrics, name, suffix = description
-        identity, created = uuid.uuid4().hex, self._store.clock()
+        identity, created = uuid.uuid4().hex, float(self.store.clock())
+        labels_json, metrics_json = checks.encode(labels, "labels"), checks.encode(metrics, "metrics")
         size = content.size if size is None else size
-        with self._store.index.write() as connection:
+        with self.store.index.write() as connection:
             stage.place()
             row = connection.execute(
-                "INSERT INTO artifacts(artifact_id, run, graph, node, kind, is_directory, sha, size, name, suffix, "
-                "labels, metrics, created) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO artifacts(artifact_id, run, graph, node, kind, is_directory, sha, size, name, "
+                "suffix, labels, metrics, created) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (identity, place.run, place.graph, place.node, kind, manifest is not None, content.sha, size,
-                 name, suffix, checks.encode(labels, "labels"), checks.encode(metrics, "metrics"), created),
+                 name, suffix, labels_json, metrics_json, created),
             ).lastrowid  # fmt: skip
             connection.executemany(
                 "INSERT INTO labels VALUES(?, ?, ?)",
@@ -285,28 +288,28 @@ class Artifacts:
                     "INSERT OR IGNORE INTO members VALUES(?, ?)",
                     [(content.sha, sha) for sha, _ in manifest.files.values()],
                 )
-        return artifact_of(
-            (identity, content.sha, kind, checks.encode(labels, "labels"), checks.encode(metrics, "metrics"), 0,
-             name, suffix, size, manifest is not None, place.run_id, place.graph, place.node, created)
-        )  # fmt: skip
+        row_of = (identity, content.sha, kind, labels_json, metrics_json, 0, name, suffix, size)
+        return artifact_of((*row_of, manifest is not None, place.run_id, place.graph, place.node, created))
 
     def _scope(self, scope: str | None, table: str) -> tuple[str, list_[Any]]:
         return scope_filter(self._place, scope, table)
 
     def _select(self, where: str, values: list_[Any], tail: str = "") -> list_[Artifact]:
         sql = f"SELECT {ARTIFACT_COLUMNS} FROM {ARTIFACT_TABLES} WHERE {where} {tail}"
-        return [artifact_of(row) for row in self._store.index.read(sql, values)]
+        return [artifact_of(row) for row in self.store.index.read(sql, values)]
 
     def _target(
         self, artifact: Artifact | str, directory: bool, into: str | os.PathLike[str] | None
     ) -> tuple[Artifact, Path]:
         found = self._resolve(artifact)
         if found.is_directory != directory:
-            is_one, verb = ("a directory", "as_local_dir") if found.is_directory else ("a file", "as_local_file")
+            is_one, verb = (
+                ("a directory", "as_local_dir") if found.is_directory else ("a file", "as_local_file")
+            )
             raise AESGStorageError(f"artifact {found.artifact_id} is {is_one}: {verb} takes it")
         name = checks.check_name(found.name or found.artifact_id[:12] + found.suffix, "file name")
         if into is None:
-            return found, self._store.temporary_directory() / name
+            return found, self.store.temporary_directory() / name
         parent = Path(checks.check_path(into, "into"))
         if not parent.is_dir() or (parent / name).exists():
             what = f"nothing at '{parent / name}'" if parent.is_dir() else f"a directory at '{parent}'"
@@ -321,9 +324,7 @@ class Artifacts:
         if uri is None:
             found = self.get(text)
         else:  # of several saves of these bytes the newest, for its name
-            rows = self._select(
-                "a.sha = ? AND a.is_directory = ?", list(uri), "ORDER BY a.seq DESC LIMIT 1"
-            )
+            rows = self._select("a.sha = ? AND a.is_directory = ?", list(uri), "ORDER BY a.seq DESC LIMIT 1")
             found = rows[0] if rows else None
         if found is None:
             raise AESGStorageError(f"artifact: expected one of this store, its id or uri, got {text!r}")
@@ -349,7 +350,8 @@ def scope_filter(place: Place | None, scope: str | None, table: str) -> tuple[st
         return "1", []
     if place is None:
         raise AESGStorageError(f"scope: expected 'all' outside a run, got {scope!r}")
-    where, values = f"{table}.run = ?", [place.run]
+    where = f"{table}.run = ?"
+    values: list[Any] = [place.run]
     if place.graph and scope in ("graph", "node"):
         where += f" AND {table}.graph = ?"
         values.append(place.graph)

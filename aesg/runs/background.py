@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The call's result. Cancelled, it waits for the call to end, whose transaction is not committed then unless
-    it was already, so that nothing goes on behind the caller's back.
+    """The call's result. Cancelled, it waits for the call to end, whose transaction is not committed then
+    unless it was already, so that nothing goes on behind the caller's back.
     """
     gone = threading.Event()
     token = abandoned.set(gone)

@@ -1,4 +1,4 @@
-"""What users hand in, checked before anything is written; canonical JSON. Every error is an AESGStorageError."""
+"""What users hand in, checked before anything is written; canonical JSON. Errors are AESGStorageError."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ def check_text(value: Any, what: str) -> str:
 def check_name(value: Any, what: str) -> str:
     """A string that may become part of a path: printable, no separators, not '.' or '..', short."""
     text = check_text(value, what)
-    if len(text.encode()) > MAX_NAME or not text.isprintable() or text in (".", "..") or "/" in text or "\\" in text:
+    if (
+        len(text.encode()) > MAX_NAME
+        or not text.isprintable()
+        or text in (".", "..")
+        or "/" in text
+        or "\\" in text
+    ):
         raise AESGStorageError(
             f"{what}: expected at most {MAX_NAME} bytes, printable, without '/' or '\\', not '.' or '..', "
             f"got {text!r}"
@@ -114,8 +120,8 @@ def check_words(words: Any, what: str) -> list[str]:
 def encode(value: Any, what: str, *, nan: bool = False) -> str:
     """Canonical JSON: sorted keys, no spaces, ASCII. Scalars of numpy and torch are plain numbers.
 
-    Raises AESGStorageError for what JSON cannot hold: other types, keys that are no strings, circles, and NaN and
-    infinities unless `nan`.
+    Raises AESGStorageError for what JSON cannot hold: other types, keys that are no strings, circles, and NaN
+    and infinities unless `nan`.
     """
     try:
         _check_keys(value, what)

@@ -69,6 +69,13 @@ class Disk:
         return None
 
 
+class UnsyncedDisk(Disk):
+    """Leaves to the system when data reaches the disk: what was saved outlives the process only."""
+
+    def sync(self, descriptor: int) -> None:
+        pass
+
+
 def try_remove_tree(disk: Disk, path: Path) -> None:
     """Removes what can be removed; what stays is for `gc`."""
     with contextlib.suppress(OSError):

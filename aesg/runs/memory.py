@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,13 @@ Values = Iterable[Mapping[str, Any]] | None
 class EventMemory:
     """The events of a place (a run, or a graph or node in it); without a place, those of the whole store.
 
-    Everything is kept; the recent window is a query. What is recorded outlives the process at once, and a power
-    cut as soon as an artifact was saved or the run ended after it. Data is JSON, in which NaN is allowed. Scopes
-    are those of `Artifacts`. Bad arguments raise AESGStorageError before anything is written.
+    Everything is kept; the recent window is a query. What is recorded outlives the process at once, and a
+    power cut as soon as an artifact was saved or the run ended after it. Data is JSON, in which NaN is
+    allowed. Scopes are those of `Artifacts`. Bad arguments raise AESGStorageError before anything is written.
     """
 
     def __init__(self, store: Store, place: Place | None) -> None:
-        self._store = store
+        self.store = store
         self._place = place
 
     def record(
@@ -101,7 +102,7 @@ class EventMemory:
         where, values = scope_filter(self._place, scope, "e")
         plain = where in ("1", "e.run = ?")  # else the event has to be asked for its graph and node
         condition = where.replace("e.run", "o.run") if plain else where
-        rows = self._store.index.read(
+        rows = self.store.index.read(
             f"SELECT (SELECT outputs FROM events WHERE seq = o.event), o.place FROM outputs o "
             f"{'' if plain else 'JOIN events e ON e.seq = o.event'} WHERE o.name = ? AND {condition} "
             "ORDER BY o.event DESC, o.place DESC LIMIT 1",
@@ -112,7 +113,7 @@ class EventMemory:
     # -- small parts ---------------------------------------------------------------------------------------
 
     def _newest(self, where: str, values: list[Any], limit: int) -> list[Any]:
-        return self._store.index.read(
+        return self.store.index.read(
             f"SELECT {EVENT_COLUMNS} FROM {EVENT_TABLES} WHERE {where} ORDER BY e.seq DESC LIMIT ?",
             [*values, limit],
         )
@@ -134,38 +135,30 @@ class EventMemory:
         given = _values(inputs, "inputs")
         if text is not None and not isinstance(text, str):
             raise AESGStorageError(f"text: expected a string, got {type(text).__name__}")
-        identity, ts = uuid.uuid4().hex, float(self._store.clock())
-        row = [
-            identity,
-            self._place.run,
-            self._place.graph,
-            self._place.node,
-            checks.check_text(kind, "kind"),
-            ts,
-            topic,
-            checks.encode(checks.check_words(tags, "tags"), "tags"),
-            None if inputs is None else checks.encode(given, "inputs", nan=True),
-            None if outputs is None else checks.encode(named, "outputs", nan=True),
-            None if metrics is None else checks.encode(checks.check_metrics(metrics, finite=False), "metrics",
-                                                       nan=True),
-            None if data is None else checks.encode(data, "data", nan=True),
-            text if not text else checks.check_text(text, "text"),
-        ]  # fmt: skip
-        with self._store.index.write(durable=False) as connection:
+        checks.check_text(kind, "kind")
+        if text:
+            checks.check_text(text, "text")
+        numbers = checks.check_metrics(metrics, finite=False)
+        place, identity, ts = self._place, uuid.uuid4().hex, float(self.store.clock())
+        words = checks.encode(checks.check_words(tags, "tags"), "tags")
+        given_json = None if inputs is None else checks.encode(given, "inputs", nan=True)
+        named_json = None if outputs is None else checks.encode(named, "outputs", nan=True)
+        metrics_json = None if metrics is None else checks.encode(numbers, "metrics", nan=True)
+        data_json = None if data is None else checks.encode(data, "data", nan=True)
+        said = (given_json, named_json, metrics_json, text)
+        with self.store.index.write(durable=False) as connection:
             seq = connection.execute(
-                "INSERT INTO events(event_id, run, graph, node, kind, ts, topic, tags, inputs, outputs, metrics, "
-                "data, text) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                row,
+                "INSERT INTO events(event_id, run, graph, node, ts, kind, topic, inputs, outputs, metrics, "
+                "text, tags, data) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (identity, place.run, place.graph, place.node, ts, kind, topic, *said, words, data_json),
             ).lastrowid
             connection.executemany(
                 "INSERT INTO outputs VALUES(?, ?, ?, ?, ?)",
-                [(value["name"], self._place.run, seq, place, _sha(value)) for place, value in enumerate(named)],
+                [(value["name"], place.run, seq, order, _sha(value)) for order, value in enumerate(named)],
             )
-        _, _, graph, node, kind, _, _, tags_, inputs_, outputs_, metrics_, data_, text_ = row
         return event_of(
-            (identity, ts, kind, topic, inputs_, outputs_, metrics_, text_, tags_, data_, self._place.run_id,
-             graph, node, seq)
-        )  # fmt: skip
+            (identity, ts, kind, topic, *said, words, data_json, place.run_id, place.graph, place.node, seq)
+        )
 
 
 def _values(values: Values, what: str) -> list[dict[str, Any]]:
@@ -177,7 +170,9 @@ def _values(values: Values, what: str) -> list[dict[str, Any]]:
     found = []
     for value in values:
         if not isinstance(value, Mapping) or "name" not in value or "value" not in value:
-            raise AESGStorageError(f"{what}: expected {{'name': ..., 'kind': ..., 'value': ...}}, got {value!r}")
+            raise AESGStorageError(
+                f"{what}: expected {{'name': ..., 'kind': ..., 'value': ...}}, got {value!r}"
+            )
         checks.check_text(value["name"], f"{what} name")
         checks.check_text(value.get("kind", "json"), f"{what} kind")
         found.append({"kind": "json", **value})
@@ -192,6 +187,4 @@ def _sha(value: Mapping[str, Any]) -> str | None:
 
 
 def _loaded(text: str) -> Any:
-    import json
-
     return json.loads(text)

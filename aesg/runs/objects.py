@@ -2,8 +2,8 @@
 
 What is saved is first written and synced inside a stage, a locked folder of its own beside the objects, and
 renamed to its place inside the transaction that makes it known (`Stage.place`). So an object that is known is
-whole, a crash leaves at most what nobody knows, and `gc`, which removes under the same transaction lock, never
-takes what is about to be known.
+whole, a crash leaves at most what nobody knows, and `gc`, which removes under the same transaction lock,
+never takes what is about to be known.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Objects:
         return b"".join(self._chunks(sha, what))
 
     def copy(self, sha: str, target: Path, what: str) -> None:
-        """A writable copy at `target`, checked; nothing is left there when the object is missing or damaged."""
+        """A writable copy at `target`, checked; nothing is left there when the object is damaged."""
         with _typed(f"copy to '{target}'"):
             descriptor = self.disk.create(target)
             try:
@@ -216,7 +216,7 @@ class Stage:
         return self.add_bytes(manifest.to_bytes()), manifest, total
 
     def place(self) -> None:
-        """Renames what was staged to its places and makes the names durable. Call it inside the transaction."""
+        """Renames what was staged to its places, names durable. Call it inside the transaction."""
         folders: set[Path] = set()
         for staged in self.staged:
             target = self._objects.path(staged.sha)

@@ -89,7 +89,22 @@ ARTIFACT_TABLES = "artifacts a JOIN runs r ON r.seq = a.run"
 
 def artifact_of(row: Sequence[Any]) -> Artifact:
     """The artifact in a row of ARTIFACT_COLUMNS."""
-    identity, sha, kind, labels, metrics, pinned, name, suffix, size, is_directory, run, graph, node, created = row
+    (
+        identity,
+        sha,
+        kind,
+        labels,
+        metrics,
+        pinned,
+        name,
+        suffix,
+        size,
+        is_directory,
+        run,
+        graph,
+        node,
+        created,
+    ) = row
     return Artifact(
         artifact_id=identity,
         uri=(DIRECTORY_URI if is_directory else FILE_URI) + sha,
@@ -138,7 +153,8 @@ def event_of(row: Sequence[Any]) -> Event:
 
 RUN_COLUMNS = (
     "run_id, name, params, state, started, ended, error, "
-    "(SELECT count(*) FROM artifacts WHERE run = runs.seq), (SELECT count(*) FROM events WHERE run = runs.seq)"
+    "(SELECT count(*) FROM artifacts WHERE run = runs.seq), "
+    "(SELECT count(*) FROM events WHERE run = runs.seq)"
 )
 
 

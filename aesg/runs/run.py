@@ -48,11 +48,13 @@ class Node:
 class Run(Node):
     """A run, "running" until its `with` block or `finish` ends it; made by `Store.run`.
 
-    A block left by an exception makes it "failed", by an interrupt, a cancellation or the death of the process
-    "killed". A finished run can still be read and added to (`Store.open_run`).
+    A block left by an exception makes it "failed", by an interrupt, a cancellation or the death of the
+    process "killed". A finished run can still be read and added to (`Store.open_run`).
     """
 
-    def __init__(self, store: Store, place: Place, lock: int | None = None, lock_file: Path | None = None) -> None:
+    def __init__(
+        self, store: Store, place: Place, lock: int | None = None, lock_file: Path | None = None
+    ) -> None:
         super().__init__(store, place)
         self._lock = lock  # held as long as the run runs: see Store.runs
         self._lock_file = lock_file
@@ -86,7 +88,9 @@ class Run(Node):
 
     def __enter__(self) -> Run:
         if self._lock is None:
-            raise AESGStorageError(f"Expected a run that is running, '{self.run_id}' has ended or is another's")
+            raise AESGStorageError(
+                f"Expected a run that is running, '{self.run_id}' has ended or is another's"
+            )
         return self
 
     def __exit__(

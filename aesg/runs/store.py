@@ -18,7 +18,7 @@ from typing import Any
 from aesg.exceptions import AESGStorageError
 from aesg.runs import checks, index, upkeep
 from aesg.runs.artifacts import Artifacts, Place
-from aesg.runs.disk import Disk
+from aesg.runs.disk import Disk, UnsyncedDisk
 from aesg.runs.memory import EventMemory
 from aesg.runs.objects import Objects
 from aesg.runs.records import RUN_COLUMNS, RunInfo, run_of
@@ -29,14 +29,19 @@ STATES = ("running", "finished", "failed", "killed")
 
 
 class Store:
-    """Runs below `root`: index.sqlite, objects/ (content by SHA-256), staging/ (what is being saved), running/.
+    """Runs below `root`: index.sqlite, objects/ (content by SHA-256), staging/ (what is being saved),
+    running/.
 
-    Made when there is nothing or an empty folder (`create=False`: AESGStorageError then). The folder can be moved
-    while nobody has it open. Threads share a Store; processes open their own, forked ones go on with theirs;
-    nobody waits for longer than another's transaction. `clock` gives unix seconds. `disk` and `connect` are the
-    seams at which tests make calls fail.
+    Made when there is nothing or an empty folder (`create=False`: AESGStorageError then). The folder can be
+    moved while nobody has it open. Threads share a Store; processes open their own, forked ones go on with
+    theirs; nobody waits for longer than another's transaction. `clock` gives unix seconds. `disk` and
+    `connect` are the seams at which tests make calls fail.
 
-    Raises AESGStorageError for a folder or database of something else or of a newer version; nothing is written.
+    sync: what was saved survives a power cut, at the price of three syncs a save. False: it survives the
+    death of the process, and a power cut once the system has written it.
+
+    Raises AESGStorageError for a folder or database of something else or of a newer version; nothing is
+    written.
     """
 
     def __init__(
@@ -44,15 +49,16 @@ class Store:
         root: str | os.PathLike[str],
         *,
         create: bool = True,
+        sync: bool = True,
         clock: Callable[[], float] = time.time,
         disk: Disk | None = None,
         connect: Callable[[Path], sqlite3.Connection] | None = None,
     ) -> None:
         self.root = Path(checks.check_path(root, "root")).absolute()
         self.clock = clock
-        self.disk = disk or Disk()
+        self.disk = disk or (Disk() if sync else UnsyncedDisk())
         self._open(create)
-        self.index = index.Index(self.root, connect)
+        self.index = index.Index(self.root, connect, sync)
         self.objects = Objects(self.root, self.disk)
         self._temporary: Path | None = None
 
@@ -87,10 +93,8 @@ class Store:
         return Run(self, Place(row, run_id), lock, lock_file)
 
     def open_run(self, run_id: str) -> Run:
-        """A run that is there, to read and to add to, here or from another process; its state stays as it is."""
-        rows = self.index.read(
-            "SELECT seq FROM runs WHERE run_id = ?", [checks.check_text(run_id, "run_id")]
-        )
+        """A run that is there, to read and to add to, from any process; its state stays as it is."""
+        rows = self.index.read("SELECT seq FROM runs WHERE run_id = ?", [checks.check_text(run_id, "run_id")])
         if not rows:
             raise AESGStorageError(f"run_id: expected a run of '{self.root}', got {run_id!r}")
         return Run(self, Place(rows[0][0], run_id))

@@ -45,8 +45,8 @@ def collect(
     min_age: float,
     dry_run: bool,
 ) -> GcReport:
-    """See `Store.gc`. The artifacts go in a first transaction, the objects that are free then in a second: a crash
-    in between leaves objects nobody knows, never an artifact without its content.
+    """See `Store.gc`. The artifacts go in a first transaction, the objects that are free then in a second: a
+    crash in between leaves objects nobody knows, never an artifact without its content.
     """
     checks.check_name(kind, "kind")
     if isinstance(min_age, bool) or not isinstance(min_age, (int, float)) or not min_age >= 0:
@@ -57,9 +57,7 @@ def collect(
         report.artifacts = _doomed(store, kept, kind, min_age)
     before = time.time() - min_age
     candidates = [
-        sha
-        for sha, path in store.objects.all()
-        if len(sha) == 64 and path.stat().st_mtime < before
+        sha for sha, path in store.objects.all() if len(sha) == 64 and path.stat().st_mtime < before
     ]
     if dry_run:
         report.objects, report.bytes = _would_be_free(store, candidates, report.artifacts)
@@ -112,9 +110,7 @@ def contents(store: Store, artifact_ids: Iterable[str]) -> list[str]:
 
 def verify(store: Store) -> list[str]:
     """See `Store.verify`."""
-    findings = [
-        f"index: {line}" for (line,) in store.index.read("PRAGMA integrity_check") if line != "ok"
-    ]
+    findings = [f"index: {line}" for (line,) in store.index.read("PRAGMA integrity_check") if line != "ok"]
     for table, row, parent, _ in store.index.read("PRAGMA foreign_key_check"):
         findings.append(f"index: {table} row {row} refers to a row of {parent} that is not there")
     on_disk = dict(store.objects.all())
@@ -195,12 +191,13 @@ def _doomed(store: Store, kept: Kept, kind: str, min_age: float) -> list[str]:
 def _delete(connection: sqlite3.Connection, artifact_ids: Iterable[str]) -> None:
     """Labels and metrics go with them. A pin that came in between wins."""
     connection.executemany(
-        "DELETE FROM artifacts WHERE artifact_id = ? AND NOT pinned", [(identity,) for identity in artifact_ids]
+        "DELETE FROM artifacts WHERE artifact_id = ? AND NOT pinned",
+        [(identity,) for identity in artifact_ids],
     )
 
 
 def _would_be_free(store: Store, candidates: list[str], doomed: list[str]) -> tuple[list[str], int]:
-    left = f"SELECT sha FROM artifacts WHERE artifact_id NOT IN (SELECT value FROM json_each(?)) \
+    left = "SELECT sha FROM artifacts WHERE artifact_id NOT IN (SELECT value FROM json_each(?)) \
              UNION SELECT sha FROM outputs WHERE sha IS NOT NULL"
     given = json.dumps(doomed)
     referenced = {
