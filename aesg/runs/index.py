@@ -150,6 +150,7 @@ class Index:
         self._changed = threading.Condition(threading.Lock())
         self._idle: list[sqlite3.Connection] = []
         self._used = 0
+        self._forking = False
         self.closed = False
         _indexes.add(self)
 
@@ -184,6 +185,7 @@ class Index:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         """A connection of this thread's own; an exception inside closes it, which undoes its work."""
         with self._changed:
+            self._changed.wait_for(lambda: not self._forking)
             if self.closed:
                 raise AESGStorageError(f"The store in '{self.path.parent}' was closed")
             self._used += 1
@@ -217,11 +219,14 @@ class Index:
 
     def _before_fork(self) -> None:
         self._changed.acquire()
+        self._forking = True  # nobody begins anew while this waits for those who are at it
         self._changed.wait_for(lambda: self._used == 0, timeout=BUSY_SECONDS)
         while self._idle:
             self._idle.pop().close()
 
     def _after_fork(self) -> None:
+        self._forking = False
+        self._changed.notify_all()
         self._changed.release()
 
 
@@ -243,13 +248,15 @@ def _after_fork() -> None:
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+    """A connection without Python's own ideas of transactions."""
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
         timeout=BUSY_SECONDS,
         isolation_level=None,
         check_same_thread=False,
+        factory=factory,
     )
     try:
         connection.execute("PRAGMA foreign_keys = ON")
