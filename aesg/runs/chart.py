@@ -9,14 +9,15 @@ from html import escape
 WIDTH, HEIGHT = 520, 260
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 30
 COLORS = ("#2a6fdb", "#d9541e", "#2e9e5b", "#9750c9", "#c9a227", "#13a3a8", "#c2376f", "#6b7280")
+LARGEST = 1e300  # beyond it the arithmetic of axes overflows
 MARKERS = 60  # longer lines are drawn without dots
 
 Points = Sequence[tuple[float, float]]
 
 
 def line_chart(title: str, lines: Mapping[str, Points]) -> str:
-    """One line a name, through its finite (x, y); one that is not finite interrupts it. "" without any."""
-    finite = [(x, y) for points in lines.values() for x, y in points if math.isfinite(y)]
+    """One line a name, through its finite (x, y); others interrupt it. "" without any."""
+    finite = [(x, y) for points in lines.values() for x, y in points if drawable(y)]
     if not finite:
         return ""
     xs, ys = ticks([x for x, _ in finite]), ticks([y for _, y in finite])
@@ -39,16 +40,16 @@ def line_chart(title: str, lines: Mapping[str, Points]) -> str:
         color = COLORS[place % len(COLORS)]
         path, pen = [], "M"
         for x, y in points:
-            if math.isfinite(y):
+            if drawable(y):
                 path.append(f"{pen}{across(x):.1f} {up(y):.1f}")
-            pen = "L" if math.isfinite(y) else "M"
+            pen = "L" if drawable(y) else "M"
         parts.append(f'<path d="{" ".join(path)}" stroke="{color}"><title>{escape(name)}</title></path>')
         if len(points) <= MARKERS:
             parts += [
                 f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="3" fill="{color}">'
                 f"<title>{escape(name)}\n{number(x)}: {number(y)}</title></circle>"
                 for x, y in points
-                if math.isfinite(y)
+                if drawable(y)
             ]
     legend = "".join(
         f'<span><i style="background:{COLORS[place % len(COLORS)]}"></i>{escape(name)}</span>'
@@ -60,6 +61,10 @@ def line_chart(title: str, lines: Mapping[str, Points]) -> str:
     )
 
 
+def drawable(value: float) -> bool:
+    return abs(value) < LARGEST  # false for NaN
+
+
 def ticks(values: Sequence[float], wanted: int = 5) -> list[float]:
     """Round numbers, evenly spaced, from at most the least to at least the greatest value; two or more."""
     low, high = min(values), max(values)
@@ -68,7 +73,7 @@ def ticks(values: Sequence[float], wanted: int = 5) -> list[float]:
         low, high = low - pad, high + pad
     step = (high - low) / wanted
     unit = 10.0 ** math.floor(math.log10(step)) if step > 0 else 0.0
-    if not unit or not math.isfinite(step):  # beyond what arithmetic resolves
+    if not unit or low + step == low or high - step == high:  # beyond what arithmetic resolves
         return [low, high]
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= step * 0.999)
     first, last = math.floor(low / step), math.ceil(high / step)

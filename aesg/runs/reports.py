@@ -51,7 +51,7 @@ def record_benchmark(root: str, name: str, benchmark: Callable[[list[str]], int]
                     report = json.loads(path.read_text("utf-8"))
                 except (OSError, ValueError) as error:
                     raise AESGStorageError(f"Expected a JSON report at '{path}': {error}") from None
-                save_report(run, name, report)
+                run.artifacts().save_file(path, KIND, {"benchmark": name}, numbers(report))
         run.memory().record("bench_end", data={"code": code})
         return code
 

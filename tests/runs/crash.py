@@ -73,7 +73,7 @@ def cycle(root: Path, number: int, moment: float) -> int:
     return len(acknowledged)
 
 
-def main(cycles: int, seed: int = 0, longest: float = 0.08) -> int:
+def main(cycles: int, seed: int = 0, longest: float = 0.25) -> int:
     """Runs the cycles; raises AssertionError at the first that finds something wrong."""
     chance = random.Random(seed)
     scratch = Path(tempfile.mkdtemp(prefix="aesg-crash-"))

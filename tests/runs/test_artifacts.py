@@ -410,9 +410,7 @@ def test_a_forged_manifest_does_not_escape(run, tmp_path, name):
 def test_manifests_of_something_else(run):
     art = run.artifacts().save_text("{}")
     with pytest.raises(AESGStorageError, match="manifest"):
-        run.artifacts().as_local_dir(
-            replace(art, is_directory=True, uri=art.uri.replace("cas:", "cas+dir:"))
-        )
+        run.artifacts().as_local_dir(replace(art, is_directory=True, uri=art.uri.replace("cas:", "cas+dir:")))
 
 
 def test_a_large_file_in_pieces(run, tmp_path):

@@ -110,7 +110,9 @@ def test_bad_input_writes_nothing(run):
         lambda: mem.record_tool_result("t", outputs=[1]),
         lambda: mem.record_tool_result("t", outputs=[{"name": "x"}]),
         lambda: mem.record_tool_result("t", outputs=[{"name": "", "value": 1}]),
-        lambda: mem.record_tool_result("t", outputs=[{"name": "u", "kind": "uri", "value": "cas://sha256/x"}]),
+        lambda: mem.record_tool_result(
+            "t", outputs=[{"name": "u", "kind": "uri", "value": "cas://sha256/x"}]
+        ),
         lambda: mem.record_tool_result("t", inputs=[{"name": "x", "value": {1}}]),
         lambda: run.store.memory().record("k"),
         lambda: mem.recent(limit=0),
@@ -140,6 +142,8 @@ def test_bad_input_writes_nothing(run):
     ],
 )
 def test_recent_takes_an_index_and_no_sort(run, where, index):
-    sql = f"SELECT e.text FROM events e JOIN runs r ON r.seq = e.run WHERE {where} ORDER BY e.seq DESC LIMIT 9"
+    sql = (
+        f"SELECT e.text FROM events e JOIN runs r ON r.seq = e.run WHERE {where} ORDER BY e.seq DESC LIMIT 9"
+    )
     plan = str(run.store.index.read("EXPLAIN QUERY PLAN " + sql))
     assert index in plan and "TEMP B-TREE" not in plan

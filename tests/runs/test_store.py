@@ -124,7 +124,9 @@ def foreign_database(path, application=0, version=0):
     connection.close()
 
 
-@pytest.mark.parametrize("what", ["file", "folder", "text", "foreign", "newer", "older", "empty", "folder/index"])
+@pytest.mark.parametrize(
+    "what", ["file", "folder", "text", "foreign", "newer", "older", "empty", "folder/index"]
+)
 def test_what_is_not_ours_is_refused_and_untouched(tmp_path, what):
     root = tmp_path / "s"
     if what == "file":
@@ -273,5 +275,7 @@ def test_a_pickled_run_is_another_handle(run):
 
 
 def test_importing_runs_is_light():
-    code = "import aesg.runs, aesg.tools.runs, sys; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    code = (
+        "import aesg.runs, aesg.tools.runs, sys; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    )
     assert python(code).communicate()[0].strip() == "[]"

@@ -51,12 +51,16 @@ def test_2_results_and_events(context):
         )
         recent = await mem.recent_tool_results(tool="train.step", limit=10)
         assert [value["name"] for value in recent[0].outputs] == ["val_acc", "ckpt_uri"]
-        assert open(await arts.as_local_file((await mem.last_by_name("ckpt_uri"))["value"])).read() == "weights"
+        assert (
+            open(await arts.as_local_file((await mem.last_by_name("ckpt_uri"))["value"])).read() == "weights"
+        )
 
         await mem.record(kind="train_log", data={"epoch": 1, "loss": 0.25, "acc": 0.91})
         recent = await mem.recent(kinds=["train_log"], limit=3)
         assert json.loads(recent[0].text) == {"epoch": 1, "loss": 0.25, "acc": 0.91}
-        assert await mem.recent_data(kinds=["train_log"], limit=3) == [{"epoch": 1, "loss": 0.25, "acc": 0.91}]
+        assert await mem.recent_data(kinds=["train_log"], limit=3) == [
+            {"epoch": 1, "loss": 0.25, "acc": 0.91}
+        ]
 
     asyncio.run(main())
 
