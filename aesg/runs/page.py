@@ -131,7 +131,7 @@ def _params(params: dict[str, Any]) -> list[list[str]]:
 def _listing(artifacts: Artifacts) -> str:
     rows = [
         [
-            escape(artifact.kind) + (" &#128204;" if artifact.pinned else ""),
+            escape(artifact.kind) + (' <span class="state">pinned</span>' if artifact.pinned else ""),
             escape(artifact.name or artifact.suffix or "-"),
             _size(artifact.size),
             escape(", ".join(f"{name}={_shown(value)}" for name, value in artifact.labels.items())),

@@ -1,11 +1,11 @@
 """Artifacts: saved whole, stored once, found by label and metric, handed out as copies."""
 
-import io
 import json
 import math
 import os
 import stat
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_a_file_is_copied_and_comes_back_with_its_name(run, tmp_path):
     source.write_bytes(b"changed")
     path = run.artifacts().as_local_file(art)
     assert os.path.basename(path) == "report.final.pdf"
-    assert open(path, "rb").read() == b"%PDF"
+    assert Path(path).read_bytes() == b"%PDF"
 
 
 def test_a_copy_is_never_the_stored_bytes(run):
@@ -34,7 +34,7 @@ def test_a_copy_is_never_the_stored_bytes(run):
     first = run.artifacts().as_local_file(art)
     with open(first, "a") as file:
         file.write(" and spoilt")
-    assert open(run.artifacts().as_local_file(art)).read() == "kept"
+    assert Path(run.artifacts().as_local_file(art)).read_text() == "kept"
     assert run.store.verify() == []
 
 
@@ -62,7 +62,7 @@ def test_json_has_sorted_keys_and_scalars_of_numpy_and_torch(run):
     one = arts.save_json({"b": np.float32(0.5), "a": [torch.tensor(3), np.int64(4)]})
     two = arts.save_json({"a": [3, 4], "b": 0.5})
     assert one.uri == two.uri and one.suffix == ".json"
-    assert open(arts.as_local_file(one)).read() == '{"a":[3,4],"b":0.5}'
+    assert Path(arts.as_local_file(one)).read_text() == '{"a":[3,4],"b":0.5}'
 
 
 def test_writer(run):
@@ -108,8 +108,6 @@ def test_directories(run, tmp_path):
     assert len(objects(run.store)) == 3  # two contents and the manifest
     path = run.artifacts().as_local_dir(art)
     assert os.path.basename(path) == "model"
-    from pathlib import Path
-
     assert tree(Path(path)) == tree(source)
     assert run.artifacts().save_dir(path).uri == art.uri
     assert run.store.verify() == []
@@ -138,7 +136,7 @@ def test_handles_are_interchangeable(run):
     arts = run.artifacts()
     art = arts.save_text("x")
     for handle in (art, art.artifact_id, art.uri):
-        assert open(arts.as_local_file(handle)).read() == "x"
+        assert Path(arts.as_local_file(handle)).read_text() == "x"
     assert arts.get("nobody") is None
 
 
@@ -417,5 +415,5 @@ def test_a_large_file_in_pieces(run, tmp_path):
     data = os.urandom(3 * 2**20 + 17)
     (tmp_path / "big.bin").write_bytes(data)
     art = run.artifacts().save_file(tmp_path / "big.bin")
-    assert io.open(run.artifacts().as_local_file(art), "rb").read() == data
+    assert Path(run.artifacts().as_local_file(art)).read_bytes() == data
     assert json.loads(json.dumps(art.labels)) == {}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_it_keeps_the_best_and_the_newest(store):
     assert [event.data["epoch"] for event in epochs] == [1, 2, 3, 4, 5]
     assert [event.kind for event in run.memory().recent()] == ["train_start", *["epoch"] * 5, "train_end"]
     (report,) = run.artifacts().search("report")
-    content = json.load(open(run.artifacts().as_local_file(report)))
+    content = json.loads(Path(run.artifacts().as_local_file(report)).read_text())
     assert [epoch["val_loss"] for epoch in content["epochs"]] == [5, 1, 4, 2, 3]
     assert content["best"] == kept[2].artifact_id
 

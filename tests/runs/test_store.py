@@ -110,7 +110,7 @@ def test_the_folder_can_be_moved(tmp_path):
     shutil.rmtree(tmp_path / "there" / "staging")
     with Store(tmp_path / "there", create=False) as store:
         assert store.artifacts().best("k", "m") == art and store.verify() == []
-        assert open(store.artifacts().as_local_file(art.uri)).read() == "x"
+        assert Path(store.artifacts().as_local_file(art.uri)).read_text() == "x"
     with pytest.raises(AESGStorageError, match="found none"):
         Store(tmp_path / "here", create=False)
     assert not (tmp_path / "here").exists()

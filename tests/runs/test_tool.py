@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_best(root, capsys):
     assert "val_loss 3" in aesg(capsys, "best", "--mode", "max").out
     assert "val_loss 2" in aesg(capsys, "best", "--run", "second").out
     best = json.loads(aesg(capsys, "best", "--to", str(root), "--json").out)
-    assert open(best["path"]).read() == "first1"
+    assert Path(best["path"]).read_text() == "first1"
     assert "no checkpoint with x" in aesg(capsys, "best", "--metric", "x", code=1).err
 
 

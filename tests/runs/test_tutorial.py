@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_1a_ingest_a_file(context, tmp_path):
             path=str(tmp_path / "report.pdf"), kind="report", labels={"exp": "A"}, metrics={"bleu": 31.2}
         )
         path = await arts.as_local_file(art)
-        assert path.endswith("report.pdf") and open(path, "rb").read() == b"%PDF"
+        assert path.endswith("report.pdf") and Path(path).read_bytes() == b"%PDF"
         assert art.uri.startswith("cas://")
 
     asyncio.run(main())
@@ -52,7 +53,8 @@ def test_2_results_and_events(context):
         recent = await mem.recent_tool_results(tool="train.step", limit=10)
         assert [value["name"] for value in recent[0].outputs] == ["val_acc", "ckpt_uri"]
         assert (
-            open(await arts.as_local_file((await mem.last_by_name("ckpt_uri"))["value"])).read() == "weights"
+            Path(await arts.as_local_file((await mem.last_by_name("ckpt_uri"))["value"])).read_text()
+            == "weights"
         )
 
         await mem.record(kind="train_log", data={"epoch": 1, "loss": 0.25, "acc": 0.91})
@@ -74,7 +76,7 @@ def test_3_search_and_best(context):
         await arts.save_text("1", kind="checkpoint", metrics={"val_acc": 0.1})
         await arts.save_text("2", kind="checkpoint", metrics={"val_acc": 0.2})
         best = await arts.best(kind="checkpoint", metric="val_acc", mode="max", scope="run")
-        assert open(await arts.as_local_file(best)).read() == "2"
+        assert Path(await arts.as_local_file(best)).read_text() == "2"
 
     asyncio.run(main())
 
@@ -96,7 +98,7 @@ def test_5_directories(context, tmp_path):
         (tmp_path / "d").mkdir()
         (tmp_path / "d" / "x").write_text("1")
         art = await context.artifacts().save_dir(tmp_path / "d")
-        assert open(await context.artifacts().as_local_dir(art) + "/x").read() == "1"
+        assert Path(await context.artifacts().as_local_dir(art) + "/x").read_text() == "1"
 
     asyncio.run(main())
 

@@ -1,6 +1,7 @@
 """gc removes what nothing refers to and no more; verify finds what is wrong."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_shared_content_stays_until_the_last_save_of_it_goes(finished, clock):
     with finished.run("r2") as run:
         run.artifacts().save_text("c0", kind="report")
     finished.gc(keep_last=1, dry_run=False)
-    assert open(finished.artifacts().as_local_file(finished.artifacts().list()[-1])).read() == "c0"
+    assert Path(finished.artifacts().as_local_file(finished.artifacts().list()[-1])).read_text() == "c0"
     assert finished.verify() == []
 
 
@@ -80,7 +81,7 @@ def test_members_go_with_their_last_directory(store, tmp_path):
     grow_old(store)
     store.gc(keep_last=1, min_age=0, dry_run=False)
     assert len(objects(store)) == 3 and store.verify() == []
-    assert open(store.artifacts().as_local_dir(store.artifacts().list()[0]) + "/same").read() == "same"
+    assert Path(store.artifacts().as_local_dir(store.artifacts().list()[0]) + "/same").read_text() == "same"
 
 
 def test_dry_run_says_what_the_real_one_does(finished):
