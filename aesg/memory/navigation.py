@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -32,6 +34,25 @@ class Found(NamedTuple):
     similarities: Tensor  # [Q, S] f32
     members: Tensor  # [Q, K] i64 slots, strongest first, -1 padded
     energies: Tensor  # [Q, K] f32, differentiable in the query
+
+    def detached(self) -> Found:
+        """The same, holding on to no autograd graph."""
+        return Found(self.seeds, self.similarities.detach(), self.members, self.energies.detach())
+
+
+def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, Found]]:
+    """Successive calls of the same streams, each of one step, as one call of many steps; others as they
+    are."""
+    for (streams, steps), group in groupby(calls, key=lambda call: (call[0].streams, call[0].steps)):
+        queries, found = zip(*group, strict=True)
+        if steps != 1 or len(queries) == 1:
+            yield from zip(queries, found, strict=True)
+            continue
+        rows = torch.stack([query.rows.detach() for query in queries], dim=1)  # [B, T, D]
+        yield (
+            Query(rows.flatten(0, 1), rows.shape[:2], streams, len(queries)),
+            Found(*(torch.stack(parts, dim=1).flatten(0, 1) for parts in zip(*found, strict=True))),
+        )
 
 
 class Navigator:
