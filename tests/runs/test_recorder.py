@@ -72,6 +72,16 @@ def test_it_keeps_the_best_and_the_newest(store):
     assert content["best"] == kept[2].artifact_id
 
 
+def test_a_second_fit_goes_on_in_the_same_run(store):
+    with store.run("r") as run:
+        recorder = RunRecorder(run, keep=1)
+        trainer = new_trainer(Losses([1.0, 2.0, 3.0, 4.0]), recorder)
+        trainer.fit(pairs(), epochs=2)
+        trainer.fit(pairs(), epochs=2)
+    assert [art.labels["epoch"] for art in run.artifacts().search("checkpoint")] == [4, 1]
+    assert len(run.artifacts().search("report")) == 2 and store.verify() == []
+
+
 def test_mode_max_ties_and_nan(store):
     with store.run("r") as run:
         recorder = RunRecorder(run, mode="max", keep=1)
