@@ -99,7 +99,8 @@ class Navigator:
             starts, energies, hops=config.spreading_activation_steps, k=config.context_size
         )
         last = slice(query.steps - 1, None, query.steps)
-        streams.remember(query.streams, members[last], energies.detach()[last])
+        kept = members[last]
+        streams.remember(query.streams, kept, energies.detach()[last], self.graph.ids(kept))
         return Found(seeds, similarities, members, energies)
 
     def context(self, query: Query, found: Found, device: torch.device) -> RetrievedContext:
@@ -130,11 +131,6 @@ class Navigator:
         """The streams' last primary concepts [B, 3] that still live, with the share of energy that carries
         over.
         """
-        slots = streams.primary[which]
-        columns = self.graph.storage.column("is_active")  # [G, 1024]
-        if columns.shape[0] == 0:
-            return torch.full_like(slots, -1), torch.zeros(slots.shape)
-        clamped = slots.clamp(min=0)
-        alive = (slots >= 0) & (columns[clamped // columns.shape[1], clamped % columns.shape[1]] != 0)
+        slots = self.graph.still(streams.primary[which], streams.primary_ids[which])
         energies = streams.energies[which] * self.config.priming
-        return torch.where(alive, slots, -1), torch.where(alive, energies, 0.0)
+        return slots, torch.where(slots >= 0, energies, 0.0)
