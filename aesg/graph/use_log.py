@@ -32,7 +32,7 @@ class LearningRates:
             relevance_gain=config.relevance_gain * scale,
             coactivation_rate=config.coactivation_rate * scale,
             succession_rate=config.succession_rate * scale,
-            succession_yield=config.edge_initial_confidence * scale,
+            succession_yield=config.succession_yield * scale,
             edge_initial_confidence=config.edge_initial_confidence,
         )
 

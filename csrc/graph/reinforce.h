@@ -22,7 +22,7 @@ struct FollowRules {
 // One concept followed another: pairs (previous[i], current[i]); a negative entry or equal ones are no event.
 // The edge previous -> current is strengthened, c += rate * (1 - c), the other succession edges of `previous`
 // keep (1 - rate) of theirs; or it is made (weight 1, confidence `initial`) and the others keep (1 - yield).
-// So c is a running estimate of P(next | current), and with yield >= initial the newest always leads.
+// So c is a running estimate of P(next | current) in which the newest leads from the start.
 void follow(storage::Store& store, const int64_t* previous, const int64_t* current, int64_t n,
             const FollowRules& rules);
 

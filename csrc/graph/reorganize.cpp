@@ -106,7 +106,8 @@ struct Likeness {
   float cosine;
 };
 
-// Living pairs joined by a similarity edge slot -> other with cosine >= `similarity`, by slot. Nearly all of the
+// Living pairs with cosine >= `similarity`, by slot, joined by a similarity edge slot -> other that was made or
+// used since the last sweep: what is alike is active together as soon as one of it is asked for. Nearly all of the
 // time goes into fetching the neighbours' vectors, so those are asked for a few concepts ahead.
 std::vector<Likeness> find_alike(Store& store, float similarity, int threads) {
   constexpr int64_t kAhead = 4, kGrain = 4096, kLine = 64;
@@ -120,7 +121,9 @@ std::vector<Likeness> find_alike(Store& store, float similarity, int threads) {
       others.clear();
       if (!is_active(store, slot)) return;
       for_each_edge(store, slot, [&](int32_t block, int index) {
-        if (edge_kind(*store.cold(block), index) != EdgeKind::kSimilarity) return;
+        constexpr uint8_t kLooked = storage::kEdgeKindMask | storage::kEdgeUsedBit;
+        constexpr uint8_t kWanted = static_cast<uint8_t>(EdgeKind::kSimilarity) | storage::kEdgeUsedBit;
+        if ((store.cold(block)->tag[index] & kLooked) != kWanted) return;
         const int32_t other = store.hot(block)->target[index];
         if (!is_active(store, other)) return;
         const char* vector = store.at<char>(NodeColumn::kVector, other);

@@ -9,7 +9,8 @@
 
 namespace aesg::graph {
 
-// Pairs (kept, dropped) of living concepts joined by a similarity edge, with cosine >= `similarity` and like
+// Pairs (kept, dropped) of living concepts joined by a similarity edge that is new or was used since the last
+// sweep, with cosine >= `similarity` and like
 // neighbourhoods: of the smaller one's other neighbours at least half are shared, or it has none. The more
 // used is kept, the lower slot when equal. A concept is in one pair at most. Same result for any number of
 // threads. Cost O(E D).
