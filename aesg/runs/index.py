@@ -25,7 +25,7 @@ FILE = "index.sqlite"
 APPLICATION_ID = 0x41455352  # "AESR"
 VERSION = 1
 BUSY_SECONDS = 60.0
-CHECKPOINT_PAGES = 8000  # 32 MB of log before it is folded in, which syncs twice; SQLite's default is an eighth
+CHECKPOINT_PAGES = 8000  # 32 MB of log before it is folded in, which syncs twice
 
 SCHEMA = """
 CREATE TABLE runs(
