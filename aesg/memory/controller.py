@@ -78,7 +78,7 @@ class AESGMemory(nn.Module):
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
-        self._pending: list[tuple[Query, Found]] | None = None  # what `one_call` will learn, else None
+        self._pending: list[tuple[Query, Found, bool]] | None = None  # the calls of a `one_call`; learn?
         self._reset_statistics()
         self.to(self.device)
 
@@ -133,11 +133,10 @@ class AESGMemory(nn.Module):
         checked = self.navigator.check(query, self.active_state, batch_idx)
         found = self.navigator.find(checked, self.active_state)
         context = self.navigator.context(checked, found, query.device)
-        if self._permissions().learns:
-            if self._pending is None:
-                self._learn(checked, found)
-            else:
-                self._pending.append((checked, found.detached()))
+        if self._pending is not None:
+            self._pending.append((checked.detached(), found.detached(), self._permissions().learns))
+        elif self._permissions().learns:
+            self._learn(checked, found)
         self._queries += checked.rows.shape[0]
         self._explained += float(found.similarities.detach()[:, 0].sum())
         self._retrieval_seconds += time.perf_counter() - started
@@ -160,8 +159,25 @@ class AESGMemory(nn.Module):
             pending = self._pending
         finally:
             self._pending = None
-        for query, found in joined_steps(pending):
+        for query, found in joined_steps([call[:2] for call in pending if call[2]]):
             self._learn(query, found)
+
+    def retrieve_again(self, query: Tensor) -> RetrievedContext:
+        """The answers to the last T calls of one step each in this `one_call`, as one answer to their queries
+        [B, T, D].
+
+        With it a model that had to ask step by step can do everything else for all steps at once, gradients
+        included. Nothing is searched, noted or counted. O(B T S D), then by edges touched.
+        """
+        checked = self.navigator.check(query, self.active_state, 0)
+        calls = [call[:2] for call in (self._pending or [])[-checked.steps :]]
+        joined = list(joined_steps(calls))
+        if len(joined) != 1 or joined[0][0].rows.shape != checked.rows.shape:
+            raise AESGMemoryError(
+                f"retrieve_again: expected the queries of the last calls in one_call, got {list(query.shape)}"
+            )
+        found = self.navigator.find_again(checked, joined[0][1].seeds)
+        return self.navigator.context(checked, found, query.device)
 
     @torch.no_grad()
     def _learn(self, query: Query, found: Found) -> None:

@@ -26,6 +26,10 @@ class Query(NamedTuple):
     streams: slice  # which streams ask
     steps: int  # T, 1 unless [B, T, D]
 
+    def detached(self) -> Query:
+        """The same, holding on to no autograd graph."""
+        return self._replace(rows=self.rows.detach())
+
 
 class Found(NamedTuple):
     """What the graph answered to Q queries."""
@@ -37,7 +41,7 @@ class Found(NamedTuple):
 
     def detached(self) -> Found:
         """The same, holding on to no autograd graph."""
-        return Found(self.seeds, self.similarities.detach(), self.members, self.energies.detach())
+        return self._replace(similarities=self.similarities.detach(), energies=self.energies.detach())
 
 
 def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, Found]]:
@@ -48,7 +52,7 @@ def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, 
         if steps != 1 or len(queries) == 1:
             yield from zip(queries, found, strict=True)
             continue
-        rows = torch.stack([query.rows.detach() for query in queries], dim=1)  # [B, T, D]
+        rows = torch.stack([query.rows for query in queries], dim=1)  # [B, T, D]
         yield (
             Query(rows.flatten(0, 1), rows.shape[:2], streams, len(queries)),
             Found(*(torch.stack(parts, dim=1).flatten(0, 1) for parts in zip(*found, strict=True))),
@@ -121,6 +125,18 @@ class Navigator:
         )
         last = slice(query.steps - 1, None, query.steps)
         streams.remember(query.streams, members[last], energies.detach()[last])
+        return Found(seeds, similarities, members, energies)
+
+    def find_again(self, query: Query, seeds: Tensor) -> Found:
+        """What `find` answers to queries whose seeds [Q, S] are known, while the graph is as it was."""
+        with torch.autocast("cpu", enabled=False):
+            units = torch.nn.functional.normalize(query.rows, dim=-1).unsqueeze(-1)  # [Q, D, 1]
+            concepts = torch.nn.functional.normalize(self.graph.gather(seeds), dim=-1)  # [Q, S, D]
+            similarities = (concepts @ units).squeeze(-1)  # [Q, S], 0 where there is no seed
+        config = self.config
+        energies, members = self.graph.spread(
+            seeds, similarities, hops=config.spreading_activation_steps, k=config.context_size
+        )
         return Found(seeds, similarities, members, energies)
 
     def context(self, query: Query, found: Found, device: torch.device) -> RetrievedContext:

@@ -109,7 +109,7 @@ def test_without_memory_it_is_the_same_model(name, make_memory: Make) -> None:
     weights = model.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in plain.state_dict().items())
     assert {key for key in weights if key not in plain.state_dict()} == {
-        key for key in weights if "reader" in key or "memory." in key or "query_input" in key
+        key for key in weights if "reader" in key or "memory." in key
     }
     assert torch.equal(after, after_plain)
     x = inputs(name)
