@@ -80,7 +80,10 @@ class SemanticGraph:
         if groups.shape[0] == 0:
             return torch.zeros(*slots.shape, self.vector_dim)
         clamped = slots.clamp(min=0)
-        rows = groups[clamped >> GROUP_BITS, clamped & (groups.shape[1] - 1)]
+        if groups.shape[0] == 1:  # one index costs half of two
+            rows = groups[0].index_select(0, clamped.reshape(-1)).view(*slots.shape, -1)
+        else:
+            rows = groups[clamped >> GROUP_BITS, clamped & (groups.shape[1] - 1)]
         return rows.masked_fill_((slots < 0).unsqueeze(-1), 0.0)
 
     def get_node_vector(self, node_idx: int) -> Tensor:

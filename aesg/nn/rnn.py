@@ -18,13 +18,13 @@ from aesg.nn.memory_layer import (
     check_shape,
     check_sizes,
     one_call,
-    reader_heads,
 )
 from aesg.nn.memory_reader import OUTPUT_STD, QUERY_STD, MemoryReader
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
 
+READER_HEADS = 2  # one begins with what is like the query, the other with what is not
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -100,7 +100,7 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         self.reader: StepReader | None = None
         if memory is not None:
             with apart_from_other_weights():
-                heads = reader_heads(hidden_size)
+                heads = READER_HEADS
                 self.reader = StepReader(hidden_size, memory.vector_dim, heads)
                 self.reader_input = nn.Linear(input_size, hidden_size, bias=False)
                 self.reader_gates = nn.Linear(
