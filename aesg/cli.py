@@ -46,9 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bench(name: str | None, rest: Sequence[str]) -> int:
-    if name is not None and name.isidentifier() and importlib.util.find_spec("aesg.benchmarks") is not None:
-        if importlib.util.find_spec(f"aesg.benchmarks.{name}") is not None:
-            return _run(f"aesg.benchmarks.{name}", rest)
+    if name in _benchmarks():
+        return _run(f"aesg.benchmarks.{name}", rest)
     there = ", ".join(_benchmarks()) or "none in this version"
     if name is None:
         print(f"usage: aesg bench NAME [OPTIONS]\nbenchmarks: {there}")

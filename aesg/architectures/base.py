@@ -39,12 +39,11 @@ TEXT_SIZES = {
 
 
 def token_config(vector_dim: int) -> AESGConfig:
-    """The config of models that ask for every token: concepts fine enough to carry one, joined by what followed.
+    """The config of models that ask for every token: fine concepts, joined by what followed them.
 
-    With the general defaults a concept stands for some hundred contexts and its neighbours crowd out what followed
-    it. Here every context unlike the known ones is kept at once, links at birth are left to succession, and one hop
-    reads what came next. Byte models on standard-library sources, reading in order: 1.1 % fewer bits a byte with the
-    first two rules alone, 1.7 % with all, before the queries were steadied (see `aesg.nn.memory_reader`).
+    With the general defaults a concept stands for very many contexts, and its neighbours crowd out what
+    followed. Here every context unlike the known ones is kept at once, no concept is born alike enough to be
+    linked for it, and one hop reads what came next.
     """
     return AESGConfig(
         vector_dim=vector_dim,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,16 @@ class DecoderBlock(nn.Module):
             nn.Linear(MLP_RATIO * hidden_size, hidden_size),
         )
 
+    def initialise(self, residual_additions: int) -> None:
+        """Draws all weights but the reader's; the more additions to the stream, the smaller each."""
+        wide, narrow = cast("tuple[nn.Linear, nn.Linear]", (self.mlp[0], self.mlp[2]))
+        for part in (self.attention.qkv_proj, wide):
+            nn.init.normal_(part.weight, std=INIT_STD)
+        for part in (self.attention.output_proj, narrow):
+            nn.init.normal_(part.weight, std=INIT_STD / math.sqrt(residual_additions))
+        nn.init.zeros_(wide.bias)
+        nn.init.zeros_(narrow.bias)
+
     def forward(self, x: Tensor, memory: AESGMemory | None, cache: KeyValueCache | None = None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cache)
         if self.reader is not None and memory is not None:
@@ -85,19 +95,12 @@ class AESGDecoderLM(MemoryModel):
 
     def _initialise(self) -> None:
         """GPT-2's initialisation; the readers draw last. The memory's own parameters are left alone."""
-        for part in (self.embedding, self.output_proj):
-            nn.init.normal_(part.weight, std=INIT_STD)
-        for block in self.blocks:
-            for part in (block.attention.qkv_proj, block.mlp[0]):
-                nn.init.normal_(part.weight, std=INIT_STD)
-            for part in (
-                block.attention.output_proj,
-                block.mlp[2],
-            ):  # one addition to the residual stream each
-                nn.init.normal_(part.weight, std=INIT_STD / math.sqrt(2 * self.num_layers))
-            nn.init.zeros_(block.mlp[0].bias)
-            nn.init.zeros_(block.mlp[2].bias)
-        for block in self.blocks:
+        blocks = cast("list[DecoderBlock]", list(self.blocks))
+        nn.init.normal_(self.embedding.weight, std=INIT_STD)
+        nn.init.normal_(self.output_proj.weight, std=INIT_STD)
+        for block in blocks:
+            block.initialise(residual_additions=2 * self.num_layers)
+        for block in blocks:
             if block.reader is not None:
                 block.reader.reset_parameters()
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+if TYPE_CHECKING:
+    from aesg.memory.controller import AESGMemory
 
 AVERSION = 8.0  # of the head that starts out most averse to members like the query
-QUERY_STD = (
-    1.0  # large: search looks at directions only, and Adam turns large weights slowly, so that what was
-)
-# stored stays findable while the model trains (0.02 instead cost 0.02 bits a byte frozen, 0.06 writing)
+# Large: search looks at directions only, and Adam turns large weights slowly, so that what was stored stays
+# findable while the model trains (with 0.02: 0.02 bits a byte worse frozen, 0.06 writing).
+QUERY_STD = 1.0
 OUTPUT_STD = 0.02
 
 
@@ -22,11 +24,11 @@ class MemoryReader(nn.Module):
 
     hidden [..., H] -> [..., H]. Each position is its own query; K context members come back for it alone.
 
-    * The query is `query_proj(LayerNorm(hidden))` without a bias: a common offset would make all queries alike.
+    * The query is `query_proj(LayerNorm(hidden))`, no bias: a common offset would make all queries alike.
     * Every head looks for a direction of concept space (width D) among the K members. A member's energy w
       enters its score as log w, so it acts as a prior, and gradient reaches `query_proj` through it.
-    * A head's learnt weight of the cosine between member and query tells likenesses from what followed them: the
-      seeds say what the query says already, their successors what came next. The heads start out spread
+    * A head's learnt weight of the cosine between member and query tells likenesses from what followed them:
+      the seeds say what the query says already, their successors what came next. The heads start out spread
       from indifferent to averse.
     * One more member, "nothing", has score 0 and value 0: a head can leave the memory alone, and an empty
       context adds exactly 0 with finite gradients.
@@ -53,9 +55,8 @@ class MemoryReader(nn.Module):
         nn.init.normal_(self.attend_proj.weight, std=OUTPUT_STD)
         nn.init.normal_(self.output_proj.weight, std=OUTPUT_STD)
 
-    def forward(self, hidden: Tensor, memory: nn.Module) -> Tensor:
-        """`memory`: an AESGMemory of this reader's `vector_dim`. It is handed in, not kept, so that a model that
-        reads at several places still holds it once."""
+    def forward(self, hidden: Tensor, memory: AESGMemory) -> Tensor:
+        """`memory`: an AESGMemory of this reader's `vector_dim`, handed in, so that a model holds it once."""
         normed = self.query_norm(hidden)
         query = self.query_proj(normed).float()  # [..., D]
         context = memory.retrieve(query)

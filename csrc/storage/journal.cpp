@@ -126,10 +126,11 @@ void Journal::check(const RecordHeader& h) {
   const int64_t journal_bytes = file_->size();
   auto groups = [&](const char* what, uint64_t rows, uint64_t file_groups, uint64_t file_groups_before,
                     int64_t journal_row_bytes) {
-    if (file_groups < file_groups_before ||
+    if (file_groups > kMaxRows || file_groups < file_groups_before ||
         (file_groups > file_groups_before && file_groups > static_cast<uint64_t>(groups_for(rows)))) {
       odd = std::string(what) + ": " + std::to_string(file_groups) + " row groups in the file";
     }
+    if (!odd.empty()) return;
     // Every row that is not in the file was written to the journal whole.
     int64_t outside = static_cast<int64_t>(rows) - static_cast<int64_t>(file_groups) * kGroupRows;
     if (outside > 0 && outside * journal_row_bytes > journal_bytes) {

@@ -252,8 +252,9 @@ def test_two_models_share_one_memory(make_memory: Make) -> None:
     births = memory.storage.active_count
     assert both[1].memory.storage.active_count == births > 60
     assert [key for key in both.state_dict() if "abstraction" in key] == [
-        "0.memory.abstraction_projection.weight"
-    ] + ["1.memory.abstraction_projection.weight"]
+        "0.memory.abstraction_projection.weight",
+        "1.memory.abstraction_projection.weight",
+    ]
 
 
 # ---------------------------------------------------------------- presets and bad arguments
