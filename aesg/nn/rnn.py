@@ -44,7 +44,7 @@ class StepReader(MemoryReader):
 
     def __init__(self, hidden_size: int, vector_dim: int, num_heads: int) -> None:
         super().__init__(hidden_size, vector_dim, num_heads)
-        self.output_proj = nn.Identity()
+        del self.output_proj
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.query_proj.weight, std=QUERY_STD)
