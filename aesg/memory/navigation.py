@@ -78,6 +78,7 @@ class Navigator:
         """
         query = self.check(query_vector, active_state, batch_idx)
         found = self.find(query, active_state)
+        self.remember(query, found, active_state)
         context = self.context(query, found, query_vector.device)
         return context, context.explanation
 
@@ -106,7 +107,7 @@ class Navigator:
         )
 
     def find(self, query: Query, streams: BatchActiveContext) -> Found:
-        """Seeds, priming and spreading for all rows at once; remembers the streams' primary concepts."""
+        """Seeds, priming and spreading for all rows at once."""
         config = self.config
         similarities, seeds = self.graph.search(query.rows, config.seed_top_k, config.seed_min_similarity)
         strong = similarities >= config.seed_relative_similarity * similarities[:, :1]
@@ -123,9 +124,12 @@ class Navigator:
         energies, members = self.graph.spread(
             starts, energies, hops=config.spreading_activation_steps, k=config.context_size
         )
-        last = slice(query.steps - 1, None, query.steps)
-        streams.remember(query.streams, members[last], energies.detach()[last])
         return Found(seeds, similarities, members, energies)
+
+    def remember(self, query: Query, found: Found, streams: BatchActiveContext) -> None:
+        """Keeps each stream's primary concepts, to prime its next query."""
+        last = slice(query.steps - 1, None, query.steps)
+        streams.remember(query.streams, found.members[last], found.energies.detach()[last])
 
     def find_again(self, query: Query, seeds: Tensor) -> Found:
         """What `find` answers to queries whose seeds [Q, S] are known, while the graph is as it was."""

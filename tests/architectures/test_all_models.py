@@ -245,6 +245,21 @@ def test_whole_model_in_a_gradient_checkpoint(name, make_memory: Make) -> None:
         torch.testing.assert_close(plain, checkpointed)
 
 
+@every
+def test_a_gradient_checkpoint_teaches_once(name, make_memory: Make) -> None:
+    """The second pass, in backward, counts no query and bears nothing."""
+    from torch.utils.checkpoint import checkpoint
+
+    memory = fill(make_memory(novelty_birth_threshold=1, novelty_explanation_threshold=1.0))
+    model, x = build(name, memory), inputs(name)
+    output = checkpoint(model, x, use_reentrant=False)
+    queries, living = memory.stats()["queries"], memory.storage.active_count
+    loss(output).backward()
+    assert memory.stats()["queries"] == queries > 0
+    assert memory.storage.active_count == living > 60
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
 def test_two_models_share_one_memory(make_memory: Make) -> None:
     memory = fill(make_memory())
     both = nn.ModuleList(build(name, memory) for name in ("AESGGRUText", "AESGTransformer"))
