@@ -86,18 +86,39 @@ class SemanticGraph:
             rows = groups[clamped >> GROUP_BITS, clamped & (groups.shape[1] - 1)]
         return rows.masked_fill_((slots < 0).unsqueeze(-1), 0.0)
 
+    def ids(self, slots: Tensor) -> Tensor:
+        """The identities of slots [...], i64 holding the bits of u64; 0 where the slot is negative."""
+        column = self.state.storage.column("id")  # [G, 1024]
+        if column.shape[0] == 0:
+            return torch.zeros_like(slots)
+        clamped = slots.clamp(min=0)
+        found = column[clamped // column.shape[1], clamped % column.shape[1]]
+        return torch.where(slots >= 0, found, 0)
+
+    def still(self, slots: Tensor, ids: Tensor) -> Tensor:
+        """Slots [...] that still hold the living concept of that identity; -1 in place of the others."""
+        active = self.state.storage.column("is_active")  # [G, 1024]
+        if active.shape[0] == 0:
+            return torch.full_like(slots, -1)
+        clamped = slots.clamp(min=0)
+        alive = active[clamped // active.shape[1], clamped % active.shape[1]] != 0
+        return torch.where((slots >= 0) & alive & (self.ids(slots) == ids), slots, -1)
+
     def get_node_vector(self, node_idx: int) -> Tensor:
         """A copy of the vector [D] f32 of a slot in use. Raises AESGMemoryError for an unknown slot."""
         slot = self._slot(node_idx)
         return self.gather(torch.tensor([slot]))[0]
 
     def update_relevance(self, node_idx: int, delta: float) -> None:
-        """Moves a concept's relevance by `delta`, kept in [0, 1]. Raises AESGMemoryError for an unknown
-        slot.
+        """Moves a concept's relevance by `delta`, kept in [0, 1]. Nothing happens in INFERENCE.
+
+        Raises AESGMemoryError for an unknown slot and a change that is not finite.
         """
         slot = self._slot(node_idx)
         if not np.isfinite(delta):
             raise AESGMemoryError(f"Relevance change: expected a finite number, got {delta}")
+        if not self._permissions().learns:
+            return
         column = self.storage.nodes["relevance"]
         self.storage.nodes["relevance"][slot] = min(1.0, max(0.0, float(column[slot]) + delta))
         self.state.touch()

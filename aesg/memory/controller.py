@@ -132,6 +132,8 @@ class AESGMemory(nn.Module):
         mode = MemoryMode(name)
         if self.storage.read_only and mode is not MemoryMode.INFERENCE:
             raise AESGMemoryError(f"Mode {name}: the memory in '{self.directory}' is open for reading only")
+        if not self.storage.closed:
+            self._state.log.digest()  # what was noted belongs to the mode in which it was noted
         self._permissions.mode = mode
 
     # -- asking --------------------------------------------------------------------------------------------
@@ -214,9 +216,11 @@ class AESGMemory(nn.Module):
         best = found.similarities[:, 0]
         explained = best >= self.config.novelty_explanation_threshold
         current = torch.where(explained, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
-        last = self.active_state.last_seed[query.streams]
+        streams = self.active_state
+        last = self.graph.still(streams.last_seed[query.streams], streams.last_id[query.streams])
         previous = torch.cat([last[:, None], current[:, :-1]], dim=1)
-        self.active_state.last_seed[query.streams] = current[:, -1]
+        streams.last_seed[query.streams] = current[:, -1]
+        streams.last_id[query.streams] = self.graph.ids(current[:, -1])
         self.cognitive_engine.note_retrieval(
             found.members, found.energies.detach(), previous.reshape(-1), current.reshape(-1)
         )
@@ -268,11 +272,13 @@ class AESGMemory(nn.Module):
         self._state.touch()
 
     def compact(self) -> None:
-        """Saves and brings the main files up to date, so that nothing that was removed is left in any
-        file.
+        """Saves and gives back what the files hold beyond it: what was removed is then in no file.
+
+        Raises AESGStorageError while a reader has the directory open, whose snapshot needs the old bytes: what
+        was learnt is saved all the same.
         """
         self.save()
-        self.storage.core.fold()
+        self.storage.core.compact()
 
     def check(self) -> list[str]:
         """Findings about broken invariants of the graph, one line each; none when it is sound. O(N D + E)."""

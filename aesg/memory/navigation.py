@@ -124,12 +124,14 @@ class Navigator:
         energies, members = self.graph.spread(
             starts, energies, hops=config.spreading_activation_steps, k=config.context_size
         )
+        members, energies = _led_by_seeds(seeds, similarities, members, energies)
         return Found(seeds, similarities, members, energies)
 
     def remember(self, query: Query, found: Found, streams: BatchActiveContext) -> None:
         """Keeps each stream's primary concepts, to prime its next query."""
         last = slice(query.steps - 1, None, query.steps)
-        streams.remember(query.streams, found.members[last], found.energies.detach()[last])
+        kept = found.members[last]
+        streams.remember(query.streams, kept, found.energies.detach()[last], self.graph.ids(kept))
 
     def find_again(self, query: Query, seeds: Tensor) -> Found:
         """What `find` answers to queries whose seeds [Q, S] are known, while the graph is as it was."""
@@ -141,6 +143,7 @@ class Navigator:
         energies, members = self.graph.spread(
             seeds, similarities, hops=config.spreading_activation_steps, k=config.context_size
         )
+        members, energies = _led_by_seeds(seeds, similarities, members, energies)
         return Found(seeds, similarities, members, energies)
 
     def context(self, query: Query, found: Found, device: torch.device) -> RetrievedContext:
@@ -171,11 +174,29 @@ class Navigator:
         """The streams' last primary concepts [B, 3] that still live, with the share of energy that carries
         over.
         """
-        slots = streams.primary[which]
-        columns = self.graph.storage.column("is_active")  # [G, 1024]
-        if columns.shape[0] == 0:
-            return torch.full_like(slots, -1), torch.zeros(slots.shape)
-        clamped = slots.clamp(min=0)
-        alive = (slots >= 0) & (columns[clamped // columns.shape[1], clamped % columns.shape[1]] != 0)
+        slots = self.graph.still(streams.primary[which], streams.primary_ids[which])
         energies = streams.energies[which] * self.config.priming
-        return torch.where(alive, slots, -1), torch.where(alive, energies, 0.0)
+        return slots, torch.where(slots >= 0, energies, 0.0)
+
+
+def _led_by_seeds(
+    seeds: Tensor, similarities: Tensor, members: Tensor, energies: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The context [Q, K] with all seeds [Q, S] in it and nothing above the best of them.
+
+    Where many edges meet, energy that spread saturates and would push what the query itself means out of its
+    context. So no member has more energy than the best seed, of equals seeds come first, and a seed that was
+    pushed out takes the place of the weakest. What was primed alone, without a seed, stays as it is.
+    """
+    width = members.shape[1]
+    best = similarities[:, :1]
+    energies = torch.where(best > 0, torch.minimum(energies, best), energies)
+    same = seeds[:, :, None] == members[:, None, :]  # [Q, S, K]
+    missing = (seeds >= 0) & ~same.any(dim=2)
+    slots = torch.cat([torch.where(missing, seeds, -1), members], dim=1)
+    values = torch.cat([torch.where(missing, similarities, 0.0), energies], dim=1)
+    leads = torch.cat([missing, (same & (seeds >= 0)[:, :, None]).any(dim=1)], dim=1)
+    first = torch.argsort(leads.to(torch.uint8), dim=1, descending=True, stable=True)
+    slots, values = slots.gather(1, first), values.gather(1, first)
+    values, order = torch.sort(values, dim=1, descending=True, stable=True)
+    return slots.gather(1, order)[:, :width], values[:, :width]
