@@ -31,6 +31,27 @@ from aesg.storage.logger import EvolutionLogger
 from aesg.validation import Validator
 
 
+def recomputing() -> bool:
+    """Whether backward is running: then a gradient checkpoint asks again for what it did not keep."""
+    return torch._C._current_graph_task_id() != -1
+
+
+class Work:
+    """What one memory did since it was made. An object of its own: setting attributes of a module is slow."""
+
+    def __init__(self) -> None:
+        self.queries = 0
+        self.explained = torch.zeros((), dtype=torch.float64)  # sum over the queries of their best similarity
+        self.retrieval_seconds = 0.0
+        self.topology_seconds = 0.0
+
+    def note(self, similarities: Tensor, seconds: float) -> None:
+        """One call: the seeds' similarities [Q, S], and how long it took."""
+        self.queries += similarities.shape[0]
+        self.explained += similarities.detach()[:, 0].sum()
+        self.retrieval_seconds += seconds
+
+
 class AESGMemory(nn.Module):
     """A graph of concept vectors in one directory that answers whole batches of queries and learns from them.
 
@@ -78,8 +99,8 @@ class AESGMemory(nn.Module):
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
-        self._pending: list[tuple[Query, Found]] | None = None  # what `one_call` will learn, else None
-        self._reset_statistics()
+        self._pending: list[tuple[Query, Found, bool]] | None = None  # the calls of a `one_call`; learn?
+        self._work = Work()
         self.to(self.device)
 
     # -- what it is ----------------------------------------------------------------------------------------
@@ -128,6 +149,9 @@ class AESGMemory(nn.Module):
         (`batch_idx` for a single query). In modes that learn, novel queries wait in the pool or are born, use
         and succession are noted; what is born is seen from the next call on.
 
+        Inside a gradient checkpoint the second pass searches again, also among what was born since, but
+        counts and learns nothing.
+
         Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
         another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
         """
@@ -135,14 +159,16 @@ class AESGMemory(nn.Module):
         checked = self.navigator.check(query, self.active_state, batch_idx)
         found = self.navigator.find(checked, self.active_state)
         context = self.navigator.context(checked, found, query.device)
-        if self._permissions().learns:
-            if self._pending is None:
+        again = recomputing()
+        learns = self._permissions().learns and not again
+        if self._pending is not None:
+            self._pending.append((checked.detached(), found.detached(), learns))
+        elif not again:
+            self.navigator.remember(checked, found, self.active_state)
+            if learns:
                 self._learn(checked, found)
-            else:
-                self._pending.append((checked, found.detached()))
-        self._queries += checked.rows.shape[0]
-        self._explained += float(found.similarities.detach()[:, 0].sum())
-        self._retrieval_seconds += time.perf_counter() - started
+        if not again:
+            self._work.note(found.similarities, time.perf_counter() - started)
         return context
 
     @contextmanager
@@ -162,8 +188,27 @@ class AESGMemory(nn.Module):
             pending = self._pending
         finally:
             self._pending = None
-        for query, found in joined_steps(pending):
+        if pending and not recomputing():
+            self.navigator.remember(*pending[-1][:2], self.active_state)
+        for query, found in joined_steps([call[:2] for call in pending if call[2]]):
             self._learn(query, found)
+
+    def retrieve_again(self, query: Tensor) -> RetrievedContext:
+        """The answers to the last T calls of one step each in this `one_call`, as one answer to their queries
+        [B, T, D].
+
+        With it a model that had to ask step by step can do everything else for all steps at once, gradients
+        included. Nothing is searched, noted or counted. O(B T S D), then by edges touched.
+        """
+        checked = self.navigator.check(query, self.active_state, 0)
+        calls = [call[:2] for call in (self._pending or [])[-checked.steps :]]
+        joined = list(joined_steps(calls))
+        if len(joined) != 1 or joined[0][0].rows.shape != checked.rows.shape:
+            raise AESGMemoryError(
+                f"retrieve_again: expected the queries of the last calls in one_call, got {list(query.shape)}"
+            )
+        found = self.navigator.find_again(checked, joined[0][1].seeds)
+        return self.navigator.context(checked, found, query.device)
 
     @torch.no_grad()
     def _learn(self, query: Query, found: Found) -> None:
@@ -246,7 +291,7 @@ class AESGMemory(nn.Module):
         """One consolidation, and the sweep when due; call it after each batch. Does nothing in INFERENCE."""
         started = time.perf_counter()
         self.cognitive_engine.update()
-        self._topology_seconds += time.perf_counter() - started
+        self._work.topology_seconds += time.perf_counter() - started
 
     def save(self) -> None:
         """Makes everything learnt so far durable: it survives a crash from here on."""
@@ -333,17 +378,11 @@ class AESGMemory(nn.Module):
             "edges": storage.edge_count,
             "candidates": len(self._state.pool),
             **counters,
-            "queries": self._queries,
-            "mean_explanation": self._explained / max(1, self._queries),
-            "retrieval_seconds": self._retrieval_seconds,
-            "topology_seconds": self._topology_seconds,
+            "queries": self._work.queries,
+            "mean_explanation": float(self._work.explained) / max(1, self._work.queries),
+            "retrieval_seconds": self._work.retrieval_seconds,
+            "topology_seconds": self._work.topology_seconds,
         }
-
-    def _reset_statistics(self) -> None:
-        self._queries = 0
-        self._explained = 0.0
-        self._retrieval_seconds = 0.0
-        self._topology_seconds = 0.0
 
     def _require_learning(self, what: str) -> None:
         """What a user asks for by name raises in INFERENCE instead of doing nothing in silence."""
