@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,7 @@ from aesg.graph.state import GraphState
 from aesg.memory.context import RetrievedContext
 from aesg.memory.modes import MemoryMode, ModeSwitch
 from aesg.memory.navigation import Found, Navigator, Query
+from aesg.memory.spread import QuerySpread
 from aesg.memory.state import BatchActiveContext
 from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
@@ -135,6 +137,7 @@ class AESGMemory(nn.Module):
         if self._permissions().learns:
             self._learn(checked, found)
         self._queries += checked.rows.shape[0]
+        self._spread.add(checked.rows)
         self._explained += float(found.similarities.detach()[:, 0].sum())
         self._retrieval_seconds += time.perf_counter() - started
         return context
@@ -273,8 +276,12 @@ class AESGMemory(nn.Module):
     # -- statistics ----------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """Counts of the graph and, since this memory was made, of its work (seconds, queries, mean
-        explanation).
+        """Counts of the graph and, since this memory was made, of its work.
+
+        births, prunes, merges, splits, consolidations, sweeps: of the directory, since it was made. queries,
+        mean_explanation, retrieval_seconds, topology_seconds: of this memory. query_resultant (1: all recent
+        queries point one way) and query_effective_rank (in how many directions they differ) tell whether the
+        queries can be told apart at all.
         """
         storage, counters = self.storage, self._state.counters
         return {
@@ -285,15 +292,43 @@ class AESGMemory(nn.Module):
             **counters,
             "queries": self._queries,
             "mean_explanation": self._explained / max(1, self._queries),
+            "query_resultant": self._spread.resultant(),
+            "query_effective_rank": self._spread.effective_rank(),
             "retrieval_seconds": self._retrieval_seconds,
             "topology_seconds": self._topology_seconds,
         }
 
     def _reset_statistics(self) -> None:
         self._queries = 0
+        self._spread = QuerySpread(self.vector_dim)
         self._explained = 0.0
         self._retrieval_seconds = 0.0
         self._topology_seconds = 0.0
+
+    # -- copies --------------------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AESGMemory:
+        """A memory on the same open graph, with parameters and streams of its own."""
+        self._require_open("copy")
+        copied = type(self)(self.directory, self.config, self.device, read_only=self.storage.read_only)
+        memo[id(self)] = copied
+        copied._take_parameters(self.state_dict(), self)
+        copied.active_state = copy.deepcopy(self.active_state, memo)
+        copied._permissions.mode = self.mode
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled is where the graph lies, not the graph: unpickling opens its last commit for reading only."""
+        return _reopened, (type(self), str(self.directory), self.config, str(self.device), self.state_dict())
+
+    def _take_parameters(self, values: dict[str, Tensor], like: AESGMemory | None = None) -> None:
+        weight = values["abstraction_projection.weight"]
+        self.to(weight.device, weight.dtype)
+        self.load_state_dict(values)
+        if like is not None:
+            self.train(like.training)
+            for own, other in zip(self.parameters(), like.parameters(), strict=True):
+                own.requires_grad_(other.requires_grad)
 
     def _require_learning(self, what: str) -> None:
         """What a user asks for by name raises in INFERENCE instead of doing nothing in silence."""
@@ -307,6 +342,14 @@ class AESGMemory(nn.Module):
 
     def extra_repr(self) -> str:
         return f"directory='{self.directory}', vector_dim={self.vector_dim}, mode={self.mode.value}"
+
+
+def _reopened(
+    kind: type[AESGMemory], directory: str, config: AESGConfig, device: str, values: dict[str, Tensor]
+) -> AESGMemory:
+    memory = kind(directory, config, device, read_only=True)
+    memory._take_parameters(values)
+    return memory
 
 
 def _checked_device(device: str | torch.device) -> torch.device:
