@@ -14,7 +14,9 @@ EVENTS = {"CREATE": 0, "MERGE": 1, "SPLIT": 2, "PRUNE": 3, "CONSOLIDATE": 4, "RE
 
 def edges(memory, slot):
     """{(target, kind): confidence}"""
-    return {(int(e["target"]), int(e["kind"])): float(e["confidence"]) for e in memory.storage.get_edges(slot)}
+    return {
+        (int(e["target"]), int(e["kind"])): float(e["confidence"]) for e in memory.storage.get_edges(slot)
+    }
 
 
 def events(memory, name):
@@ -114,7 +116,9 @@ def test_split_gives_each_half_its_cluster(make_memory):
     for slot, half in ((0, halves[0]), (fresh, halves[1])):
         near, far = (x, y) if 1 in half else (y, x)
         vector = memory.graph.get_node_vector(slot)
-        assert torch.cosine_similarity(vector, near, dim=0) > 0.9 > torch.cosine_similarity(vector, far, dim=0)
+        assert (
+            torch.cosine_similarity(vector, near, dim=0) > 0.9 > torch.cosine_similarity(vector, far, dim=0)
+        )
         assert vector.norm() == pytest.approx(float((x + y).norm()), rel=1e-5)
         for target in half - {0, fresh}:
             assert (slot, SIMILARITY) in edges(memory, target)
@@ -208,7 +212,9 @@ def test_regions_hold_what_is_alike(make_memory):
     assert sizes == dict(zip(*np.unique(regions, return_counts=True), strict=True))
     assert sum(sizes.values()) == len(label) and 0 not in sizes
     for region in sizes:
-        assert len(set(label[torch.from_numpy(regions == region)].tolist())) == 1, "a region within one cluster"
+        assert len(set(label[torch.from_numpy(regions == region)].tolist())) == 1, (
+            "a region within one cluster"
+        )
     assert memory.cognitive_engine.find_semantic_regions() == sizes
     assert len(events(memory, "RESTRUCTURE")) == 2
 

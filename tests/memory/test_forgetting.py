@@ -163,7 +163,12 @@ def test_updating_a_concept_keeps_its_edges(make_memory):
     memory.update_concept(slots[0], torch.eye(16)[5])
     assert memory.retrieve(torch.eye(16)[5]).primary_concepts[0] == slots[0]
     assert memory.storage.edge_count == 1 and memory.check() == []
-    for slot, vector in ((9, torch.ones(16)), (-1, torch.ones(16)), (0, torch.ones(8)), (0, torch.ones(16) / 0)):
+    for slot, vector in (
+        (9, torch.ones(16)),
+        (-1, torch.ones(16)),
+        (0, torch.ones(8)),
+        (0, torch.ones(16) / 0),
+    ):
         with pytest.raises(AESGMemoryError):
             memory.update_concept(slot, vector)
     assert torch.equal(memory.graph.get_node_vector(0), torch.eye(16)[5])
