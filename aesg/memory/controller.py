@@ -25,6 +25,7 @@ from aesg.graph.state import GraphState
 from aesg.memory.context import RetrievedContext
 from aesg.memory.modes import MemoryMode, ModeSwitch
 from aesg.memory.navigation import Found, Navigator, Query, joined_steps
+from aesg.memory.spread import QuerySpread
 from aesg.memory.state import BatchActiveContext
 from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
@@ -101,6 +102,7 @@ class AESGMemory(nn.Module):
             self.active_state.load_state(self._state.streams)
         self._pending: list[tuple[Query, Found, bool]] | None = None  # the calls of a `one_call`; learn?
         self._work = Work()
+        self._spread = QuerySpread(self.vector_dim)
         self.to(self.device)
 
     # -- what it is ----------------------------------------------------------------------------------------
@@ -168,6 +170,7 @@ class AESGMemory(nn.Module):
             if learns:
                 self._learn(checked, found)
         if not again:
+            self._spread.add(checked.rows)
             self._work.note(found.similarities, time.perf_counter() - started)
         return context
 
@@ -354,6 +357,8 @@ class AESGMemory(nn.Module):
         twin.load_state_dict(self.state_dict())
         twin.set_mode(self.mode)
         twin.active_state = copy.deepcopy(self.active_state)
+        for own, other in zip(twin.parameters(), self.parameters(), strict=True):
+            own.requires_grad_(other.requires_grad)
         return twin.train(self.training)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -368,8 +373,12 @@ class AESGMemory(nn.Module):
     # -- statistics ----------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """Counts of the graph and, since this memory was made, of its work (seconds, queries, mean
-        explanation).
+        """Counts of the graph and, since this memory was made, of its work.
+
+        births, prunes, merges, splits, consolidations, sweeps: of the directory, since it was made. queries,
+        mean_explanation, retrieval_seconds, topology_seconds: of this memory. query_resultant (1: all recent
+        queries point one way) and query_effective_rank (in how many directions they differ) tell whether the
+        queries can be told apart at all.
         """
         storage, counters = self.storage, self._state.counters
         return {
@@ -380,6 +389,8 @@ class AESGMemory(nn.Module):
             **counters,
             "queries": self._work.queries,
             "mean_explanation": float(self._work.explained) / max(1, self._work.queries),
+            "query_resultant": self._spread.resultant(),
+            "query_effective_rank": self._spread.effective_rank(),
             "retrieval_seconds": self._work.retrieval_seconds,
             "topology_seconds": self._work.topology_seconds,
         }

@@ -196,7 +196,8 @@ def _led_by_seeds(
     slots = torch.cat([torch.where(missing, seeds, -1), members], dim=1)
     values = torch.cat([torch.where(missing, similarities, 0.0), energies], dim=1)
     leads = torch.cat([missing, (same & (seeds >= 0)[:, :, None]).any(dim=1)], dim=1)
-    first = torch.argsort(leads.to(torch.uint8), dim=1, descending=True, stable=True)
-    slots, values = slots.gather(1, first), values.gather(1, first)
-    values, order = torch.sort(values, dim=1, descending=True, stable=True)
-    return slots.gather(1, order)[:, :width], values[:, :width]
+    strongest = torch.argsort(values.detach(), dim=1, descending=True, stable=True)
+    seeds_first = torch.argsort(leads.gather(1, strongest).byte(), dim=1, descending=True, stable=True)
+    kept = strongest.gather(1, seeds_first)[:, :width]  # seeds, then the strongest of the others
+    values, order = torch.sort(values.gather(1, kept), dim=1, descending=True, stable=True)
+    return slots.gather(1, kept).gather(1, order), values
