@@ -75,7 +75,7 @@ def test_a_deep_copy_shares_the_graph_and_has_its_own_parameters(make_memory):
     assert memory.mode.value == "ONLINE"
 
 
-def test_a_pickled_copy_opens_the_last_commit_for_reading(make_memory):
+def test_a_pickled_copy_opens_what_was_learnt_for_reading(make_memory):
     memory = make_memory()
     vectors = torch.randn(3, 16)
     memory.graph.add_concepts(vectors)
@@ -86,7 +86,7 @@ def test_a_pickled_copy_opens_the_last_commit_for_reading(make_memory):
     assert vectors[0].numpy().tobytes() not in text, "the graph does not travel"
     copied = pickle.loads(text)
     assert copied.storage.read_only and copied.mode.value == "INFERENCE"
-    assert copied.storage.node_count == 3 and copied.config == memory.config
+    assert copied.storage.node_count == 4 and copied.config == memory.config
     assert torch.equal(copied.abstraction_projection.weight, memory.abstraction_projection.weight)
     with pytest.raises(AESGMemoryError, match="reading only"):
         copied.set_mode("TRAIN")
