@@ -69,7 +69,7 @@ def fill(model: MemoryModel, work: Work, concepts: int) -> None:
         return retrieve(query, batch_idx)
 
     memory.set_mode("INFERENCE")
-    memory.retrieve = listening  # type: ignore[method-assign]
+    memory.retrieve = listening
     with torch.no_grad():
         model(*work.inputs)
     del memory.retrieve

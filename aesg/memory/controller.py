@@ -144,6 +144,7 @@ class AESGMemory(nn.Module):
         """Same as `retrieve(query)`."""
         return self.retrieve(query)
 
+    @torch.compiler.disable  # reads and changes the graph beside torch: a compiled model breaks off here
     def retrieve(self, query: Tensor, batch_idx: int = 0) -> RetrievedContext:
         """The context of every query: [D], [B, D], or [B, T, D] for T steps of B streams asked at once.
 
@@ -196,6 +197,7 @@ class AESGMemory(nn.Module):
         for query, found in joined_steps([call[:2] for call in pending if call[2]]):
             self._learn(query, found)
 
+    @torch.compiler.disable
     def retrieve_again(self, query: Tensor) -> RetrievedContext:
         """The answers to the last T calls of one step each in this `one_call`, as one answer to their queries
         [B, T, D].
