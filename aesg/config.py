@@ -79,7 +79,7 @@ class AESGConfig:
         return cls(vector_dim=64, max_concepts=100_000)
 
     def to_json(self) -> str:
-        """The fields as a JSON object, in order, indented by two spaces; `from_json` gives an equal config."""
+        """The fields as a JSON object in order, two spaces deep; `from_json` gives an equal config."""
         return json.dumps(asdict(self), indent=2)
 
     @classmethod

@@ -54,7 +54,8 @@ class GraphState:
         self._changed = False
         self._pid = os.getpid()
         self._load(storage.read_state())
-        # A weak hook: a strong one would be a cycle, and a dropped memory would keep its lock until collected.
+        # A weak hook: a strong one would be a cycle, and a dropped memory would keep its lock until
+        # collected.
         digest = weakref.WeakMethod(self.log.digest)
         storage.before_read = lambda: (hook := digest()) and hook()
 

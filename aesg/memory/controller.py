@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,12 +24,32 @@ from aesg.graph.forgetting import forget, slots_near, slots_of_ids
 from aesg.graph.state import GraphState
 from aesg.memory.context import RetrievedContext
 from aesg.memory.modes import MemoryMode, ModeSwitch
-from aesg.memory.navigation import Found, Navigator, Query
-from aesg.memory.spread import QuerySpread
+from aesg.memory.navigation import Found, Navigator, Query, joined_steps
 from aesg.memory.state import BatchActiveContext
 from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
 from aesg.validation import Validator
+
+
+def recomputing() -> bool:
+    """Whether backward is running: then a gradient checkpoint asks again for what it did not keep."""
+    return torch._C._current_graph_task_id() != -1
+
+
+class Work:
+    """What one memory did since it was made. An object of its own: setting attributes of a module is slow."""
+
+    def __init__(self) -> None:
+        self.queries = 0
+        self.explained = torch.zeros((), dtype=torch.float64)  # sum over the queries of their best similarity
+        self.retrieval_seconds = 0.0
+        self.topology_seconds = 0.0
+
+    def note(self, similarities: Tensor, seconds: float) -> None:
+        """One call: the seeds' similarities [Q, S], and how long it took."""
+        self.queries += similarities.shape[0]
+        self.explained += similarities.detach()[:, 0].sum()
+        self.retrieval_seconds += seconds
 
 
 class AESGMemory(nn.Module):
@@ -78,7 +99,8 @@ class AESGMemory(nn.Module):
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
-        self._reset_statistics()
+        self._pending: list[tuple[Query, Found, bool]] | None = None  # the calls of a `one_call`; learn?
+        self._work = Work()
         self.to(self.device)
 
     # -- what it is ----------------------------------------------------------------------------------------
@@ -127,6 +149,9 @@ class AESGMemory(nn.Module):
         (`batch_idx` for a single query). In modes that learn, novel queries wait in the pool or are born, use
         and succession are noted; what is born is seen from the next call on.
 
+        Inside a gradient checkpoint the second pass searches again, also among what was born since, but
+        counts and learns nothing.
+
         Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
         another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
         """
@@ -134,13 +159,56 @@ class AESGMemory(nn.Module):
         checked = self.navigator.check(query, self.active_state, batch_idx)
         found = self.navigator.find(checked, self.active_state)
         context = self.navigator.context(checked, found, query.device)
-        if self._permissions().learns:
-            self._learn(checked, found)
-        self._queries += checked.rows.shape[0]
-        self._spread.add(checked.rows)
-        self._explained += float(found.similarities.detach()[:, 0].sum())
-        self._retrieval_seconds += time.perf_counter() - started
+        again = recomputing()
+        learns = self._permissions().learns and not again
+        if self._pending is not None:
+            self._pending.append((checked.detached(), found.detached(), learns))
+        elif not again:
+            self.navigator.remember(checked, found, self.active_state)
+            if learns:
+                self._learn(checked, found)
+        if not again:
+            self._work.note(found.similarities, time.perf_counter() - started)
         return context
+
+    @contextmanager
+    def one_call(self) -> Iterator[None]:
+        """Inside, `retrieve` answers from the graph as it is; what it learns is learnt on leaving.
+
+        For models that ask step by step: no sample sees within a forward pass what another gave birth to, and
+        the steps are learnt from in bulk. Inside another `one_call` it does nothing of its own. After an
+        exception nothing is learnt.
+        """
+        if self._pending is not None:
+            yield
+            return
+        self._pending = []
+        try:
+            yield
+            pending = self._pending
+        finally:
+            self._pending = None
+        if pending and not recomputing():
+            self.navigator.remember(*pending[-1][:2], self.active_state)
+        for query, found in joined_steps([call[:2] for call in pending if call[2]]):
+            self._learn(query, found)
+
+    def retrieve_again(self, query: Tensor) -> RetrievedContext:
+        """The answers to the last T calls of one step each in this `one_call`, as one answer to their queries
+        [B, T, D].
+
+        With it a model that had to ask step by step can do everything else for all steps at once, gradients
+        included. Nothing is searched, noted or counted. O(B T S D), then by edges touched.
+        """
+        checked = self.navigator.check(query, self.active_state, 0)
+        calls = [call[:2] for call in (self._pending or [])[-checked.steps :]]
+        joined = list(joined_steps(calls))
+        if len(joined) != 1 or joined[0][0].rows.shape != checked.rows.shape:
+            raise AESGMemoryError(
+                f"retrieve_again: expected the queries of the last calls in one_call, got {list(query.shape)}"
+            )
+        found = self.navigator.find_again(checked, joined[0][1].seeds)
+        return self.navigator.context(checked, found, query.device)
 
     @torch.no_grad()
     def _learn(self, query: Query, found: Found) -> None:
@@ -223,7 +291,7 @@ class AESGMemory(nn.Module):
         """One consolidation, and the sweep when due; call it after each batch. Does nothing in INFERENCE."""
         started = time.perf_counter()
         self.cognitive_engine.update()
-        self._topology_seconds += time.perf_counter() - started
+        self._work.topology_seconds += time.perf_counter() - started
 
     def save(self) -> None:
         """Makes everything learnt so far durable: it survives a crash from here on."""
@@ -273,6 +341,30 @@ class AESGMemory(nn.Module):
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> AESGMemory:
+        """A copy with its own projection, mode and streams on the same open graph."""
+        twin = AESGMemory(
+            self.directory,
+            self.config,
+            self.device,
+            read_only=self.storage.read_only,
+            clock=self._state.clock,
+        )
+        memo[id(self)] = twin
+        twin.load_state_dict(self.state_dict())
+        twin.set_mode(self.mode)
+        twin.active_state = copy.deepcopy(self.active_state)
+        return twin.train(self.training)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled is where the graph lies, not the graph: saves, and the unpickled memory reads what was
+        saved.
+        """
+        if not (self.storage.closed or self.storage.read_only):
+            self.save()
+        weights = {name: value.cpu() for name, value in self.state_dict().items()}
+        return _open_for_reading, (os.fspath(self.directory), self.config, weights, self.training)
+
     # -- statistics ----------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
@@ -290,45 +382,11 @@ class AESGMemory(nn.Module):
             "edges": storage.edge_count,
             "candidates": len(self._state.pool),
             **counters,
-            "queries": self._queries,
-            "mean_explanation": self._explained / max(1, self._queries),
-            "query_resultant": self._spread.resultant(),
-            "query_effective_rank": self._spread.effective_rank(),
-            "retrieval_seconds": self._retrieval_seconds,
-            "topology_seconds": self._topology_seconds,
+            "queries": self._work.queries,
+            "mean_explanation": float(self._work.explained) / max(1, self._work.queries),
+            "retrieval_seconds": self._work.retrieval_seconds,
+            "topology_seconds": self._work.topology_seconds,
         }
-
-    def _reset_statistics(self) -> None:
-        self._queries = 0
-        self._spread = QuerySpread(self.vector_dim)
-        self._explained = 0.0
-        self._retrieval_seconds = 0.0
-        self._topology_seconds = 0.0
-
-    # -- copies --------------------------------------------------------------------------------------------
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> AESGMemory:
-        """A memory on the same open graph, with parameters and streams of its own."""
-        self._require_open("copy")
-        copied = type(self)(self.directory, self.config, self.device, read_only=self.storage.read_only)
-        memo[id(self)] = copied
-        copied._take_parameters(self.state_dict(), self)
-        copied.active_state = copy.deepcopy(self.active_state, memo)
-        copied._permissions.mode = self.mode
-        return copied
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled is where the graph lies, not the graph: unpickling opens its last commit for reading only."""
-        return _reopened, (type(self), str(self.directory), self.config, str(self.device), self.state_dict())
-
-    def _take_parameters(self, values: dict[str, Tensor], like: AESGMemory | None = None) -> None:
-        weight = values["abstraction_projection.weight"]
-        self.to(weight.device, weight.dtype)
-        self.load_state_dict(values)
-        if like is not None:
-            self.train(like.training)
-            for own, other in zip(self.parameters(), like.parameters(), strict=True):
-                own.requires_grad_(other.requires_grad)
 
     def _require_learning(self, what: str) -> None:
         """What a user asks for by name raises in INFERENCE instead of doing nothing in silence."""
@@ -344,12 +402,13 @@ class AESGMemory(nn.Module):
         return f"directory='{self.directory}', vector_dim={self.vector_dim}, mode={self.mode.value}"
 
 
-def _reopened(
-    kind: type[AESGMemory], directory: str, config: AESGConfig, device: str, values: dict[str, Tensor]
+def _open_for_reading(
+    directory: str, config: AESGConfig, weights: dict[str, Tensor], training: bool
 ) -> AESGMemory:
-    memory = kind(directory, config, device, read_only=True)
-    memory._take_parameters(values)
-    return memory
+    """What unpickling an AESGMemory calls."""
+    memory = AESGMemory(directory, config, read_only=True)
+    memory.load_state_dict(weights)
+    return memory.train(training)
 
 
 def _checked_device(device: str | torch.device) -> torch.device:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -24,6 +26,10 @@ class Query(NamedTuple):
     streams: slice  # which streams ask
     steps: int  # T, 1 unless [B, T, D]
 
+    def detached(self) -> Query:
+        """The same, holding on to no autograd graph."""
+        return self._replace(rows=self.rows.detach())
+
 
 class Found(NamedTuple):
     """What the graph answered to Q queries."""
@@ -32,6 +38,25 @@ class Found(NamedTuple):
     similarities: Tensor  # [Q, S] f32
     members: Tensor  # [Q, K] i64 slots, strongest first, -1 padded
     energies: Tensor  # [Q, K] f32, differentiable in the query
+
+    def detached(self) -> Found:
+        """The same, holding on to no autograd graph."""
+        return self._replace(similarities=self.similarities.detach(), energies=self.energies.detach())
+
+
+def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, Found]]:
+    """Successive calls of the same streams, each of one step, as one call of many steps; others as they
+    are."""
+    for (streams, steps), group in groupby(calls, key=lambda call: (call[0].streams, call[0].steps)):
+        queries, found = zip(*group, strict=True)
+        if steps != 1 or len(queries) == 1:
+            yield from zip(queries, found, strict=True)
+            continue
+        rows = torch.stack([query.rows for query in queries], dim=1)  # [B, T, D]
+        yield (
+            Query(rows.flatten(0, 1), rows.shape[:2], streams, len(queries)),
+            Found(*(torch.stack(parts, dim=1).flatten(0, 1) for parts in zip(*found, strict=True))),
+        )
 
 
 class Navigator:
@@ -53,6 +78,7 @@ class Navigator:
         """
         query = self.check(query_vector, active_state, batch_idx)
         found = self.find(query, active_state)
+        self.remember(query, found, active_state)
         context = self.context(query, found, query_vector.device)
         return context, context.explanation
 
@@ -81,7 +107,7 @@ class Navigator:
         )
 
     def find(self, query: Query, streams: BatchActiveContext) -> Found:
-        """Seeds, priming and spreading for all rows at once; remembers the streams' primary concepts."""
+        """Seeds, priming and spreading for all rows at once."""
         config = self.config
         similarities, seeds = self.graph.search(query.rows, config.seed_top_k, config.seed_min_similarity)
         strong = similarities >= config.seed_relative_similarity * similarities[:, :1]
@@ -99,9 +125,25 @@ class Navigator:
             starts, energies, hops=config.spreading_activation_steps, k=config.context_size
         )
         members, energies = _led_by_seeds(seeds, similarities, members, energies)
+        return Found(seeds, similarities, members, energies)
+
+    def remember(self, query: Query, found: Found, streams: BatchActiveContext) -> None:
+        """Keeps each stream's primary concepts, to prime its next query."""
         last = slice(query.steps - 1, None, query.steps)
-        kept = members[last]
-        streams.remember(query.streams, kept, energies.detach()[last], self.graph.ids(kept))
+        kept = found.members[last]
+        streams.remember(query.streams, kept, found.energies.detach()[last], self.graph.ids(kept))
+
+    def find_again(self, query: Query, seeds: Tensor) -> Found:
+        """What `find` answers to queries whose seeds [Q, S] are known, while the graph is as it was."""
+        with torch.autocast("cpu", enabled=False):
+            units = torch.nn.functional.normalize(query.rows, dim=-1).unsqueeze(-1)  # [Q, D, 1]
+            concepts = torch.nn.functional.normalize(self.graph.gather(seeds), dim=-1)  # [Q, S, D]
+            similarities = (concepts @ units).squeeze(-1)  # [Q, S], 0 where there is no seed
+        config = self.config
+        energies, members = self.graph.spread(
+            seeds, similarities, hops=config.spreading_activation_steps, k=config.context_size
+        )
+        members, energies = _led_by_seeds(seeds, similarities, members, energies)
         return Found(seeds, similarities, members, energies)
 
     def context(self, query: Query, found: Found, device: torch.device) -> RetrievedContext:
