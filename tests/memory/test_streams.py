@@ -75,7 +75,7 @@ def test_a_deep_copy_shares_the_graph_and_has_its_own_parameters(make_memory):
     assert memory.mode.value == "ONLINE"
 
 
-def test_a_pickled_copy_opens_the_last_commit_for_reading(make_memory):
+def test_a_pickled_copy_reads_what_was_saved_for_it(make_memory):
     memory = make_memory()
     vectors = torch.randn(3, 16)
     memory.graph.add_concepts(vectors)
@@ -86,7 +86,7 @@ def test_a_pickled_copy_opens_the_last_commit_for_reading(make_memory):
     assert vectors[0].numpy().tobytes() not in text, "the graph does not travel"
     copied = pickle.loads(text)
     assert copied.storage.read_only and copied.mode.value == "INFERENCE"
-    assert copied.storage.node_count == 3 and copied.config == memory.config
+    assert copied.storage.node_count == 4 and copied.config == memory.config
     assert torch.equal(copied.abstraction_projection.weight, memory.abstraction_projection.weight)
     with pytest.raises(AESGMemoryError, match="reading only"):
         copied.set_mode("TRAIN")
@@ -103,6 +103,7 @@ def test_a_fresh_memory_can_be_pickled(tmp_path):
 def test_spread_tells_collapsed_queries_from_different_ones():
     spread = QuerySpread(16)
     assert spread.resultant() == spread.effective_rank() == 0.0
+    spread.add(torch.randn(100, 16))
     spread.add(torch.randn(1000, 16))
     assert spread.resultant() < 0.2 and 13 < spread.effective_rank() <= 16
     spread.add(X[:4].repeat(64, 1))
