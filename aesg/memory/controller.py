@@ -40,14 +40,16 @@ def recomputing() -> bool:
 class Work:
     """What one memory did since it was made. An object of its own: setting attributes of a module is slow."""
 
-    def __init__(self) -> None:
+    def __init__(self, vector_dim: int) -> None:
         self.queries = 0
+        self.spread = QuerySpread(vector_dim)
         self.explained = torch.zeros((), dtype=torch.float64)  # sum over the queries of their best similarity
         self.retrieval_seconds = 0.0
         self.topology_seconds = 0.0
 
-    def note(self, similarities: Tensor, seconds: float) -> None:
-        """One call: the seeds' similarities [Q, S], and how long it took."""
+    def note(self, rows: Tensor, similarities: Tensor, seconds: float) -> None:
+        """One call: its queries [Q, D], the seeds' similarities [Q, S], and how long it took."""
+        self.spread.add(rows)
         self.queries += similarities.shape[0]
         self.explained += similarities.detach()[:, 0].sum()
         self.retrieval_seconds += seconds
@@ -101,8 +103,7 @@ class AESGMemory(nn.Module):
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
         self._pending: list[tuple[Query, Found, bool]] | None = None  # the calls of a `one_call`; learn?
-        self._work = Work()
-        self._spread = QuerySpread(self.vector_dim)
+        self._work = Work(self.vector_dim)
         self.to(self.device)
 
     # -- what it is ----------------------------------------------------------------------------------------
@@ -171,8 +172,7 @@ class AESGMemory(nn.Module):
             if learns:
                 self._learn(checked, found)
         if not again:
-            self._spread.add(checked.rows)
-            self._work.note(found.similarities, time.perf_counter() - started)
+            self._work.note(checked.rows, found.similarities, time.perf_counter() - started)
         return context
 
     @contextmanager
@@ -227,7 +227,7 @@ class AESGMemory(nn.Module):
         streams.last_seed[query.streams] = current[:, -1]
         streams.last_id[query.streams] = self.graph.ids(current[:, -1])
         self.cognitive_engine.note_retrieval(
-            found.members, found.energies.detach(), previous.reshape(-1), current.reshape(-1)
+            found.members, found.energies.detach(), found.seeds, previous.reshape(-1), current.reshape(-1)
         )
         if not bool(explained.all()):
             self.cognitive_engine.observe_novelty(query.rows.detach()[~explained])
@@ -279,8 +279,8 @@ class AESGMemory(nn.Module):
     def compact(self) -> None:
         """Saves and gives back what the files hold beyond it: what was removed is then in no file.
 
-        Raises AESGStorageError while a reader has the directory open, whose snapshot needs the old bytes: what
-        was learnt is saved all the same.
+        Raises AESGStorageError while a reader has the directory open, whose snapshot needs the old bytes:
+        what was learnt is saved all the same.
         """
         self.save()
         self.storage.core.compact()
@@ -391,8 +391,8 @@ class AESGMemory(nn.Module):
             **counters,
             "queries": self._work.queries,
             "mean_explanation": float(self._work.explained) / max(1, self._work.queries),
-            "query_resultant": self._spread.resultant(),
-            "query_effective_rank": self._spread.effective_rank(),
+            "query_resultant": self._work.spread.resultant(),
+            "query_effective_rank": self._work.spread.effective_rank(),
             "retrieval_seconds": self._work.retrieval_seconds,
             "topology_seconds": self._work.topology_seconds,
         }

@@ -1,4 +1,4 @@
-"""Every mode against every way of changing a graph: what a row forbids does not happen, however it is called."""
+"""Every mode against every way of changing a graph: what a row forbids does not happen, however called."""
 
 from __future__ import annotations
 

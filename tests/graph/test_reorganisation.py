@@ -109,7 +109,7 @@ def test_split_gives_each_half_its_cluster(make_memory):
     memory.graph.add_edges([5], [0], [1.0], [0.8], SUCCESSION)
     fresh = memory.cognitive_engine.split_concept(0)
     assert fresh == 13
-    halves = [set(target for target, _ in edges(memory, slot)) for slot in (0, fresh)]
+    halves = [{target for target, _ in edges(memory, slot)} for slot in (0, fresh)]
     groups = [set(range(1, 7)), set(range(7, 13))]
     assert sorted(map(sorted, (halves[0] - {fresh}, halves[1] - {0}))) == sorted(map(sorted, groups))
     assert fresh in halves[0] and 0 in halves[1]

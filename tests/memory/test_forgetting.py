@@ -69,7 +69,7 @@ def test_forgotten_vectors_are_in_no_file(make_memory, bulk):
 
 def test_what_is_only_a_candidate_is_forgotten_with_it(make_memory):
     memory = make_memory()
-    (slot,) = memory.graph.add_concepts(torch.eye(16)[:1])
+    memory.graph.add_concepts(torch.eye(16)[:1])
     near = torch.eye(16)[0] * 0.7 + torch.eye(16)[1]  # cosine 0.57: novel, yet like what goes
     memory.forget(query=torch.eye(16)[0], radius=0.1)
     memory.graph.add_concepts(torch.eye(16)[5:6])

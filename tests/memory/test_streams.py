@@ -75,7 +75,7 @@ def test_a_deep_copy_shares_the_graph_and_has_its_own_parameters(make_memory):
     assert memory.mode.value == "ONLINE"
 
 
-def test_a_pickled_copy_opens_what_was_learnt_for_reading(make_memory):
+def test_a_pickled_copy_reads_what_was_saved_for_it(make_memory):
     memory = make_memory()
     vectors = torch.randn(3, 16)
     memory.graph.add_concepts(vectors)
@@ -103,6 +103,7 @@ def test_a_fresh_memory_can_be_pickled(tmp_path):
 def test_spread_tells_collapsed_queries_from_different_ones():
     spread = QuerySpread(16)
     assert spread.resultant() == spread.effective_rank() == 0.0
+    spread.add(torch.randn(100, 16))
     spread.add(torch.randn(1000, 16))
     assert spread.resultant() < 0.2 and 13 < spread.effective_rank() <= 16
     spread.add(X[:4].repeat(64, 1))
