@@ -43,7 +43,10 @@ _UNIT_FLOATS = (
     "priming",
     "link_min_similarity",
     "edge_initial_confidence",
+    "edge_fade",
     "succession_rate",
+    "succession_yield",
+    "coactivation_rate",
     "relevance_gain",
     "relevance_decay",
 )

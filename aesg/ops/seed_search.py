@@ -85,7 +85,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.mark_non_differentiable(indices)
     ctx.shape = vectors.shape
     # The rows found, not the column: the memory may have changed before backward comes.
-    ctx.save_for_backward(queries, vectors[_places(indices, ctx.shape)], scores, indices)
+    empty = vectors.numel() == 0  # a place cannot be looked up in a column without rows
+    shape = (*indices.shape, queries.shape[1])
+    rows = queries.new_zeros(shape) if empty else vectors[_places(indices, ctx.shape)]
+    ctx.save_for_backward(queries, rows, scores, indices)
 
 
 def _backward(ctx: Any, grad_scores: Tensor, _grad_indices: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -100,9 +103,9 @@ def _backward(ctx: Any, grad_scores: Tensor, _grad_indices: Tensor | None) -> tu
         grad_queries = per_row.sum(dim=1) * _inverse_norm(queries)
     if ctx.needs_input_grad[1]:
         per_row = grad * (unit_queries - cosine * unit_rows) * _inverse_norm(rows)
-        grad_vectors = rows.new_zeros(ctx.shape).index_put(
-            _places(indices, ctx.shape), per_row, accumulate=True
-        )
+        grad_vectors = rows.new_zeros(ctx.shape)
+        if grad_vectors.numel():
+            grad_vectors.index_put_(_places(indices, ctx.shape), per_row, accumulate=True)
     return grad_queries, grad_vectors, None, None, None, None, None
 
 

@@ -23,6 +23,8 @@ struct OpenOptions {
   int64_t vector_dim = 0;  // 0: what the directory says; an error where there is nothing yet
   Access access = Access::kWrite;
   FileSystem* file_system = nullptr;  // null: the real one
+  int64_t fold_bytes = 64 << 20;      // a commit that leaves a longer journal folds it
+  int64_t bulk_bytes = 1 << 20;  // this much in new row groups goes straight to their file, not the journal
 };
 
 // Everything about a store that is one number. Committed with the columns.
@@ -57,28 +59,28 @@ class Store {
   const std::string& directory() const;
   bool read_only() const;
   bool closed() const;
-  const NodeLayout& layout() const;
-  const Counters& counters() const;
-  Counters& counters();  // for csrc/graph; committed with the next commit()
+  const NodeLayout& layout() const { return layout_; }
+  const Counters& counters() const { return counters_; }
+  Counters& counters() { return counters_; }  // for csrc/graph; committed with the next commit()
 
   // Row groups now mapped. Addresses never move: growth maps further groups behind the old ones.
   int64_t node_groups() const;
   int64_t block_groups() const;
-  uint8_t* node_bytes();  // first group, not the header
-  uint8_t* edge_bytes();
+  uint8_t* node_bytes() { return node_bytes_; }  // first group, not the header
+  uint8_t* edge_bytes() { return edge_bytes_; }
 
   // Address of one value. Slots and blocks are not checked here.
   template <typename T>
   T* at(NodeColumn column, int64_t slot) {
-    return reinterpret_cast<T*>(node_bytes() + (slot / kGroupRows) * layout().group_bytes() +
-                                layout().offset(column) + (slot % kGroupRows) * layout().row_bytes(column));
+    return reinterpret_cast<T*>(node_bytes_ + (slot / kGroupRows) * layout_.group_bytes() +
+                                layout_.offset(column) + (slot % kGroupRows) * layout_.row_bytes(column));
   }
   HotBlock* hot(int64_t block) {
-    return reinterpret_cast<HotBlock*>(edge_bytes() + (block / kGroupRows) * kEdgeGroupBytes) +
+    return reinterpret_cast<HotBlock*>(edge_bytes_ + (block / kGroupRows) * kEdgeGroupBytes) +
            block % kGroupRows;
   }
   ColdBlock* cold(int64_t block) {
-    return reinterpret_cast<ColdBlock*>(edge_bytes() + (block / kGroupRows) * kEdgeGroupBytes +
+    return reinterpret_cast<ColdBlock*>(edge_bytes_ + (block / kGroupRows) * kEdgeGroupBytes +
                                         kHotGroupBytes) +
            block % kGroupRows;
   }
@@ -107,6 +109,14 @@ class Store {
   const std::vector<uint8_t>& state() const;
   void set_state(std::vector<uint8_t> bytes);
 
+  // Replaces all that this store holds, generation apart, by what `source` holds; a change like any other, to
+  // be committed. Throws StorageError, with nothing changed, when the dims differ or a reader has this store
+  // open.
+  void copy_from(Store& source);
+  // Makes a new memory in `directory` (missing or empty) of what is committed here. Throws StorageError when
+  // something is there already; what was begun is removed then.
+  void snapshot(const std::string& directory) const;
+
   // Makes all that was changed durable as one step: afterwards it survives a crash as a whole, before it none
   // of it does. Returns the generation. Throws StorageError when read-only, when called in a forked child and
   // on any failed write or sync; after a failed sync every later commit throws too.
@@ -114,6 +124,9 @@ class Store {
   // Brings the main files up to date and empties the journal. Done by itself when the journal is large, on
   // close and on open after a crash; repeating it does no harm.
   void fold();
+  // Folds and gives the journal's old bytes back, so that what was removed before the last commit is in no file.
+  // Throws StorageError, with nothing changed, while a reader has this store open.
+  void compact();
   // Drops what was not committed, folds, releases the lock. Views stay readable as long as someone holds the
   // store.
   void close();
@@ -123,9 +136,24 @@ class Store {
   std::vector<std::string> verify();
 
  private:
-  Store();
   struct Impl;
+  explicit Store(std::unique_ptr<Impl> impl);
+
+  NodeLayout layout_;
+  Counters counters_;
+  uint8_t* node_bytes_;
+  uint8_t* edge_bytes_;
   std::unique_ptr<Impl> impl_;
 };
+
+// What lies at a path, found out without writing or locking anything.
+enum class DirectoryKind { kMissing, kEmpty, kOurs, kVersion3, kForeign };
+struct Inspection {
+  DirectoryKind kind = DirectoryKind::kMissing;
+  int64_t vector_dim = 0;  // ours only
+  Counters counters;       // ours only: as of the last fold
+  std::string reason;      // foreign only: what is not ours
+};
+Inspection inspect(const std::string& directory, FileSystem* file_system = nullptr);
 
 }  // namespace aesg::storage

@@ -1,0 +1,1 @@
+"""The graph of concepts and the rules by which it organises itself."""

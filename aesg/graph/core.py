@@ -1,0 +1,192 @@
+"""SemanticGraph: concepts and edges of one directory, addressed by slot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aesg import _core
+from aesg.config import AESGConfig
+from aesg.exceptions import AESGMemoryError
+from aesg.graph.permissions import Permissions
+from aesg.graph.state import GraphState
+from aesg.ops import seed_search, spread_activation
+from aesg.storage.engine import AESGStorage
+from aesg.validation import Validator
+
+GROUP_BITS = 10  # a group has 1024 slots
+NEIGHBOR_MIN_SIMILARITY = 0.1  # reference, SemanticGraph.find_nearest_neighbors
+SIMILARITY, SUCCESSION, ABSTRACTION = 0, 1, 2  # edge kinds
+
+
+class SemanticGraph:
+    """The graph as the engine and the navigator use it. All bulk work happens in C++ and custom ops."""
+
+    def __init__(self, state: GraphState, config: AESGConfig, permissions: Callable[[], Permissions]) -> None:
+        self.state = state
+        self.config = config
+        self._permissions = permissions
+
+    @property
+    def storage(self) -> AESGStorage:
+        return self.state.storage
+
+    @property
+    def vector_dim(self) -> int:
+        return self.state.storage.vector_dim
+
+    def search(self, queries: Tensor, k: int, min_score: float) -> tuple[Tensor, Tensor]:
+        """Exact cosine top-k over living concepts: scores [B, k] f32, slots [B, k] i64. See `seed_search`."""
+        storage = self.state.storage
+        return seed_search(
+            queries,
+            storage.column("vector"),
+            k,
+            inv_norm=storage.column("inv_norm"),
+            active=storage.column("is_active"),
+            count=storage.core.node_count,
+            min_score=min_score,
+        )
+
+    def spread(self, seeds: Tensor, energies: Tensor, *, hops: int, k: int) -> tuple[Tensor, Tensor]:
+        """Activation after `hops` hops from seeds [B, S]: energies [B, k], slots [B, k]. See
+        `spread_activation`.
+        """
+        storage, config = self.state.storage, self.config
+        blocks = storage.edge_blocks()
+        return spread_activation(
+            seeds,
+            energies,
+            blocks.first_block,
+            blocks.targets,
+            blocks.strengths,
+            blocks.next_block,
+            storage.column("is_active"),
+            regions=storage.column("region_id"),
+            hops=hops,
+            decay=config.spreading_activation_decay,
+            facilitation=config.region_facilitation_multiplier,
+            source_floor=config.source_energy_floor,
+            transfer_floor=config.transfer_floor,
+            k=k,
+        )
+
+    def gather(self, slots: Tensor) -> Tensor:
+        """Copies of the vectors [..., D] of slots [...]; zero where the slot is negative."""
+        groups = self.state.storage.column("vector")  # [G, 1024, D]
+        if groups.shape[0] == 0:
+            return torch.zeros(*slots.shape, self.vector_dim)
+        clamped = slots.clamp(min=0)
+        if groups.shape[0] == 1:  # one index costs half of two
+            rows = groups[0].index_select(0, clamped.reshape(-1)).view(*slots.shape, -1)
+        else:
+            rows = groups[clamped >> GROUP_BITS, clamped & (groups.shape[1] - 1)]
+        return rows.masked_fill_((slots < 0).unsqueeze(-1), 0.0)
+
+    def ids(self, slots: Tensor) -> Tensor:
+        """The identities of slots [...], i64 holding the bits of u64; 0 where the slot is negative."""
+        column = self.state.storage.column("id")  # [G, 1024]
+        if column.shape[0] == 0:
+            return torch.zeros_like(slots)
+        clamped = slots.clamp(min=0)
+        found = column[clamped // column.shape[1], clamped % column.shape[1]]
+        return torch.where(slots >= 0, found, 0)
+
+    def still(self, slots: Tensor, ids: Tensor) -> Tensor:
+        """Slots [...] that still hold the living concept of that identity; -1 in place of the others."""
+        active = self.state.storage.column("is_active")  # [G, 1024]
+        if active.shape[0] == 0:
+            return torch.full_like(slots, -1)
+        clamped = slots.clamp(min=0)
+        alive = active[clamped // active.shape[1], clamped % active.shape[1]] != 0
+        return torch.where((slots >= 0) & alive & (self.ids(slots) == ids), slots, -1)
+
+    def get_node_vector(self, node_idx: int) -> Tensor:
+        """A copy of the vector [D] f32 of a slot in use. Raises AESGMemoryError for an unknown slot."""
+        slot = self._slot(node_idx)
+        return self.gather(torch.tensor([slot]))[0]
+
+    def update_relevance(self, node_idx: int, delta: float) -> None:
+        """Moves a concept's relevance by `delta`, kept in [0, 1]. Nothing happens in INFERENCE.
+
+        Raises AESGMemoryError for an unknown slot and a change that is not finite.
+        """
+        slot = self._slot(node_idx)
+        if not np.isfinite(delta):
+            raise AESGMemoryError(f"Relevance change: expected a finite number, got {delta}")
+        if not self._permissions().learns:
+            return
+        column = self.storage.nodes["relevance"]
+        self.storage.nodes["relevance"][slot] = min(1.0, max(0.0, float(column[slot]) + delta))
+        self.state.touch()
+
+    def find_nearest_neighbors(self, query_vector: Tensor, top_k: int = 5) -> list[tuple[int, float]]:
+        """The `top_k` living concepts nearest to a query [D]: (slot, cosine) above 0.1, best first. O(N
+        D).
+        """
+        if query_vector.dim() != 1:
+            raise AESGMemoryError(
+                f"Query: expected shape [{self.vector_dim}], got {list(query_vector.shape)}"
+            )
+        Validator.validate_vector_dim_match(self.vector_dim, query_vector.shape[0])
+        scores, slots = self.search(query_vector[None].float(), top_k, NEIGHBOR_MIN_SIMILARITY)
+        pairs = zip(slots[0].tolist(), scores[0].tolist(), strict=True)
+        return [(slot, score) for slot, score in pairs if slot >= 0]
+
+    def add_concepts(self, vectors: Tensor | np.ndarray, ids: Sequence[int] | None = None) -> np.ndarray:
+        """Bears a concept for each row of `vectors` [n, D], without novelty check or links.
+
+        Returns their slots, i64 [n]. Raises AESGMemoryError for another width or values that are not finite,
+        before anything changed. O(n D).
+        """
+        self._require_writable("add_concepts")
+        array = vectors.detach().cpu().numpy() if isinstance(vectors, Tensor) else np.asarray(vectors)
+        slots = _core.bear(self.storage.core, array.astype(np.float32, copy=False), self.state.now(), ids=ids)
+        self.state.counters["births"] += len(slots)
+        self.state.touch()
+        return slots
+
+    def add_edges(
+        self,
+        sources: Tensor | np.ndarray | Sequence[int],
+        targets: Tensor | np.ndarray | Sequence[int],
+        weights: Tensor | np.ndarray | Sequence[float],
+        confidences: Tensor | np.ndarray | Sequence[float],
+        kind: int = SIMILARITY,
+    ) -> int:
+        """Makes directed edges between living slots, [n] each; sets weight and confidence where one exists.
+
+        Returns how many are new. Raises AESGMemoryError for unequal lengths, unknown or dead slots, an edge
+        from a concept to itself, or values outside [0, 1], before anything changed.
+        """
+        self._require_writable("add_edges")
+        fresh = _core.put_edges(
+            self.storage.core,
+            np.asarray(sources, dtype=np.int64),
+            np.asarray(targets, dtype=np.int64),
+            np.asarray(weights, dtype=np.float32),
+            np.asarray(confidences, dtype=np.float32),
+            kind,
+        )
+        self.state.touch()
+        return fresh
+
+    def _slot(self, node_idx: int) -> int:
+        slot, count = int(node_idx), self.storage.node_count
+        if not 0 <= slot < count:
+            raise AESGMemoryError(f"Unknown concept: expected a slot in 0..{count - 1}, got {node_idx}")
+        return slot
+
+    def _require_writable(self, what: str) -> None:
+        """What a user asks for by name raises where it is not possible, instead of doing nothing in
+        silence.
+        """
+        if self.storage.read_only:
+            raise AESGMemoryError(
+                f"{what}: the memory in '{self.storage.directory}' is open for reading only"
+            )
+        if not self._permissions().learns:
+            raise AESGMemoryError(f"{what}: not possible in INFERENCE mode, call set_mode first")

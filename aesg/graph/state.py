@@ -1,0 +1,212 @@
+"""GraphState: one open directory with everything that several memories on it share."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aesg.config import AESGConfig
+from aesg.exceptions import AESGConfigError, AESGStorageError
+from aesg.graph.coactivation import PairCounts
+from aesg.graph.novelty import NoveltyPool
+from aesg.graph.use_log import UseLog
+from aesg.storage.engine import AESGStorage
+from aesg.storage.logger import EvolutionLogger
+
+_COUNTERS = ("births", "prunes", "merges", "splits", "consolidations", "sweeps")
+PRUNING_WAIT = 20  # consolidations that survival waits after an import or a time without pruning
+
+# Opening a directory again in the same process gives the same state, so that memories accumulate in one
+# graph.
+_open_states: weakref.WeakValueDictionary[tuple[str, bool], GraphState] = weakref.WeakValueDictionary()
+
+
+class GraphState:
+    """Storage, novelty pool, use log and counters of one directory. Use `GraphState.open`.
+
+    Lives as long as a memory uses it. When the last one goes, or the interpreter ends, what was learnt and
+    not yet saved is committed: a clean end loses nothing.
+    """
+
+    def __init__(self, storage: AESGStorage, config: AESGConfig, key: tuple[str, bool]) -> None:
+        self.storage = storage
+        self.clock: Callable[[], float] = storage.clock
+        self.logger = EvolutionLogger(storage)
+        self.config = config
+        self.pool = NoveltyPool(config.novelty_pool_size, storage.vector_dim)
+        self.log = UseLog(storage.core)
+        self.centers: Tensor | None = None  # [R, D], of the regions last found
+        self.region_cursor = 0  # where the next detection goes on assigning concepts to regions
+        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self.pruning_wait = 0  # consolidations until survival counts again
+        self.aged_unpruned = False  # concepts were aged in a mode that does not prune
+        self.streams: dict[str, Any] = {}  # streams as the last commit left them
+        self._key = key
+        self._changed = False
+        self._pid = os.getpid()
+        self._load(storage.read_state())
+        # A weak hook: a strong one would be a cycle, and a dropped memory would keep its lock until
+        # collected.
+        digest = weakref.WeakMethod(self.log.digest)
+        storage.before_read = lambda: (hook := digest()) and hook()
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        config: AESGConfig | None,
+        *,
+        read_only: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> GraphState:
+        """The state of that directory, opened once per process. Without a config: what the directory says."""
+        key = (os.path.realpath(os.fspath(directory)), read_only)
+        state = _open_states.get(key)
+        if state is not None and not state.storage.closed:
+            if config is not None and config.vector_dim != state.storage.vector_dim:
+                raise AESGStorageError(
+                    f"Directory '{directory}' holds vector_dim {state.storage.vector_dim}, "
+                    f"expected {config.vector_dim}"
+                )
+            return state
+        vector_dim = None if config is None else config.vector_dim
+        storage = AESGStorage(os.fspath(directory), vector_dim, read_only=read_only, clock=clock)
+        if config is None:
+            config = _config_of(storage)
+        state = cls(storage, config, key)
+        _open_states[key] = state
+        return state
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.storage.directory)
+
+    def now(self) -> int:
+        """Unix seconds, from the injected clock."""
+        return int(self.clock())
+
+    def touch(self) -> None:
+        """Says that the small state must be written by the next commit."""
+        self._changed = True
+
+    def pause_pruning(self, consolidations: int = PRUNING_WAIT) -> None:
+        """Lets nothing die for lack of use during the next consolidations, so that use can show first."""
+        self.pruning_wait = consolidations
+        self.aged_unpruned = False
+
+    def commit(self) -> int:
+        """Makes all that was learnt durable in one step; returns the generation. Writes nothing if nothing
+        was.
+        """
+        self.log.digest()
+        if self._changed or self.storage.generation == 0:
+            self.storage.write_state(self._dump())
+        generation = self.storage.commit()
+        self._changed = False
+        return generation
+
+    def close(self, commit: bool = True) -> None:
+        """Commits what is pending (unless told not to) and gives the directory free."""
+        if self.storage.closed:
+            return
+        if self._pid != os.getpid():  # a forked child never writes
+            commit = False
+        try:
+            if commit and not self.storage.read_only:
+                self.commit()
+        finally:
+            self.log.clear()
+            self.storage.close(commit=False)
+            if _open_states.get(self._key) is self:
+                del _open_states[self._key]
+
+    def reload(self) -> None:
+        """Takes the small state from the storage anew, after its contents were replaced."""
+        self.log.clear()
+        self.log.pairs = PairCounts()
+        self.pool = NoveltyPool(self.config.novelty_pool_size, self.storage.vector_dim)
+        self.centers = None
+        self.region_cursor = 0
+        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self.pause_pruning(0)
+        self.streams = {}
+        self._changed = False
+        self._load(self.storage.read_state())
+
+    def _dump(self) -> dict[str, Any]:
+        return {
+            "config": self.config.to_json(),
+            "counters": dict(self.counters),
+            "pruning": {"wait": self.pruning_wait, "aged_unpruned": self.aged_unpruned},
+            "regions.cursor": self.region_cursor,
+            "streams": self.streams,
+            "pairs.keys": self.log.pairs.keys,
+            "pairs.counts": self.log.pairs.counts,
+            **({} if self.centers is None else {"regions.centers": self.centers.numpy()}),
+            **self.pool.to_state(),
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        if not state:
+            if self.storage.core.active_count:  # imported: use was counted by other rules, or not at all
+                self.pause_pruning()
+            return
+        self.counters.update(
+            {name: int(value) for name, value in state.get("counters", {}).items() if name in _COUNTERS}
+        )
+        pruning = state.get("pruning", {})
+        self.pruning_wait = int(pruning.get("wait", 0))
+        self.aged_unpruned = bool(pruning.get("aged_unpruned", False))
+        self.region_cursor = int(state.get("regions.cursor", 0))
+        self.streams = dict(state.get("streams", {}))
+        if "pool.candidates" in state:
+            self.pool.load_state(state)
+        if "pairs.keys" in state:
+            self.log.pairs.keys, self.log.pairs.counts = state["pairs.keys"], state["pairs.counts"]
+        if "regions.centers" in state:
+            self.centers = torch.from_numpy(state["regions.centers"].copy())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphState:
+        return self  # copies of a model share its memory
+
+    def __del__(self) -> None:
+        _end(self)
+
+
+def _config_of(storage: AESGStorage) -> AESGConfig:
+    """The config the directory was last committed with."""
+    text = storage.read_state().get("config")
+    if text is None:
+        return AESGConfig(vector_dim=storage.vector_dim)
+    try:
+        return AESGConfig.from_json(text)
+    except AESGConfigError as error:
+        storage.close(commit=False)
+        raise AESGStorageError(f"The configuration in '{storage.directory}' is unusable: {error}") from error
+
+
+def _end(state: GraphState) -> None:
+    """Closes a state that nobody closed. An error here has no caller, so it becomes a warning."""
+    if getattr(state, "_key", None) is None:  # construction had failed
+        return
+    try:
+        state.close()
+    except AESGStorageError as error:
+        warnings.warn(
+            f"What was not saved in '{state.directory}' is lost: {error}", RuntimeWarning, stacklevel=2
+        )
+
+
+@atexit.register
+def _end_all() -> None:
+    for state in list(_open_states.values()):
+        _end(state)

@@ -1,0 +1,1 @@
+"""The memory as a module: modes, streams, navigation, context, controller."""

@@ -1,0 +1,417 @@
+"""AESGMemory: the persistent memory as a PyTorch module."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aesg import _core
+from aesg.config import AESGConfig
+from aesg.exceptions import AESGConfigError, AESGMemoryError
+from aesg.graph.cognitive_engine import CognitiveEngine
+from aesg.graph.core import SemanticGraph
+from aesg.graph.forgetting import forget, slots_near, slots_of_ids
+from aesg.graph.state import GraphState
+from aesg.memory.context import RetrievedContext
+from aesg.memory.modes import MemoryMode, ModeSwitch
+from aesg.memory.navigation import Found, Navigator, Query, joined_steps
+from aesg.memory.state import BatchActiveContext
+from aesg.storage.engine import AESGStorage
+from aesg.storage.logger import EvolutionLogger
+from aesg.validation import Validator
+
+
+def recomputing() -> bool:
+    """Whether backward is running: then a gradient checkpoint asks again for what it did not keep."""
+    return torch._C._current_graph_task_id() != -1
+
+
+class Work:
+    """What one memory did since it was made. An object of its own: setting attributes of a module is slow."""
+
+    def __init__(self) -> None:
+        self.queries = 0
+        self.explained = torch.zeros((), dtype=torch.float64)  # sum over the queries of their best similarity
+        self.retrieval_seconds = 0.0
+        self.topology_seconds = 0.0
+
+    def note(self, similarities: Tensor, seconds: float) -> None:
+        """One call: the seeds' similarities [Q, S], and how long it took."""
+        self.queries += similarities.shape[0]
+        self.explained += similarities.detach()[:, 0].sum()
+        self.retrieval_seconds += seconds
+
+
+class AESGMemory(nn.Module):
+    """A graph of concept vectors in one directory that answers whole batches of queries and learns from them.
+
+    directory: made if missing; opening it again in the same process shares the open graph.
+    config: None takes what the directory says (defaults where there is nothing yet).
+    device: where answers go unless the query lies elsewhere; the graph itself is searched on the CPU.
+    read_only: opens the last committed state beside a writer; the mode is INFERENCE and stays so.
+    clock: gives unix seconds for time stamps, so that runs can be repeated byte for byte.
+
+    Raises AESGConfigError for a bad config or device, and AESGStorageError for a directory that is not ours,
+    has another vector_dim, cannot be written, or is being written by another process (its pid is named).
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        config: AESGConfig | None = None,
+        device: str | torch.device = "cpu",
+        *,
+        read_only: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        if config is not None:
+            Validator.validate_config(config)
+        self.device = _checked_device(device)
+        self._state = GraphState.open(directory, config, read_only=read_only, clock=clock)
+        self.config = config if config is not None else self._state.config
+        self.abstraction_projection = nn.Linear(self.vector_dim, self.vector_dim, bias=False)
+        nn.init.zeros_(self.abstraction_projection.weight)  # aggregate() starts as the plain mean
+        projection = self.abstraction_projection
+        self._permissions = ModeSwitch(
+            MemoryMode.INFERENCE if read_only else MemoryMode(self.config.memory_mode)
+        )
+        # None of these holds this module: a memory that is dropped gives its directory free at once, without
+        # a collection.
+        self.graph = SemanticGraph(self._state, self.config, self._permissions)
+        self.cognitive_engine = CognitiveEngine(
+            self.graph,
+            self.config,
+            self._permissions,
+            project=lambda mean: mean + projection(mean.to(projection.weight.device)).to(mean.device),
+        )
+        self.navigator = Navigator(self.graph, self.config, self.abstraction_projection)
+        self.active_state = BatchActiveContext()
+        if self._state.streams:
+            self.active_state.load_state(self._state.streams)
+        self._pending: list[tuple[Query, Found, bool]] | None = None  # the calls of a `one_call`; learn?
+        self._work = Work()
+        self.to(self.device)
+
+    # -- what it is ----------------------------------------------------------------------------------------
+
+    @property
+    def directory(self) -> Path:
+        return self._state.directory
+
+    @property
+    def vector_dim(self) -> int:
+        return self._state.storage.vector_dim
+
+    @property
+    def storage(self) -> AESGStorage:
+        return self._state.storage
+
+    @property
+    def logger(self) -> EvolutionLogger:
+        return self._state.logger
+
+    @property
+    def mode(self) -> MemoryMode:
+        return self._permissions.mode
+
+    def set_mode(self, mode_name: str | MemoryMode) -> None:
+        """TRAIN, FINETUNE, INFERENCE or ONLINE. Raises AESGMemoryError for anything else."""
+        name = mode_name.value if isinstance(mode_name, MemoryMode) else mode_name
+        Validator.validate_memory_mode(name)
+        mode = MemoryMode(name)
+        if self.storage.read_only and mode is not MemoryMode.INFERENCE:
+            raise AESGMemoryError(f"Mode {name}: the memory in '{self.directory}' is open for reading only")
+        if not self.storage.closed:
+            self._state.log.digest()  # what was noted belongs to the mode in which it was noted
+        self._permissions.mode = mode
+
+    # -- asking --------------------------------------------------------------------------------------------
+
+    def forward(self, query: Tensor) -> RetrievedContext:
+        """Same as `retrieve(query)`."""
+        return self.retrieve(query)
+
+    def retrieve(self, query: Tensor, batch_idx: int = 0) -> RetrievedContext:
+        """The context of every query: [D], [B, D], or [B, T, D] for T steps of B streams asked at once.
+
+        Each row is its own query: what one retrieves never depends on another. Row b belongs to stream b
+        (`batch_idx` for a single query). In modes that learn, novel queries wait in the pool or are born, use
+        and succession are noted; what is born is seen from the next call on.
+
+        Inside a gradient checkpoint the second pass searches again, also among what was born since, but
+        counts and learns nothing.
+
+        Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
+        another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
+        """
+        started = time.perf_counter()
+        checked = self.navigator.check(query, self.active_state, batch_idx)
+        found = self.navigator.find(checked, self.active_state)
+        context = self.navigator.context(checked, found, query.device)
+        again = recomputing()
+        learns = self._permissions().learns and not again
+        if self._pending is not None:
+            self._pending.append((checked.detached(), found.detached(), learns))
+        elif not again:
+            self.navigator.remember(checked, found, self.active_state)
+            if learns:
+                self._learn(checked, found)
+        if not again:
+            self._work.note(found.similarities, time.perf_counter() - started)
+        return context
+
+    @contextmanager
+    def one_call(self) -> Iterator[None]:
+        """Inside, `retrieve` answers from the graph as it is; what it learns is learnt on leaving.
+
+        For models that ask step by step: no sample sees within a forward pass what another gave birth to, and
+        the steps are learnt from in bulk. Inside another `one_call` it does nothing of its own. After an
+        exception nothing is learnt.
+        """
+        if self._pending is not None:
+            yield
+            return
+        self._pending = []
+        try:
+            yield
+            pending = self._pending
+        finally:
+            self._pending = None
+        if pending and not recomputing():
+            self.navigator.remember(*pending[-1][:2], self.active_state)
+        for query, found in joined_steps([call[:2] for call in pending if call[2]]):
+            self._learn(query, found)
+
+    def retrieve_again(self, query: Tensor) -> RetrievedContext:
+        """The answers to the last T calls of one step each in this `one_call`, as one answer to their queries
+        [B, T, D].
+
+        With it a model that had to ask step by step can do everything else for all steps at once, gradients
+        included. Nothing is searched, noted or counted. O(B T S D), then by edges touched.
+        """
+        checked = self.navigator.check(query, self.active_state, 0)
+        calls = [call[:2] for call in (self._pending or [])[-checked.steps :]]
+        joined = list(joined_steps(calls))
+        if len(joined) != 1 or joined[0][0].rows.shape != checked.rows.shape:
+            raise AESGMemoryError(
+                f"retrieve_again: expected the queries of the last calls in one_call, got {list(query.shape)}"
+            )
+        found = self.navigator.find_again(checked, joined[0][1].seeds)
+        return self.navigator.context(checked, found, query.device)
+
+    @torch.no_grad()
+    def _learn(self, query: Query, found: Found) -> None:
+        """Notes use and succession, and offers what nothing explained to the novelty pool."""
+        best = found.similarities[:, 0]
+        explained = best >= self.config.novelty_explanation_threshold
+        current = torch.where(explained, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
+        streams = self.active_state
+        last = self.graph.still(streams.last_seed[query.streams], streams.last_id[query.streams])
+        previous = torch.cat([last[:, None], current[:, :-1]], dim=1)
+        streams.last_seed[query.streams] = current[:, -1]
+        streams.last_id[query.streams] = self.graph.ids(current[:, -1])
+        self.cognitive_engine.note_retrieval(
+            found.members, found.energies.detach(), previous.reshape(-1), current.reshape(-1)
+        )
+        if not bool(explained.all()):
+            self.cognitive_engine.observe_novelty(query.rows.detach()[~explained])
+
+    def reset_state(self, streams: Iterable[int] | None = None) -> None:
+        """Ends all streams (or those named): nothing primes their next query. The novelty pool is left
+        alone.
+        """
+        self.active_state.reset(streams)
+
+    # -- on request ----------------------------------------------------------------------------------------
+
+    def forget(
+        self,
+        ids: Sequence[int] | np.ndarray | Tensor | None = None,
+        *,
+        query: Tensor | None = None,
+        radius: float | None = None,
+    ) -> int:
+        """Removes concepts by `ids`, or all within cosine distance `radius` (1 - cos) of `query` [D].
+
+        Their edges go too, and what was abstracted from them alone. After the next `save()` and `compact()`
+        their vectors are in no file of the directory. Returns how many concepts went. Raises AESGMemoryError
+        for unknown ids, bad arguments and in INFERENCE, before anything changed. O(N D + E).
+        """
+        self._require_learning("forget")
+        if (ids is None) == (query is None):
+            raise AESGMemoryError("forget: expected either ids or query with radius")
+        if ids is not None:
+            slots, unknown = slots_of_ids(self.graph, np.unique(np.asarray(ids, dtype=np.int64).reshape(-1)))
+            if len(unknown):
+                raise AESGMemoryError(f"forget: no living concept has id {int(unknown[0])}")
+        else:
+            if radius is None or not 0.0 <= radius <= 2.0:
+                raise AESGMemoryError(f"forget: expected a radius in [0, 2], got {radius}")
+            assert query is not None
+            slots = slots_near(self.graph, self.cognitive_engine.checked_vector(query), radius)
+        return forget(self.graph, slots)
+
+    def update_concept(self, slot: int, vector: Tensor) -> None:
+        """Gives a living concept another vector [D]; its edges stay. Raises AESGMemoryError, also in
+        INFERENCE.
+        """
+        self._require_learning("update_concept")
+        checked = self.cognitive_engine.checked_vector(vector)
+        _core.set_vector(self.storage.core, int(slot), checked.numpy(), self._state.now())
+        self._state.touch()
+
+    def compact(self) -> None:
+        """Saves and gives back what the files hold beyond it: what was removed is then in no file.
+
+        Raises AESGStorageError while a reader has the directory open, whose snapshot needs the old bytes: what
+        was learnt is saved all the same.
+        """
+        self.save()
+        self.storage.core.compact()
+
+    def check(self) -> list[str]:
+        """Findings about broken invariants of the graph, one line each; none when it is sound. O(N D + E)."""
+        self._state.log.digest()
+        return _core.check(self.storage.core)
+
+    # -- learning and keeping ------------------------------------------------------------------------------
+
+    def update_topology(self) -> None:
+        """One consolidation, and the sweep when due; call it after each batch. Does nothing in INFERENCE."""
+        started = time.perf_counter()
+        self.cognitive_engine.update()
+        self._work.topology_seconds += time.perf_counter() - started
+
+    def save(self) -> None:
+        """Makes everything learnt so far durable: it survives a crash from here on."""
+        self._require_open("save")
+        if self.storage.read_only:
+            raise AESGMemoryError(f"save: the memory in '{self.directory}' is open for reading only")
+        self._state.streams = self.active_state.to_state()
+        self._state.commit()
+
+    def close(self) -> None:
+        """Saves and gives the directory free. Closing twice does nothing."""
+        if self.storage.closed:
+            return
+        if not self.storage.read_only:
+            self._state.streams = self.active_state.to_state()
+        self._state.close()
+
+    def __enter__(self) -> AESGMemory:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def snapshot(self, directory: str | os.PathLike[str]) -> None:
+        """Saves, then writes a complete copy of the memory that opens on its own.
+
+        Raises AESGStorageError where `directory` already holds something.
+        """
+        self.save()
+        self.storage.snapshot(directory)
+
+    def restore(self, directory: str | os.PathLike[str]) -> None:
+        """Replaces what this memory holds by the committed contents of another directory, in one commit.
+
+        Raises AESGStorageError when that is no memory of the same vector_dim; nothing has changed then.
+        """
+        self._require_open("restore")
+        self._state.log.clear()
+        self.storage.restore(directory)
+        self._state.reload()
+        self.active_state = BatchActiveContext()
+        if self._state.streams:
+            self.active_state.load_state(self._state.streams)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AESGMemory:
+        """A copy with its own projection, mode and streams on the same open graph."""
+        twin = AESGMemory(
+            self.directory,
+            self.config,
+            self.device,
+            read_only=self.storage.read_only,
+            clock=self._state.clock,
+        )
+        memo[id(self)] = twin
+        twin.load_state_dict(self.state_dict())
+        twin.set_mode(self.mode)
+        twin.active_state = copy.deepcopy(self.active_state)
+        return twin.train(self.training)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled is where the graph lies, not the graph: saves, and the unpickled memory reads what was
+        saved.
+        """
+        if not (self.storage.closed or self.storage.read_only):
+            self.save()
+        weights = {name: value.cpu() for name, value in self.state_dict().items()}
+        return _open_for_reading, (os.fspath(self.directory), self.config, weights, self.training)
+
+    # -- statistics ----------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of the graph and, since this memory was made, of its work (seconds, queries, mean
+        explanation).
+        """
+        storage, counters = self.storage, self._state.counters
+        return {
+            "concepts": storage.node_count,
+            "active": storage.active_count,
+            "edges": storage.edge_count,
+            "candidates": len(self._state.pool),
+            **counters,
+            "queries": self._work.queries,
+            "mean_explanation": float(self._work.explained) / max(1, self._work.queries),
+            "retrieval_seconds": self._work.retrieval_seconds,
+            "topology_seconds": self._work.topology_seconds,
+        }
+
+    def _require_learning(self, what: str) -> None:
+        """What a user asks for by name raises in INFERENCE instead of doing nothing in silence."""
+        self._require_open(what)
+        if self.mode is MemoryMode.INFERENCE:
+            raise AESGMemoryError(f"{what}: not possible in INFERENCE mode, call set_mode first")
+
+    def _require_open(self, what: str) -> None:
+        if self.storage.closed:
+            raise AESGMemoryError(f"{what}: the memory in '{self.directory}' is closed")
+
+    def extra_repr(self) -> str:
+        return f"directory='{self.directory}', vector_dim={self.vector_dim}, mode={self.mode.value}"
+
+
+def _open_for_reading(
+    directory: str, config: AESGConfig, weights: dict[str, Tensor], training: bool
+) -> AESGMemory:
+    """What unpickling an AESGMemory calls."""
+    memory = AESGMemory(directory, config, read_only=True)
+    memory.load_state_dict(weights)
+    return memory.train(training)
+
+
+def _checked_device(device: str | torch.device) -> torch.device:
+    try:
+        checked = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise AESGConfigError(f"Unknown device {device!r}: expected 'cpu' or 'cuda[:N]'") from error
+    if checked.type == "cuda" and not torch.cuda.is_available():
+        raise AESGConfigError(f"Device {device!r} asked for, but torch sees no CUDA device; use 'cpu'")
+    return checked

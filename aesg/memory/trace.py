@@ -1,0 +1,70 @@
+"""Where the energy of one query came from, hop by hop. For explanation, not for speed: plain Python."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aesg.graph.core import SemanticGraph
+
+_FIXED_POINT = 1 << 24  # energies are summed as integers of this scale, see docs/design.md, "Spreading"
+
+
+def trace_paths(graph: SemanticGraph, seeds: list[int], energies: list[float]) -> dict[int, list[int]]:
+    """Paths of activation from `seeds` (slots, -1 ignored) through the graph as it is now.
+
+    Follows the rule of `aesg.ops.spread_activation`; a concept's path is that of the largest transfer in the
+    hop that last raised its energy. Cost: Python steps in the number of edges touched.
+    """
+    config, storage = graph.config, graph.storage
+    active = storage.column("is_active").numpy()
+    regions = storage.column("region_id").numpy()
+
+    def at(column: np.ndarray, slot: int) -> int:
+        return int(column[slot // column.shape[1], slot % column.shape[1]])
+
+    energy: dict[int, np.float32] = {}
+    paths: dict[int, list[int]] = {}
+    for slot, value in zip(seeds, energies, strict=True):
+        if slot >= 0 and np.float32(value) > energy.get(slot, np.float32(0)):
+            energy[slot] = np.float32(value)
+            paths[slot] = [slot]
+    dominant = at(regions, seeds[0]) if seeds and seeds[0] >= 0 else 0
+    decay = np.float32(config.spreading_activation_decay)
+    facilitation = np.float32(config.region_facilitation_multiplier)
+    edges: dict[int, dict[int, np.float32]] = {}
+    for _ in range(config.spreading_activation_steps):
+        sums: dict[int, int] = {}
+        strongest: dict[int, tuple[np.float32, int]] = {}
+        for source in [
+            slot for slot, value in energy.items() if value >= np.float32(config.source_energy_floor)
+        ]:
+            if source not in edges:
+                edges[source] = _strongest_edges(graph, source)
+            for target, strength in edges[source].items():
+                if not at(active, target):
+                    continue
+                factor = facilitation if dominant and at(regions, target) == dominant else np.float32(1)
+                transfer = np.float32(np.float32(np.float32(energy[source] * strength) * decay) * factor)
+                if transfer <= np.float32(config.transfer_floor):
+                    continue
+                sums[target] = sums.get(target, 0) + int(np.rint(np.float64(transfer) * _FIXED_POINT))
+                if transfer > strongest.get(target, (np.float32(0), -1))[0]:
+                    strongest[target] = (transfer, source)
+        before = dict(paths)
+        for target, total in sums.items():
+            arrived = np.float32(min(1.0, total / _FIXED_POINT))
+            if arrived > energy.get(target, np.float32(0)):
+                energy[target] = arrived
+                paths[target] = [*before[strongest[target][1]], target]
+    return paths
+
+
+def _strongest_edges(graph: SemanticGraph, source: int) -> dict[int, np.float32]:
+    """Target slot -> strength of the strongest parallel edge."""
+    found: dict[int, np.float32] = {}
+    for edge in graph.storage.get_edges(source):
+        strength = np.float32(edge["weight"]) * np.float32(edge["confidence"])
+        target = int(edge["target"])
+        if strength > found.get(target, np.float32(-1)):
+            found[target] = strength
+    return found

@@ -1,0 +1,75 @@
+"""MemoryReader: asks the memory for every position and reads the answer by attention."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from aesg.memory.controller import AESGMemory
+
+AVERSION = 8.0  # of the head that starts out most averse to members like the query
+# Large: search looks at directions only, and Adam turns large weights slowly, so that what was stored stays
+# findable while the model trains (with 0.02: 0.02 bits a byte worse frozen, 0.06 writing).
+QUERY_STD = 1.0
+OUTPUT_STD = 0.02
+
+
+class MemoryReader(nn.Module):
+    """What the memory has to say about each position, to be added to the hidden state.
+
+    hidden [..., H] -> [..., H]. Each position is its own query; K context members come back for it alone.
+
+    * The query is `query_proj(LayerNorm(hidden))`, no bias: a common offset would make all queries alike.
+    * Every head looks for a direction of concept space (width D) among the K members. A member's energy w
+      enters its score as log w, so it acts as a prior, and gradient reaches `query_proj` through it.
+    * A head's learnt weight of the cosine between member and query tells likenesses from what followed them:
+      the seeds say what the query says already, their successors what came next. The heads start out spread
+      from indifferent to averse.
+    * One more member, "nothing", has score 0 and value 0: a head can leave the memory alone, and an empty
+      context adds exactly 0 with finite gradients.
+    * `aggregate()` stands beside the heads; through it `abstraction_projection` gets its gradient.
+
+    Keys and values are not projected member by member: the heads' projections are folded into the query and
+    the output side, which costs O(heads D H) a position instead of O(K D H).
+    """
+
+    def __init__(self, hidden_size: int, vector_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.vector_dim = vector_dim
+        self.num_heads = num_heads
+        self.query_norm = nn.LayerNorm(hidden_size)
+        self.query_proj = nn.Linear(hidden_size, vector_dim, bias=False)
+        self.attend_proj = nn.Linear(hidden_size, num_heads * vector_dim, bias=False)
+        self.likeness_weight = nn.Parameter(-torch.linspace(0.0, AVERSION, num_heads))  # [h]
+        self.output_proj = nn.Linear((num_heads + 1) * vector_dim, hidden_size, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the projections anew; `likeness_weight` and the norm are left as they are."""
+        nn.init.normal_(self.query_proj.weight, std=QUERY_STD)
+        nn.init.normal_(self.attend_proj.weight, std=OUTPUT_STD)
+        nn.init.normal_(self.output_proj.weight, std=OUTPUT_STD)
+
+    def forward(self, hidden: Tensor, memory: AESGMemory) -> Tensor:
+        """`memory`: an AESGMemory of this reader's `vector_dim`, handed in, so that a model holds it once."""
+        normed = self.query_norm(hidden)
+        query = self.query_proj(normed).float()  # [..., D]
+        context = memory.retrieve(query)
+        # Concepts are means of queries of any length; only their direction was searched for.
+        members = F.normalize(context.vectors, dim=-1)  # [..., K, D]
+        likeness = members @ F.normalize(query, dim=-1).unsqueeze(-1)  # [..., K, 1], cosines
+        sought = self.attend_proj(normed).float()  # [..., h*D]
+        sought = sought.unflatten(-1, (self.num_heads, self.vector_dim))  # [..., h, D]
+        scores = sought @ members.mT + self.likeness_weight.unsqueeze(-1) * likeness.mT  # [..., h, K]
+        tiny = torch.finfo(context.weights.dtype).tiny
+        scores = scores + context.weights.clamp_min(tiny).log().unsqueeze(-2)
+        scores = scores.masked_fill(~context.mask.unsqueeze(-2), -math.inf)
+        shares = F.softmax(F.pad(scores, (0, 1)), dim=-1)[..., :-1]  # the last member is "nothing"
+        found = (shares @ members).flatten(-2)  # [..., h*D]
+        gist = F.normalize(context.aggregate(), dim=-1)  # [..., D]
+        return self.output_proj(torch.cat((found, gist), dim=-1).to(normed.dtype))

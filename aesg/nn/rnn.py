@@ -1,0 +1,283 @@
+"""AESG_GRU and AESG_LSTM: recurrent layers that ask the memory at every step.
+
+Letters: B sequences, T steps, I input size, H hidden size, G gates (3 of a GRU, 4 of an LSTM).
+Equations of the cells: those of torch.nn.GRU and torch.nn.LSTM.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aesg.nn.memory_layer import (
+    MemoryLayer,
+    apart_from_other_weights,
+    check_shape,
+    check_sizes,
+    one_call,
+)
+from aesg.nn.memory_reader import OUTPUT_STD, QUERY_STD, MemoryReader
+
+if TYPE_CHECKING:
+    from aesg.memory.controller import AESGMemory
+
+READER_HEADS = 2  # one begins with what is like the query, the other with what is not
+TINY = torch.finfo(torch.float32).tiny
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors [..., D] of length 1; the zero vector stays."""
+    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(TINY)
+
+
+State = TypeVar("State", Tensor, tuple[Tensor, Tensor])
+
+
+class StepReader(MemoryReader):
+    """A MemoryReader that says what it found as it is, for the gates of a cell: [..., H] -> [..., (h + 1) D].
+
+    h heads, D the concepts' width.
+    """
+
+    def __init__(self, hidden_size: int, vector_dim: int, num_heads: int) -> None:
+        super().__init__(hidden_size, vector_dim, num_heads)
+        del self.output_proj
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.query_proj.weight, std=QUERY_STD)
+        nn.init.normal_(self.attend_proj.weight, std=OUTPUT_STD)
+
+    def forward(self, hidden: Tensor, memory: Any) -> Tensor:
+        """What MemoryReader computes, in the fewest calls: a step of a sequence is so small that calls are
+        what it costs.
+
+        hidden [B, T, H]. The likeness is folded into what a head seeks; a member that is none is the zero
+        vector with the least weight, so it adds nothing; only the direction of the gist is used.
+        """
+        normed = self.query_norm(hidden)  # [B, T, H]
+        query = self.query_proj(normed).float()  # [B, T, D]
+        context = memory.retrieve(query)
+        energies = context.weights.flatten(0, 1).unsqueeze(1)  # [Q, 1, K], Q = B T
+        members = unit(context.vectors.flatten(0, 1))  # [Q, K, D]
+        sought = self.attend_proj(normed).float().view(len(members), self.num_heads, -1)  # [Q, h, D]
+        likeness = self.likeness_weight.unsqueeze(1)  # [h, 1]
+        sought = torch.addcmul(sought, likeness, unit(query.flatten(0, 1)).unsqueeze(1))
+        with torch.autocast(hidden.device.type, enabled=False):
+            scores = torch.baddbmm(energies.clamp_min(TINY).log(), sought, members.mT)  # [Q, h, K]
+            shares = F.softmax(F.pad(scores, (0, 1)), dim=-1)[..., :-1]  # the last member is "nothing"
+            found = torch.bmm(shares, members).flatten(1)  # [Q, h D]
+            mean = torch.bmm(energies, context.vectors.flatten(0, 1)).squeeze(1)  # [Q, D]
+            gist = unit(mean + context.projection(mean))
+        return torch.cat((found, gist), dim=1).view(*hidden.shape[:2], -1).to(normed.dtype)
+
+
+class MemoryRNN(MemoryLayer, Generic[State]):
+    """What AESG_GRU and AESG_LSTM share: the query, the loop over the steps.
+
+    At step t the memory is asked with what the input x_t and the state h_{t-1} say together; a state alone
+    does not know yet what it is asked about. What is read is concatenated to the input of the cell.
+
+    full_gradient: whether in `sequence` the gradient of what was read also reaches the state that asked.
+    Without, the gradient stops there and reaches the question's weights, the input and the reading only; a
+    training step then takes about half the time.
+    """
+
+    gates: int
+    rnn: nn.GRU | nn.LSTM  # holds the cell's weights; without a memory it does the work
+
+    def __init__(
+        self, input_size: int, hidden_size: int, memory: AESGMemory | None, *, full_gradient: bool = False
+    ) -> None:
+        check_sizes(input_size=input_size, hidden_size=hidden_size)
+        super().__init__(memory)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.full_gradient = full_gradient
+        self.rnn = self._make_rnn()
+        self.reader: StepReader | None = None
+        if memory is not None:
+            with apart_from_other_weights():
+                heads = READER_HEADS
+                self.reader = StepReader(hidden_size, memory.vector_dim, heads)
+                self.reader_input = nn.Linear(input_size, hidden_size, bias=False)
+                self.reader_gates = nn.Linear(
+                    (heads + 1) * memory.vector_dim, self.gates * hidden_size, bias=False
+                )
+                nn.init.normal_(self.reader_gates.weight, std=OUTPUT_STD)
+
+    def forward(self, x: Tensor, state: State) -> State:
+        """One step: input [B, I] and state to the next state.
+
+        Raises AESGMemoryError for other shapes.
+        """
+        check_shape("x", x, "B", self.input_size)
+        self._check_state(state, x.shape[0])
+        asks = None if self.reader is None else self.reader_input(x)
+        return self._step(F.linear(x, *self._weights("ih")), asks, state)
+
+    def sequence(self, x: Tensor, state: State | None = None, *, read: bool = True) -> tuple[Tensor, State]:
+        """All steps of x [B, T, I]: the outputs [B, T, H] and the last state.
+
+        state: the one before the first step, None for zeros. read: False leaves the memory out.
+        Whatever does not depend on the step before is done for all steps at once. What the steps teach the
+        memory is learnt at the end: within a sequence no step sees what was born at an earlier one.
+        Raises AESGMemoryError for other shapes.
+        """
+        check_shape("x", x, "B", "T", self.input_size)
+        if state is None:
+            state = self.zeros(x.shape[0], x.device)
+        else:
+            self._check_state(state, x.shape[0])
+        if self.reader is None or not read:
+            return self._run_fused(x, state, [*self._weights("ih"), *self._weights("hh")])
+        asks = self.reader_input(x)  # [B, T, H]
+        with one_call(self.memory):
+            if self.full_gradient or not torch.is_grad_enabled():
+                return self._run_steps(x, asks, state)
+            # What the steps find is found step by step; all else, once more with gradients, for all at once.
+            with torch.no_grad():
+                outputs, _ = self._run_steps(x, asks, state)
+            before = torch.cat((self.output_of(state).unsqueeze(1).detach(), outputs[:, :-1]), dim=1)
+            found = self.reader(asks + before, _Again(self.memory))  # [B, T, (h + 1) D]
+        weight, bias = self._weights("ih")
+        weights = [torch.cat((weight, self.reader_gates.weight), dim=1), bias, *self._weights("hh")]
+        return self._run_fused(torch.cat((x, found.to(x.dtype)), dim=2), state, weights)
+
+    def _run_steps(self, x: Tensor, asks: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [B, T, I] step by step, with one retrieval each."""
+        gates = F.linear(x, *self._weights("ih"))  # [B, T, G H]
+        outputs = []
+        for gate, ask in zip(gates.unbind(1), asks.unbind(1), strict=True):
+            state = self._step(gate, ask, state)
+            outputs.append(self.output_of(state))
+        return torch.stack(outputs, dim=1), state
+
+    def _gates(self, gates: Tensor, asks: Tensor | None, hidden: Tensor) -> Tensor:
+        """The input's share of the gates [B, G H], with what was read added."""
+        if self.reader is None or asks is None:
+            return gates
+        # [B, 1, H]: a step of a sequence. What went before is in `hidden`, so no former answer primes this.
+        found = self.reader((asks + hidden).unsqueeze(1), self.memory)
+        return gates + self.reader_gates(found.squeeze(1))
+
+    def _weights(self, side: str) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the gates: "ih" from the input, "hh" from the state."""
+        weight, bias = getattr(self.rnn, f"weight_{side}_l0"), getattr(self.rnn, f"bias_{side}_l0")
+        return weight, bias
+
+    def _make_rnn(self) -> nn.GRU | nn.LSTM:
+        raise NotImplementedError
+
+    def _step(self, gates: Tensor, asks: Tensor | None, state: State) -> State:
+        raise NotImplementedError
+
+    def _run_fused(self, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
+        """torch's own kernel on x [B, T, *]; weights: of the input, its bias, of the state, its bias."""
+        raise NotImplementedError
+
+    def _check_state(self, state: State, batch: int) -> None:
+        raise NotImplementedError
+
+    def zeros(self, batch: int, device: torch.device) -> State:
+        """The state before the first step."""
+        raise NotImplementedError
+
+    @staticmethod
+    def output_of(state: State) -> Tensor:
+        """The hidden state [B, H] that goes to the next layer."""
+        raise NotImplementedError
+
+
+class _Again:
+    """A memory to a reader: answers what was asked step by step, for all steps at once."""
+
+    def __init__(self, memory: Any) -> None:
+        self.retrieve = memory.retrieve_again
+
+
+class AESG_GRU(MemoryRNN[Tensor]):
+    """GRU that reads a memory: forward(x [B, I], h_prev [B, H]) -> h [B, H]; `sequence` for all steps."""
+
+    gates = 3
+
+    def _make_rnn(self) -> nn.GRU:
+        return nn.GRU(self.input_size, self.hidden_size, batch_first=True)
+
+    def _step(self, gates: Tensor, asks: Tensor | None, state: Tensor) -> Tensor:
+        width = self.hidden_size
+        given = self._gates(gates, asks, state)  # [B, 3H]: reset, update, new
+        recurrent = F.linear(state, *self._weights("hh"))
+        reset, update = (given[:, : 2 * width] + recurrent[:, : 2 * width]).sigmoid().chunk(2, dim=1)
+        new = torch.addcmul(given[:, 2 * width :], reset, recurrent[:, 2 * width :]).tanh()
+        return torch.lerp(new, state.to(new.dtype), update)  # (1 - z) n + z h
+
+    def _run_fused(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+        x, state, *ordered = in_dtype_of(weights[2], x, state, weights[0], weights[2], weights[1], weights[3])
+        with torch.autocast(x.device.type, enabled=False):
+            outputs, last = torch.gru(
+                x, state.unsqueeze(0), ordered, True, 1, 0.0, self.training, False, True
+            )
+        return outputs, last.squeeze(0)
+
+    def _check_state(self, state: Tensor, batch: int) -> None:
+        check_shape("h_prev", state, batch, self.hidden_size)
+
+    def zeros(self, batch: int, device: torch.device) -> Tensor:
+        return torch.zeros(batch, self.hidden_size, device=device)
+
+    @staticmethod
+    def output_of(state: Tensor) -> Tensor:
+        return state
+
+
+class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
+    """LSTM that reads a memory: forward(x [B, I], (h, c)) -> (h, c), [B, H] each; `sequence` for all."""
+
+    gates = 4
+
+    def _make_rnn(self) -> nn.LSTM:
+        return nn.LSTM(self.input_size, self.hidden_size, batch_first=True)
+
+    def _step(
+        self, gates: Tensor, asks: Tensor | None, state: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        hidden, cell = state
+        given = self._gates(gates, asks, hidden)  # [B, 4H]: input, forget, new, output
+        total = given + F.linear(hidden, *self._weights("hh"))
+        into, forget, new, out = total.chunk(4, dim=1)
+        cell = torch.addcmul(forget.sigmoid() * cell.to(new.dtype), into.sigmoid(), new.tanh())
+        return out.sigmoid() * cell.tanh(), cell
+
+    def _run_fused(
+        self, x: Tensor, state: tuple[Tensor, Tensor], weights: list[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        x, hidden, cell, *ordered = in_dtype_of(
+            weights[2], x, *state, weights[0], weights[2], weights[1], weights[3]
+        )
+        before = [hidden.unsqueeze(0), cell.unsqueeze(0)]
+        with torch.autocast(x.device.type, enabled=False):
+            outputs, hidden, cell = torch.lstm(x, before, ordered, True, 1, 0.0, self.training, False, True)
+        return outputs, (hidden.squeeze(0), cell.squeeze(0))
+
+    def _check_state(self, state: tuple[Tensor, Tensor], batch: int) -> None:
+        for name, part in zip(("h", "c"), state, strict=True):
+            check_shape(name, part, batch, self.hidden_size)
+
+    def zeros(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        hidden, cell = torch.zeros(2, batch, self.hidden_size, device=device)
+        return hidden, cell
+
+    @staticmethod
+    def output_of(state: tuple[Tensor, Tensor]) -> Tensor:
+        return state[0]
+
+
+def in_dtype_of(weight: Tensor, *tensors: Tensor) -> list[Tensor]:
+    """The tensors in the weight's precision.
+
+    torch's fused kernels take all arguments in one dtype, which autocast does not see to on every device.
+    """
+    return [tensor.to(weight.dtype) for tensor in tensors]

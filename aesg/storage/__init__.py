@@ -1,0 +1,12 @@
+"""One memory directory: columns mapped from files, changed in memory, committed as one step."""
+
+from __future__ import annotations
+
+from aesg._core_loader import load_core
+
+load_core()  # before anything else of this package, so that a missing build is said once and plainly
+
+from aesg.storage.engine import AESGStorage, EdgeBlocks, inspect_directory  # noqa: E402
+from aesg.storage.logger import EventHistory, EventType, EvolutionLogger  # noqa: E402
+
+__all__ = ["AESGStorage", "EdgeBlocks", "EventHistory", "EventType", "EvolutionLogger", "inspect_directory"]

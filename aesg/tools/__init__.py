@@ -1,0 +1,1 @@
+"""Tools that look at memories and show them at work."""

@@ -1,0 +1,119 @@
+"""Checkpoints: a directory written beside its place, synced, and renamed into it.
+
+Files: model_weights.pt, optimizer_state.pt, config.json, training_state.json, resume_state.pt and memory/, a
+committed copy of the memory's directory. The tensors are read with `weights_only=True`; nothing else is ever
+unpickled.
+
+An existing checkpoint of the same name moves to `<path>.former` first and is removed at the end. So at any
+moment one whole checkpoint exists, under one of the two names, and reading finds it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aesg.exceptions import AESGStorageError
+
+WEIGHTS, OPTIMIZER, RESUME = "model_weights.pt", "optimizer_state.pt", "resume_state.pt"
+CONFIG, TRAINING, MEMORY = "config.json", "training_state.json", "memory"
+
+
+def write_checkpoint(path: str | os.PathLike[str], files: dict[str, Any], memory: Any | None) -> None:
+    """Writes `files` (name -> object: `.pt` by torch.save, `.json` as JSON) and a snapshot of `memory`.
+
+    Raises AESGStorageError when it cannot; a checkpoint already there is then still there.
+    """
+    target = Path(path)
+    former = _former(target)
+    beside = None
+    try:
+        if target.exists() and not _is_checkpoint(target) and (not target.is_dir() or any(target.iterdir())):
+            raise AESGStorageError(f"Expected a checkpoint or nothing at '{target}', found something else")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        beside.chmod(0o755)
+        for name, content in files.items():
+            _write_synced(beside / name, content)
+        if memory is not None:
+            memory.snapshot(str(beside / MEMORY))
+        _sync(beside)
+        if target.exists():
+            if former.exists():
+                shutil.rmtree(former)
+            target.rename(former)
+        beside.rename(target)
+        _sync(target.parent)
+        if former.exists():
+            shutil.rmtree(former)
+    except OSError as error:
+        raise AESGStorageError(f"Failed to write checkpoint '{target}': {error}") from error
+    finally:
+        if beside is not None and beside.exists():
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """Where the checkpoint `path` lies: there, or under its former name if a crash came between renames.
+
+    Raises AESGStorageError when there is none.
+    """
+    target = Path(path)
+    for place in (target, _former(target)):
+        if _is_checkpoint(place):
+            return place
+    what = "a directory without " + WEIGHTS if target.is_dir() else "a file" if target.exists() else "nothing"
+    raise AESGStorageError(f"Expected a checkpoint directory at '{target}', found {what}")
+
+
+def read_tensors(file: Path, device: str = "cpu") -> Any:
+    """The content of a `.pt` file of tensors and plain values. AESGStorageError names the file."""
+    try:
+        return torch.load(file, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise AESGStorageError(f"Expected checkpoint file '{file}', found nothing") from None
+    except Exception as error:  # torch.load raises a dozen kinds for damaged files
+        raise AESGStorageError(f"Failed to read checkpoint file '{file}': {error}") from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. AESGStorageError names the file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AESGStorageError(f"Expected checkpoint file '{file}', found nothing") from None
+    except (OSError, ValueError) as error:
+        raise AESGStorageError(f"Failed to read checkpoint file '{file}': {error}") from error
+    if not isinstance(content, dict):
+        raise AESGStorageError(f"Expected a JSON object in '{file}', got {type(content).__name__}")
+    return content
+
+
+def _former(target: Path) -> Path:
+    return target.with_name(target.name + ".former")
+
+
+def _is_checkpoint(place: Path) -> bool:
+    return (place / WEIGHTS).is_file()
+
+
+def _write_synced(file: Path, content: Any) -> None:
+    if file.suffix == ".json":
+        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    else:
+        torch.save(content, file)
+    _sync(file)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,3 @@
+#include "csrc/tests/check.h"
+
+int main(int argc, char** argv) { return aesg::testing::run_all(argc, argv); }

@@ -1,0 +1,204 @@
+"""Checkpoints: all of the state comes back; damage is named; a crash leaves a whole one."""
+
+import json
+import pickle
+import shutil
+
+import pytest
+import torch
+
+from aesg.architectures import AESGDecoderLM
+from aesg.exceptions import AESGStorageError
+from aesg.trainer import AESGTrainer, Checkpoint, EarlyStopping
+from aesg.trainer import checkpoint as files
+from tests.fake_memory import FakeMemory
+
+V = 20
+FILES = {
+    "model_weights.pt",
+    "optimizer_state.pt",
+    "config.json",
+    "training_state.json",
+    "resume_state.pt",
+    "memory",
+}
+
+
+def pairs(count=8, seed=2):
+    generator = torch.Generator().manual_seed(seed)
+    return [tuple(torch.randint(0, V, (2, 6), generator=generator)) for _ in range(count)]
+
+
+def new_trainer(seed=0, **options):
+    torch.manual_seed(seed)
+    return AESGTrainer(AESGDecoderLM(V, 32, 1, FakeMemory(concepts=5, births=True)), **options)
+
+
+def test_the_documented_files(tmp_path):
+    trainer = new_trainer()
+    trainer.fit(pairs(), epochs=2)
+    trainer.save(tmp_path / "at" / "epoch_2")
+    assert {file.name for file in (tmp_path / "at" / "epoch_2").iterdir()} == FILES
+    assert [file.name for file in (tmp_path / "at").iterdir()] == ["epoch_2"]
+    state = json.loads((tmp_path / "at" / "epoch_2" / "training_state.json").read_text())
+    assert state == {"epoch": 2, "global_step": 2, "best_loss": trainer.best_loss}
+    config = json.loads((tmp_path / "at" / "epoch_2" / "config.json").read_text())
+    assert config["aesg_config"]["vector_dim"] == 16
+    assert config["trainer"]["model"] == "AESGDecoderLM"
+
+
+def test_load_brings_back_weights_optimizer_counters_and_the_live_memory(tmp_path):
+    trainer = new_trainer()
+    trainer.fit(pairs(), epochs=2)
+    trainer.save(tmp_path / "c")
+    saved, expected = trainer.model.memory.concepts.clone(), trainer.evaluate(pairs())
+    trainer.fit(pairs(), epochs=3)
+    assert trainer.evaluate(pairs()) != expected
+    trainer.load(tmp_path / "c")
+    assert torch.equal(trainer.model.memory.concepts, saved)
+    assert trainer.evaluate(pairs()) == expected
+    assert (trainer.epoch, trainer.global_step) == (2, 2)
+    other = new_trainer(seed=9)
+    other.load(tmp_path / "c")
+    assert other.evaluate(pairs()) == expected
+    assert torch.equal(other.model.memory.concepts, saved)
+
+
+def test_a_resumed_run_equals_one_that_was_not_interrupted(tmp_path):
+    whole = new_trainer(batch_size=2)
+    torch.manual_seed(7)
+    losses = whole.fit(pairs(), epochs=4)
+    first = new_trainer(batch_size=2, callbacks=[Checkpoint(save_every=2, path=tmp_path)])
+    torch.manual_seed(7)
+    first.fit(pairs(), epochs=2)
+    second = new_trainer(seed=5, batch_size=2)
+    assert second.resume(tmp_path / "epoch_2") == 2
+    assert second.fit(pairs(), epochs=2) == losses[2:]
+    ours, theirs = second.model.state_dict(), whole.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert torch.equal(second.model.memory.concepts, whole.model.memory.concepts)
+
+
+def test_checkpoint_callback_saves_the_right_epochs(tmp_path):
+    trainer = new_trainer(callbacks=[Checkpoint(save_every=2, path=str(tmp_path))])
+    trainer.fit(pairs(), epochs=5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch_2", "epoch_4"]
+    assert json.loads((tmp_path / "epoch_4" / "training_state.json").read_text())["epoch"] == 4
+
+
+def test_callbacks_go_on_where_they_were(tmp_path):
+    stopping = EarlyStopping(patience=9, min_delta=100.0)
+    trainer = new_trainer(callbacks=[stopping])
+    trainer.fit(pairs(), epochs=3)
+    trainer.save(tmp_path / "c")
+    fresh = EarlyStopping(patience=9, min_delta=100.0)
+    other = new_trainer(callbacks=[fresh])
+    other.resume(tmp_path / "c")
+    assert (fresh.best, fresh.waited) == (stopping.best, 2)
+    other.fit(pairs(), epochs=1)
+    assert fresh.waited == 3
+
+
+def test_saving_again_replaces(tmp_path):
+    trainer = new_trainer()
+    trainer.save(tmp_path / "c")
+    trainer.fit(pairs(), epochs=1)
+    trainer.save(tmp_path / "c")
+    assert json.loads((tmp_path / "c" / "training_state.json").read_text())["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_failed_save_leaves_the_former(tmp_path, monkeypatch):
+    trainer = new_trainer()
+    trainer.fit(pairs(), epochs=1)
+    trainer.save(tmp_path / "c")
+    trainer.fit(pairs(), epochs=1)
+    monkeypatch.setattr(files.torch, "save", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+    with pytest.raises(AESGStorageError, match="no space"):
+        trainer.save(tmp_path / "c")
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+    trainer.load(tmp_path / "c")
+    assert trainer.epoch == 1
+
+
+def test_a_crash_between_the_two_renames_leaves_the_former_to_be_found(tmp_path):
+    trainer = new_trainer()
+    trainer.fit(pairs(), epochs=1)
+    trainer.save(tmp_path / "c")
+    (tmp_path / "c").rename(tmp_path / "c.former")  # where a crash would leave it
+    trainer.load(tmp_path / "c")
+    assert trainer.epoch == 1
+    trainer.fit(pairs(), epochs=1)
+    trainer.save(tmp_path / "c")
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_save_spares_what_is_no_checkpoint(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(AESGStorageError, match="something else"):
+        new_trainer().save(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", sorted(FILES - {"config.json", "resume_state.pt"}))
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_damage_is_named_and_nothing_is_half_loaded(tmp_path, name, how):
+    trainer = new_trainer()
+    trainer.fit(pairs(), epochs=1)
+    trainer.save(tmp_path / "c")
+    trainer.fit(pairs(), epochs=1)
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    concepts = trainer.model.memory.concepts.clone()
+    victim = tmp_path / "c" / name
+    if name == "memory":
+        shutil.rmtree(victim)
+        if how == "damaged":
+            victim.write_text("no directory")
+    elif how == "missing":
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[:40])
+    with pytest.raises(
+        AESGStorageError, match=name if (name, how) != ("model_weights.pt", "missing") else "checkpoint"
+    ):
+        trainer.load(tmp_path / "c")
+    assert trainer.epoch == 2
+    assert all(torch.equal(value, before[key]) for key, value in trainer.model.state_dict().items())
+    assert torch.equal(trainer.model.memory.concepts, concepts)
+
+
+def test_a_pickle_is_never_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    trainer = new_trainer()
+    trainer.save(tmp_path / "c")
+    for content in (lambda f: f.write_bytes(pickle.dumps(Evil())), lambda f: torch.save(Evil(), f)):
+        content(tmp_path / "c" / "optimizer_state.pt")
+        with pytest.raises(AESGStorageError, match=r"optimizer_state\.pt"):
+            trainer.load(tmp_path / "c")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_of_another_model(tmp_path):
+    new_trainer().save(tmp_path / "c")
+    torch.manual_seed(0)
+    wider = AESGTrainer(AESGDecoderLM(V + 1, 32, 1, FakeMemory(concepts=5)))
+    with pytest.raises(AESGStorageError, match=r"embedding.weight: expected \[21, 32\], got \[20, 32\]"):
+        wider.load(tmp_path / "c")
+    deeper = AESGTrainer(AESGDecoderLM(V, 32, 2, FakeMemory(concepts=5)))
+    with pytest.raises(AESGStorageError, match=r"missing.*blocks"):
+        deeper.load(tmp_path / "c")
+
+
+@pytest.mark.parametrize("what", ["nothing", "file", "directory"])
+def test_no_checkpoint_there(tmp_path, what):
+    place = tmp_path / "c"
+    if what == "file":
+        place.write_text("x")
+    if what == "directory":
+        place.mkdir()
+    with pytest.raises(AESGStorageError, match="Expected a checkpoint directory"):
+        new_trainer().load(place)
