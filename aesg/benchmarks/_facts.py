@@ -110,7 +110,11 @@ def network_recall(
 
 
 def associative_recall(
-    directory: Path, facts: int, noise: float, seed: int, threshold: float = CONFIG.novelty_explanation_threshold
+    directory: Path,
+    facts: int,
+    noise: float,
+    seed: int,
+    threshold: float = CONFIG.novelty_explanation_threshold,
 ) -> dict[str, float]:
     """Recall of the concept 1, 2 and 3 facts away, and of the controls; shares in [0, 1].
 

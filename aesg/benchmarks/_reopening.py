@@ -26,7 +26,15 @@ def across_processes(directory: Path, facts: int, seed: int) -> dict[str, float]
     for role in ("tell", "ask"):
         # The child finds the package where this process found it.
         path = os.pathsep.join([str(Path(aesg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-m", "aesg.benchmarks._reopening", role, str(directory), str(facts), str(seed)]
+        command = [
+            sys.executable,
+            "-m",
+            "aesg.benchmarks._reopening",
+            role,
+            str(directory),
+            str(facts),
+            str(seed),
+        ]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
     told, asked_again = (np.load(directory / f"{role}.npz") for role in ("tell", "ask"))
     same = all(told[name].tobytes() == asked_again[name].tobytes() for name in told.files)

@@ -130,7 +130,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         results[name] = {"title": task.title, "seconds": seconds, "figures": rows}
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-        record = {"environment": environment(), "seeds": list(seeds), "short": options.short, "tasks": results}
+        record = {
+            "environment": environment(),
+            "seeds": list(seeds),
+            "short": options.short,
+            "tasks": results,
+        }
         path = options.out / "recall.json"
         path.write_text(json.dumps(record, indent=2) + "\n")
         print(f"\nwritten: {path}")

@@ -91,7 +91,7 @@ def check_equal(runs: dict[str, Search]) -> None:
     scores, indices = reference[1]()
     for name, run in others:
         their_scores, their_indices = run()
-        torch.testing.assert_close(scores, their_scores, atol=2e-6, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(scores, their_scores, atol=2e-6, rtol=0, msg=f"{name}: other scores")
         different = indices != their_indices
         gap = torch.full_like(scores, float("inf"))
         gap[:, 1:] = scores[:, :-1] - scores[:, 1:]
