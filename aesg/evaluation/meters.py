@@ -24,8 +24,8 @@ SSIM_RADIUS, SSIM_SIGMA = 5, 1.5  # the 11x11 Gaussian window of Wang et al. 200
 class TextMeter:
     """BLEU, ROUGE, accuracy and perplexity of predicted strings against one reference each.
 
-    bleu [0, 1]: of the corpus (Papineni et al. 2002): n-gram precisions over all sentences, brevity penalty, no
-    smoothing; n = min(4, words of the longest prediction), so that an identical sentence has 1 however short.
+    bleu [0, 1]: of the corpus (Papineni et al. 2002): n-gram precisions over all sentences, brevity penalty,
+    no smoothing; n = min(4, words of the longest prediction): an identical sentence has 1 however short.
     rouge [0, 1]: ROUGE-1 recall (Lin 2004), the mean over samples; nothing to recall counts as 1 when nothing
     was predicted, else 0. Words are what whitespace parts, neither stemmed nor lower-cased.
     accuracy [0, 1]: share of predictions that equal their reference to the last character.

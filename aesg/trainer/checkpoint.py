@@ -64,7 +64,7 @@ def write_checkpoint(path: str | os.PathLike[str], files: dict[str, Any], memory
 
 
 def remove_checkpoint(path: str | os.PathLike[str]) -> None:
-    """Removes a checkpoint, which is whole until it is no checkpoint any more. Nothing there: nothing done."""
+    """Removes a checkpoint, which stays whole until it is none any more; nothing there, nothing done."""
     target = Path(path)
     if not _is_checkpoint(target):
         return

@@ -159,7 +159,7 @@ def check_weights(expected: dict[str, Any], given: Any, file: os.PathLike[str]) 
 
 
 def fitting(expected: dict[str, Any], given: Any, file: os.PathLike[str]) -> tuple[dict[str, Any], bool]:
-    """Of `given` what fits `expected` by name and shape, and whether that is all; a warning names the rest."""
+    """Of `given` what fits, by name and shape, and whether it is all; a warning names the rest."""
     if not isinstance(given, dict):
         raise AESGStorageError(f"Expected a state_dict in '{file}', got {type(given).__name__}")
     good = {

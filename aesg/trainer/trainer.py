@@ -34,8 +34,8 @@ class AESGTrainer:
     DataLoader. Without a memory the trainer warns once and trains the weights alone.
 
     precision, gradient_accumulation (batches a step), gradient_clip (norm), scheduler, scheduler_interval:
-    see `aesg.trainer.stepping`. seed: of all generators, when the first `fit` begins. allow_nan: goes on after a
-    loss that is NaN or infinite, instead of stopping with an error.
+    see `aesg.trainer.stepping`. seed: of all generators, when the first `fit` begins. allow_nan: goes on after
+    a loss that is NaN or infinite, instead of stopping with an error.
 
     Raises AESGTrainingError for a device, precision or option that cannot work.
     """
@@ -166,7 +166,7 @@ class AESGTrainer:
                 if not (math.isfinite(value) or self.allow_nan):
                     raise AESGTrainingError(
                         f"Expected a finite loss, got {value} at batch {index} of epoch {self.epoch}; a "
-                        "smaller learning_rate or gradient_clip may help, and allow_nan=True goes on all the same"
+                        "smaller learning_rate or gradient_clip may help; allow_nan=True goes on regardless"
                     )
                 self.stepper.backward(loss, weight)
                 self.memory_part.update_topology()
