@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import io
 import json
 import math
@@ -202,8 +203,12 @@ def _restore_memory(memory: Any, directory: Path, old: bool) -> None:
     if not old:
         memory.restore(str(directory))
         return
-    from aesg.storage.import_v3 import import_v3
-
+    try:
+        import_v3 = importlib.import_module("aesg.storage.import_v3").import_v3
+    except ImportError:
+        raise AESGStorageError(
+            f"Expected a memory of this version in '{directory}', got one of {OLD_MEMORY}"
+        ) from None
     with tempfile.TemporaryDirectory(prefix="aesg-import-") as folder:
         report = import_v3(directory, Path(folder) / "memory")
         if report.findings:

@@ -34,8 +34,8 @@ class AESGTrainer:
     DataLoader. Without a memory the trainer warns once and trains the weights alone.
 
     precision, gradient_accumulation (batches a step), gradient_clip (norm), scheduler, scheduler_interval:
-    see `aesg.trainer.stepping`. seed: of all generators, when the first `fit` begins. allow_nan: goes on after
-    a loss that is NaN or infinite, instead of stopping with an error.
+    see `aesg.trainer.stepping`. seed: of all generators, when the first `fit` begins. allow_nan: goes on
+    after a loss that is NaN or infinite, instead of stopping with an error.
 
     Raises AESGTrainingError for a device, precision or option that cannot work.
     """

@@ -40,7 +40,7 @@ def test_clipping_bounds_the_step():
     assert 0 < step <= 0.5 * 1e-3 * 1.001
 
 
-def rates(interval, scheduler):
+def rates(interval, scheduler, epochs=2):
     class Look(Callback):
         def __init__(self):
             self.seen = []
@@ -59,7 +59,7 @@ def rates(interval, scheduler):
         batch_size=5,
         callbacks=[look],
     )
-    trainer.fit(DATA, epochs=2)
+    trainer.fit(DATA, epochs=epochs)
     return look.seen
 
 
@@ -70,8 +70,11 @@ def test_schedules():
     assert rates("epoch", halving) == [1, 1, 0.5, 0.5]
     assert rates("step", halving) == [1, 0.5, 0.25, 0.125]
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
-    never_better = lambda o: plateau(o, patience=0, threshold=10.0, factor=0.5)  # noqa: E731
-    assert rates("epoch", never_better)[-1] == 1  # the first epoch is better than none
+
+    def never_better(optimizer):  # the first epoch is better than none, and no other than the first
+        return plateau(optimizer, patience=0, threshold=10.0, threshold_mode="abs", factor=0.5)
+
+    assert rates("epoch", never_better, epochs=3) == [1, 1, 1, 1, 0.5, 0.5]
 
 
 def test_bf16_mixed_trains():

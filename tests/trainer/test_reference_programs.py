@@ -1,8 +1,9 @@
-"""Programs of the kind the references show for trainer, callbacks, metrics, errors, persistence; shortened."""
+"""Programs of the kind the references show for training, metrics, errors and persistence; shortened."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_save_load_resume():
     trainer.callbacks.append(Epochs())
     trainer.fit(pairs(), epochs=2)
     assert seen == [2, 3]
-    state = json.loads(open("./checkpoints/epoch_2/training_state.json").read())
+    state = json.loads(Path("./checkpoints/epoch_2/training_state.json").read_text())
     assert state["epoch"] == 2 and {"global_step", "best_loss"} <= state.keys()
 
 
