@@ -202,6 +202,7 @@ void bind_store(py::module_& m) {
       .def("snapshot", &st::Store::snapshot, py::arg("directory"), py::call_guard<py::gil_scoped_release>())
       .def("commit", &st::Store::commit, py::call_guard<py::gil_scoped_release>())
       .def("fold", &st::Store::fold, py::call_guard<py::gil_scoped_release>())
+      .def("compact", &st::Store::compact, py::call_guard<py::gil_scoped_release>())
       .def("close", &st::Store::close, py::call_guard<py::gil_scoped_release>())
       .def("refresh", &st::Store::refresh, py::call_guard<py::gil_scoped_release>())
       .def("verify", &st::Store::verify, py::call_guard<py::gil_scoped_release>());

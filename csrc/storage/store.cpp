@@ -192,6 +192,23 @@ void Store::fold() {
   impl_->fold();
 }
 
+void Store::compact() {
+  impl_->require_writable();
+  if (!impl_->fold()) {
+    throw StorageError(
+        "'" + directory() +
+        "' cannot be compacted while a reader has it open: close the reader, then compact again");
+  }
+  // Also when there was nothing to fold: an earlier fold left its records in place.
+  try {
+    impl_->journal_file->resize(kHeaderBytes);
+    impl_->journal_file->sync();
+  } catch (const SyncError& error) {
+    impl_->refusing = error.what();
+    throw;
+  }
+}
+
 void Store::close() {
   if (impl_->closed) return;
   impl_->closed = true;
