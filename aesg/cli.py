@@ -1,4 +1,4 @@
-"""The command line: `aesg demo`, `aesg bench NAME ...`, `aesg --version`.
+"""The command line: `aesg demo`, `aesg bench NAME ...`, `aesg runs ...`, `aesg --version`.
 
 Only what a command needs is imported. An AESGError ends as one line on stderr and exit code 2, an interrupt
 as 130.
@@ -31,12 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser(
         "demo", help="train with and without a memory on real text, reopen, compare", add_help=False
     )
-    bench = commands.add_parser("bench", help="run a benchmark", add_help=False)
+    commands.add_parser("runs", help="list, show, compare and keep recorded runs", add_help=False)
+    bench = commands.add_parser(
+        "bench", help="run a benchmark; --record DIR keeps its report as a run there", add_help=False
+    )
     bench.add_argument("name", nargs="?", metavar="NAME")
     options, rest = parser.parse_known_args(argv)
     try:
         if options.command == "demo":
             return _run("aesg.tools.demo", rest)
+        if options.command == "runs":
+            return _run("aesg.tools.runs", rest)
         return _bench(options.name, rest)
     except AESGError as error:
         print(f"aesg: {error.subsystem}: {error.message}", file=sys.stderr)
@@ -46,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bench(name: str | None, rest: Sequence[str]) -> int:
-    if name in _benchmarks():
+    if name is not None and name in _benchmarks():
+        if "--record" in rest[:-1]:
+            return _run("aesg.runs.reports", [name, *rest])
         return _run(f"aesg.benchmarks.{name}", rest)
     there = ", ".join(_benchmarks()) or "none in this version"
     if name is None:

@@ -17,6 +17,7 @@ from aesg.ops import seed_search, spread_activation
 from aesg.storage.engine import AESGStorage
 from aesg.validation import Validator
 
+GROUP_BITS = 10  # a group has 1024 slots
 NEIGHBOR_MIN_SIMILARITY = 0.1  # reference, SemanticGraph.find_nearest_neighbors
 SIMILARITY, SUCCESSION, ABSTRACTION = 0, 1, 2  # edge kinds
 
@@ -79,8 +80,29 @@ class SemanticGraph:
         if groups.shape[0] == 0:
             return torch.zeros(*slots.shape, self.vector_dim)
         clamped = slots.clamp(min=0)
-        rows = groups[clamped // groups.shape[1], clamped % groups.shape[1]]
+        if groups.shape[0] == 1:  # one index costs half of two
+            rows = groups[0].index_select(0, clamped.reshape(-1)).view(*slots.shape, -1)
+        else:
+            rows = groups[clamped >> GROUP_BITS, clamped & (groups.shape[1] - 1)]
         return rows.masked_fill_((slots < 0).unsqueeze(-1), 0.0)
+
+    def ids(self, slots: Tensor) -> Tensor:
+        """The identities of slots [...], i64 holding the bits of u64; 0 where the slot is negative."""
+        column = self.state.storage.column("id")  # [G, 1024]
+        if column.shape[0] == 0:
+            return torch.zeros_like(slots)
+        clamped = slots.clamp(min=0)
+        found = column[clamped // column.shape[1], clamped % column.shape[1]]
+        return torch.where(slots >= 0, found, 0)
+
+    def still(self, slots: Tensor, ids: Tensor) -> Tensor:
+        """Slots [...] that still hold the living concept of that identity; -1 in place of the others."""
+        active = self.state.storage.column("is_active")  # [G, 1024]
+        if active.shape[0] == 0:
+            return torch.full_like(slots, -1)
+        clamped = slots.clamp(min=0)
+        alive = active[clamped // active.shape[1], clamped % active.shape[1]] != 0
+        return torch.where((slots >= 0) & alive & (self.ids(slots) == ids), slots, -1)
 
     def get_node_vector(self, node_idx: int) -> Tensor:
         """A copy of the vector [D] f32 of a slot in use. Raises AESGMemoryError for an unknown slot."""
@@ -88,12 +110,15 @@ class SemanticGraph:
         return self.gather(torch.tensor([slot]))[0]
 
     def update_relevance(self, node_idx: int, delta: float) -> None:
-        """Moves a concept's relevance by `delta`, kept in [0, 1]. Raises AESGMemoryError for an unknown
-        slot.
+        """Moves a concept's relevance by `delta`, kept in [0, 1]. Nothing happens in INFERENCE.
+
+        Raises AESGMemoryError for an unknown slot and a change that is not finite.
         """
         slot = self._slot(node_idx)
         if not np.isfinite(delta):
             raise AESGMemoryError(f"Relevance change: expected a finite number, got {delta}")
+        if not self._permissions().learns:
+            return
         column = self.storage.nodes["relevance"]
         self.storage.nodes["relevance"][slot] = min(1.0, max(0.0, float(column[slot]) + delta))
         self.state.touch()

@@ -25,10 +25,34 @@ from aesg.graph.state import GraphState
 from aesg.memory.context import RetrievedContext
 from aesg.memory.modes import MemoryMode, ModeSwitch
 from aesg.memory.navigation import Found, Navigator, Query, joined_steps
+from aesg.memory.spread import QuerySpread
 from aesg.memory.state import BatchActiveContext
 from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
 from aesg.validation import Validator
+
+
+def recomputing() -> bool:
+    """Whether backward is running: then a gradient checkpoint asks again for what it did not keep."""
+    return torch._C._current_graph_task_id() != -1
+
+
+class Work:
+    """What one memory did since it was made. An object of its own: setting attributes of a module is slow."""
+
+    def __init__(self, vector_dim: int) -> None:
+        self.queries = 0
+        self.spread = QuerySpread(vector_dim)
+        self.explained = torch.zeros((), dtype=torch.float64)  # sum over the queries of their best similarity
+        self.retrieval_seconds = 0.0
+        self.topology_seconds = 0.0
+
+    def note(self, rows: Tensor, similarities: Tensor, seconds: float) -> None:
+        """One call: its queries [Q, D], the seeds' similarities [Q, S], and how long it took."""
+        self.spread.add(rows)
+        self.queries += similarities.shape[0]
+        self.explained += similarities.detach()[:, 0].sum()
+        self.retrieval_seconds += seconds
 
 
 class AESGMemory(nn.Module):
@@ -78,8 +102,8 @@ class AESGMemory(nn.Module):
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
-        self._pending: list[tuple[Query, Found]] | None = None  # what `one_call` will learn, else None
-        self._reset_statistics()
+        self._pending: list[tuple[Query, Found, bool]] | None = None  # the calls of a `one_call`; learn?
+        self._work = Work(self.vector_dim)
         self.to(self.device)
 
     # -- what it is ----------------------------------------------------------------------------------------
@@ -111,6 +135,8 @@ class AESGMemory(nn.Module):
         mode = MemoryMode(name)
         if self.storage.read_only and mode is not MemoryMode.INFERENCE:
             raise AESGMemoryError(f"Mode {name}: the memory in '{self.directory}' is open for reading only")
+        if not self.storage.closed:
+            self._state.log.digest()  # what was noted belongs to the mode in which it was noted
         self._permissions.mode = mode
 
     # -- asking --------------------------------------------------------------------------------------------
@@ -119,12 +145,16 @@ class AESGMemory(nn.Module):
         """Same as `retrieve(query)`."""
         return self.retrieve(query)
 
+    @torch.compiler.disable  # reads and changes the graph beside torch: a compiled model breaks off here
     def retrieve(self, query: Tensor, batch_idx: int = 0) -> RetrievedContext:
         """The context of every query: [D], [B, D], or [B, T, D] for T steps of B streams asked at once.
 
         Each row is its own query: what one retrieves never depends on another. Row b belongs to stream b
         (`batch_idx` for a single query). In modes that learn, novel queries wait in the pool or are born, use
         and succession are noted; what is born is seen from the next call on.
+
+        Inside a gradient checkpoint the second pass searches again, also among what was born since, but
+        counts and learns nothing.
 
         Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
         another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
@@ -133,14 +163,16 @@ class AESGMemory(nn.Module):
         checked = self.navigator.check(query, self.active_state, batch_idx)
         found = self.navigator.find(checked, self.active_state)
         context = self.navigator.context(checked, found, query.device)
-        if self._permissions().learns:
-            if self._pending is None:
+        again = recomputing()
+        learns = self._permissions().learns and not again
+        if self._pending is not None:
+            self._pending.append((checked.detached(), found.detached(), learns))
+        elif not again:
+            self.navigator.remember(checked, found, self.active_state)
+            if learns:
                 self._learn(checked, found)
-            else:
-                self._pending.append((checked, found.detached()))
-        self._queries += checked.rows.shape[0]
-        self._explained += float(found.similarities.detach()[:, 0].sum())
-        self._retrieval_seconds += time.perf_counter() - started
+        if not again:
+            self._work.note(checked.rows, found.similarities, time.perf_counter() - started)
         return context
 
     @contextmanager
@@ -160,8 +192,28 @@ class AESGMemory(nn.Module):
             pending = self._pending
         finally:
             self._pending = None
-        for query, found in joined_steps(pending):
+        if pending and not recomputing():
+            self.navigator.remember(*pending[-1][:2], self.active_state)
+        for query, found in joined_steps([call[:2] for call in pending if call[2]]):
             self._learn(query, found)
+
+    @torch.compiler.disable
+    def retrieve_again(self, query: Tensor) -> RetrievedContext:
+        """The answers to the last T calls of one step each in this `one_call`, as one answer to their queries
+        [B, T, D].
+
+        With it a model that had to ask step by step can do everything else for all steps at once, gradients
+        included. Nothing is searched, noted or counted. O(B T S D), then by edges touched.
+        """
+        checked = self.navigator.check(query, self.active_state, 0)
+        calls = [call[:2] for call in (self._pending or [])[-checked.steps :]]
+        joined = list(joined_steps(calls))
+        if len(joined) != 1 or joined[0][0].rows.shape != checked.rows.shape:
+            raise AESGMemoryError(
+                f"retrieve_again: expected the queries of the last calls in one_call, got {list(query.shape)}"
+            )
+        found = self.navigator.find_again(checked, joined[0][1].seeds)
+        return self.navigator.context(checked, found, query.device)
 
     @torch.no_grad()
     def _learn(self, query: Query, found: Found) -> None:
@@ -169,11 +221,13 @@ class AESGMemory(nn.Module):
         best = found.similarities[:, 0]
         explained = best >= self.config.novelty_explanation_threshold
         current = torch.where(explained, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
-        last = self.active_state.last_seed[query.streams]
+        streams = self.active_state
+        last = self.graph.still(streams.last_seed[query.streams], streams.last_id[query.streams])
         previous = torch.cat([last[:, None], current[:, :-1]], dim=1)
-        self.active_state.last_seed[query.streams] = current[:, -1]
+        streams.last_seed[query.streams] = current[:, -1]
+        streams.last_id[query.streams] = self.graph.ids(current[:, -1])
         self.cognitive_engine.note_retrieval(
-            found.members, found.energies.detach(), previous.reshape(-1), current.reshape(-1)
+            found.members, found.energies.detach(), found.seeds, previous.reshape(-1), current.reshape(-1)
         )
         if not bool(explained.all()):
             self.cognitive_engine.observe_novelty(query.rows.detach()[~explained])
@@ -223,11 +277,13 @@ class AESGMemory(nn.Module):
         self._state.touch()
 
     def compact(self) -> None:
-        """Saves and brings the main files up to date, so that nothing that was removed is left in any
-        file.
+        """Saves and gives back what the files hold beyond it: what was removed is then in no file.
+
+        Raises AESGStorageError while a reader has the directory open, whose snapshot needs the old bytes:
+        what was learnt is saved all the same.
         """
         self.save()
-        self.storage.core.fold()
+        self.storage.core.compact()
 
     def check(self) -> list[str]:
         """Findings about broken invariants of the graph, one line each; none when it is sound. O(N D + E)."""
@@ -240,7 +296,7 @@ class AESGMemory(nn.Module):
         """One consolidation, and the sweep when due; call it after each batch. Does nothing in INFERENCE."""
         started = time.perf_counter()
         self.cognitive_engine.update()
-        self._topology_seconds += time.perf_counter() - started
+        self._work.topology_seconds += time.perf_counter() - started
 
     def save(self) -> None:
         """Makes everything learnt so far durable: it survives a crash from here on."""
@@ -303,6 +359,8 @@ class AESGMemory(nn.Module):
         twin.load_state_dict(self.state_dict())
         twin.set_mode(self.mode)
         twin.active_state = copy.deepcopy(self.active_state)
+        for own, other in zip(twin.parameters(), self.parameters(), strict=True):
+            own.requires_grad_(other.requires_grad)
         return twin.train(self.training)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -317,8 +375,12 @@ class AESGMemory(nn.Module):
     # -- statistics ----------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """Counts of the graph and, since this memory was made, of its work (seconds, queries, mean
-        explanation).
+        """Counts of the graph and, since this memory was made, of its work.
+
+        births, prunes, merges, splits, consolidations, sweeps: of the directory, since it was made. queries,
+        mean_explanation, retrieval_seconds, topology_seconds: of this memory. query_resultant (1: all recent
+        queries point one way) and query_effective_rank (in how many directions they differ) tell whether the
+        queries can be told apart at all.
         """
         storage, counters = self.storage, self._state.counters
         return {
@@ -327,17 +389,13 @@ class AESGMemory(nn.Module):
             "edges": storage.edge_count,
             "candidates": len(self._state.pool),
             **counters,
-            "queries": self._queries,
-            "mean_explanation": self._explained / max(1, self._queries),
-            "retrieval_seconds": self._retrieval_seconds,
-            "topology_seconds": self._topology_seconds,
+            "queries": self._work.queries,
+            "mean_explanation": float(self._work.explained) / max(1, self._work.queries),
+            "query_resultant": self._work.spread.resultant(),
+            "query_effective_rank": self._work.spread.effective_rank(),
+            "retrieval_seconds": self._work.retrieval_seconds,
+            "topology_seconds": self._work.topology_seconds,
         }
-
-    def _reset_statistics(self) -> None:
-        self._queries = 0
-        self._explained = 0.0
-        self._retrieval_seconds = 0.0
-        self._topology_seconds = 0.0
 
     def _require_learning(self, what: str) -> None:
         """What a user asks for by name raises in INFERENCE instead of doing nothing in silence."""

@@ -26,6 +26,10 @@ class Query(NamedTuple):
     streams: slice  # which streams ask
     steps: int  # T, 1 unless [B, T, D]
 
+    def detached(self) -> Query:
+        """The same, holding on to no autograd graph."""
+        return self._replace(rows=self.rows.detach())
+
 
 class Found(NamedTuple):
     """What the graph answered to Q queries."""
@@ -37,7 +41,7 @@ class Found(NamedTuple):
 
     def detached(self) -> Found:
         """The same, holding on to no autograd graph."""
-        return Found(self.seeds, self.similarities.detach(), self.members, self.energies.detach())
+        return self._replace(similarities=self.similarities.detach(), energies=self.energies.detach())
 
 
 def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, Found]]:
@@ -48,7 +52,7 @@ def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, 
         if steps != 1 or len(queries) == 1:
             yield from zip(queries, found, strict=True)
             continue
-        rows = torch.stack([query.rows.detach() for query in queries], dim=1)  # [B, T, D]
+        rows = torch.stack([query.rows for query in queries], dim=1)  # [B, T, D]
         yield (
             Query(rows.flatten(0, 1), rows.shape[:2], streams, len(queries)),
             Found(*(torch.stack(parts, dim=1).flatten(0, 1) for parts in zip(*found, strict=True))),
@@ -74,6 +78,7 @@ class Navigator:
         """
         query = self.check(query_vector, active_state, batch_idx)
         found = self.find(query, active_state)
+        self.remember(query, found, active_state)
         context = self.context(query, found, query_vector.device)
         return context, context.explanation
 
@@ -102,7 +107,7 @@ class Navigator:
         )
 
     def find(self, query: Query, streams: BatchActiveContext) -> Found:
-        """Seeds, priming and spreading for all rows at once; remembers the streams' primary concepts."""
+        """Seeds, priming and spreading for all rows at once."""
         config = self.config
         similarities, seeds = self.graph.search(query.rows, config.seed_top_k, config.seed_min_similarity)
         strong = similarities >= config.seed_relative_similarity * similarities[:, :1]
@@ -119,8 +124,26 @@ class Navigator:
         energies, members = self.graph.spread(
             starts, energies, hops=config.spreading_activation_steps, k=config.context_size
         )
+        members, energies = _led_by_seeds(seeds, similarities, members, energies)
+        return Found(seeds, similarities, members, energies)
+
+    def remember(self, query: Query, found: Found, streams: BatchActiveContext) -> None:
+        """Keeps each stream's primary concepts, to prime its next query."""
         last = slice(query.steps - 1, None, query.steps)
-        streams.remember(query.streams, members[last], energies.detach()[last])
+        kept = found.members[last]
+        streams.remember(query.streams, kept, found.energies.detach()[last], self.graph.ids(kept))
+
+    def find_again(self, query: Query, seeds: Tensor) -> Found:
+        """What `find` answers to queries whose seeds [Q, S] are known, while the graph is as it was."""
+        with torch.autocast("cpu", enabled=False):
+            units = torch.nn.functional.normalize(query.rows, dim=-1).unsqueeze(-1)  # [Q, D, 1]
+            concepts = torch.nn.functional.normalize(self.graph.gather(seeds), dim=-1)  # [Q, S, D]
+            similarities = (concepts @ units).squeeze(-1)  # [Q, S], 0 where there is no seed
+        config = self.config
+        energies, members = self.graph.spread(
+            seeds, similarities, hops=config.spreading_activation_steps, k=config.context_size
+        )
+        members, energies = _led_by_seeds(seeds, similarities, members, energies)
         return Found(seeds, similarities, members, energies)
 
     def context(self, query: Query, found: Found, device: torch.device) -> RetrievedContext:
@@ -151,11 +174,30 @@ class Navigator:
         """The streams' last primary concepts [B, 3] that still live, with the share of energy that carries
         over.
         """
-        slots = streams.primary[which]
-        columns = self.graph.storage.column("is_active")  # [G, 1024]
-        if columns.shape[0] == 0:
-            return torch.full_like(slots, -1), torch.zeros(slots.shape)
-        clamped = slots.clamp(min=0)
-        alive = (slots >= 0) & (columns[clamped // columns.shape[1], clamped % columns.shape[1]] != 0)
+        slots = self.graph.still(streams.primary[which], streams.primary_ids[which])
         energies = streams.energies[which] * self.config.priming
-        return torch.where(alive, slots, -1), torch.where(alive, energies, 0.0)
+        return slots, torch.where(slots >= 0, energies, 0.0)
+
+
+def _led_by_seeds(
+    seeds: Tensor, similarities: Tensor, members: Tensor, energies: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The context [Q, K] with all seeds [Q, S] in it and nothing above the best of them.
+
+    Where many edges meet, energy that spread saturates and would push what the query itself means out of its
+    context. So no member has more energy than the best seed, of equals seeds come first, and a seed that was
+    pushed out takes the place of the weakest. What was primed alone, without a seed, stays as it is.
+    """
+    width = members.shape[1]
+    best = similarities[:, :1]
+    energies = torch.where(best > 0, torch.minimum(energies, best), energies)
+    same = seeds[:, :, None] == members[:, None, :]  # [Q, S, K]
+    missing = (seeds >= 0) & ~same.any(dim=2)
+    slots = torch.cat([torch.where(missing, seeds, -1), members], dim=1)
+    values = torch.cat([torch.where(missing, similarities, 0.0), energies], dim=1)
+    leads = torch.cat([missing, (same & (seeds >= 0)[:, :, None]).any(dim=1)], dim=1)
+    strongest = torch.argsort(values.detach(), dim=1, descending=True, stable=True)
+    seeds_first = torch.argsort(leads.gather(1, strongest).byte(), dim=1, descending=True, stable=True)
+    kept = strongest.gather(1, seeds_first)[:, :width]  # seeds, then the strongest of the others
+    values, order = torch.sort(values.gather(1, kept), dim=1, descending=True, stable=True)
+    return slots.gather(1, kept).gather(1, order), values

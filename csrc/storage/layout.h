@@ -58,6 +58,7 @@ inline constexpr int kBlockEdges = 7;  // edges that fit one cache line beside n
 
 enum class EdgeKind : uint8_t { kSimilarity = 0, kSuccession = 1, kAbstraction = 2 };
 inline constexpr uint8_t kEdgeKindMask = 0x03;
+inline constexpr uint8_t kEdgeUpBit = 0x40;    // abstraction edges: the target was abstracted from the source
 inline constexpr uint8_t kEdgeUsedBit = 0x80;  // used since the last sweep
 
 // What spreading reads: one cache line. Edges fill the block from the front.
@@ -74,7 +75,7 @@ struct ColdBlock {
   float weight[kBlockEdges];
   float confidence[kBlockEdges];
   uint32_t use_count[kBlockEdges];
-  uint8_t tag[kBlockEdges];  // EdgeKind and kEdgeUsedBit
+  uint8_t tag[kBlockEdges];  // EdgeKind, kEdgeUpBit and kEdgeUsedBit
   uint8_t reserved;
   int32_t source;  // slot, -1: free block
 };
