@@ -281,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases.append(size_on_disk(folder / "size", options.n))
     if options.out is not None:
         Path(options.out).mkdir(parents=True, exist_ok=True)
-        write_json(str(Path(options.out) / "store.json"), "store", 1, cases)
+        write_json(str(Path(options.out) / "store.json"), "store", options, cases)
     return 0
 
 
