@@ -82,6 +82,29 @@ class SemanticGraph:
         rows = groups[clamped // groups.shape[1], clamped % groups.shape[1]]
         return rows.masked_fill_((slots < 0).unsqueeze(-1), 0.0)
 
+    def alive(self, slots: Tensor) -> Tensor:
+        """Which of `slots` hold a living concept, bool of the same shape; negative ones do not."""
+        active = self.state.storage.column("is_active")  # [G, 1024]
+        if active.shape[0] == 0:
+            return torch.zeros(slots.shape, dtype=torch.bool)
+        clamped = slots.clamp(min=0)
+        return (slots >= 0) & (active[clamped // active.shape[1], clamped % active.shape[1]] != 0)
+
+    def is_active(self, slot: int) -> bool:
+        return bool(self._at("is_active", slot))
+
+    def region(self, slot: int) -> int:
+        return int(self._at("region_id", slot))
+
+    def out_edges(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
+        """Targets i64 [e] and strengths f32 [e] of a concept's edges."""
+        edges = self.storage.get_edges(slot)
+        return edges["target"], edges["weight"] * edges["confidence"]
+
+    def _at(self, column: str, slot: int) -> Tensor:
+        values = self.storage.column(column)
+        return values[slot // values.shape[1], slot % values.shape[1]]
+
     def get_node_vector(self, node_idx: int) -> Tensor:
         """A copy of the vector [D] f32 of a slot in use. Raises AESGMemoryError for an unknown slot."""
         slot = self._slot(node_idx)

@@ -46,6 +46,7 @@ class GraphState:
         self.centers: Tensor | None = None  # [R, D], of the regions last found
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self.streams: dict[str, Any] = {}  # streams as the last commit left them
+        self.packs: list[dict[str, Any]] = []  # attached packs: name, path, checksum, priority
         self._key = key
         self._changed = False
         self._pid = os.getpid()
@@ -127,6 +128,7 @@ class GraphState:
         self.centers = None
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self.streams = {}
+        self.packs = []
         self._changed = False
         self._load(self.storage.read_state())
 
@@ -141,6 +143,7 @@ class GraphState:
             "config": self.config.to_json(),
             "counters": dict(self.counters),
             "streams": self.streams,
+            "packs": self.packs,
             "pairs.keys": self.log.pairs.keys,
             "pairs.counts": self.log.pairs.counts,
             **({} if self.centers is None else {"regions.centers": self.centers.numpy()}),
@@ -152,6 +155,7 @@ class GraphState:
             return
         self.counters.update({name: int(value) for name, value in state.get("counters", {}).items()})
         self.streams = dict(state.get("streams", {}))
+        self.packs = list(state.get("packs", []))
         if "pool.candidates" in state:
             self.pool.load_state(state)
         if "pairs.keys" in state:

@@ -24,6 +24,10 @@ from aesg.memory.context import RetrievedContext
 from aesg.memory.modes import MemoryMode, ModeSwitch
 from aesg.memory.navigation import Found, Navigator, Query
 from aesg.memory.state import BatchActiveContext
+from aesg.packs.absorb import Absorbed, absorb
+from aesg.packs.export import export_pack
+from aesg.packs.manager import PackManager
+from aesg.packs.pack import MemoryPack
 from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
 from aesg.validation import Validator
@@ -72,7 +76,10 @@ class AESGMemory(nn.Module):
             self._permissions,
             project=lambda mean: mean + projection(mean.to(projection.weight.device)).to(mean.device),
         )
-        self.navigator = Navigator(self.graph, self.config, self.abstraction_projection)
+        self.pack_manager = PackManager.of(self._state)
+        self.navigator = Navigator(
+            self.graph, self.config, self.abstraction_projection, self.pack_manager.answering
+        )
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
@@ -133,21 +140,22 @@ class AESGMemory(nn.Module):
         if self._permissions().learns:
             self._learn(checked, found)
         self._queries += checked.rows.shape[0]
-        self._explained += float(found.similarities.detach()[:, 0].sum())
+        self._explained += float(found.explanation.sum())
         self._retrieval_seconds += time.perf_counter() - started
         return context
 
     @torch.no_grad()
     def _learn(self, query: Query, found: Found) -> None:
         """Notes use and succession, and offers what nothing explained to the novelty pool."""
-        best = found.similarities[:, 0]
-        explained = best >= self.config.novelty_explanation_threshold
-        current = torch.where(explained, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
+        threshold = self.config.novelty_explanation_threshold
+        explained = found.explanation >= threshold
+        own = found.similarities[:, 0] >= threshold  # succession is learnt between the memory's own concepts
+        current = torch.where(own, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
         last = self.active_state.last_seed[query.streams]
         previous = torch.cat([last[:, None], current[:, :-1]], dim=1)
         self.active_state.last_seed[query.streams] = current[:, -1]
         self.cognitive_engine.note_retrieval(
-            found.members, found.energies.detach(), previous.reshape(-1), current.reshape(-1)
+            found.own_members, found.energies.detach(), previous.reshape(-1), current.reshape(-1)
         )
         if not bool(explained.all()):
             self.cognitive_engine.observe_novelty(query.rows.detach()[~explained])
@@ -260,9 +268,62 @@ class AESGMemory(nn.Module):
         self._state.log.clear()
         self.storage.restore(directory)
         self._state.reload()
+        self.pack_manager.reload()
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
+
+    # -- packs ---------------------------------------------------------------------------------------------
+
+    def export_pack(
+        self,
+        path: str | os.PathLike[str],
+        region_id: int | None = None,
+        min_relevance: float | None = None,
+        *,
+        ids: Sequence[int] | np.ndarray | Tensor | None = None,
+        format_version: int = 1,
+        **described: Any,
+    ) -> None:
+        """Writes the living concepts that meet every condition given, and the edges among them, as a pack file.
+
+        Version 1 is what aesg 3.0.0 reads. Version 2 is mapped when attached, has a checksum over all of it, keeps
+        the kinds of edges, and takes `name`, `version`, `description`, `licence`, `embedding` (a fingerprint of the
+        model whose vectors these are) and `provenance` (a dict of JSON values). Directories are made, an older file
+        is replaced in one step.
+
+        Raises AESGMemoryError for unknown ids and other arguments, AESGStorageError when writing fails.
+        """
+        self._require_open("export_pack")
+        options = {"ids": ids, "format_version": format_version, **described}
+        export_pack(self, path, region_id, min_relevance, **options)
+
+    def load_pack(self, path: str | os.PathLike[str], name: str | None = None) -> MemoryPack:
+        """The pack in a file, checked, under its own name or `name`. See `PackManager.load_pack`."""
+        return self.pack_manager.load_pack(path, name)
+
+    def attach_pack(self, pack: MemoryPack, priority: int = 50, *, name: str | None = None) -> None:
+        """Searches the pack together with the memory from now on. See `PackManager.attach_pack`."""
+        self._require_open("attach_pack")
+        self.pack_manager.attach_pack(pack, priority, name=name)
+
+    def detach_pack(self, pack_name: str) -> None:
+        """Ends what `attach_pack` began: answers are exactly those of before."""
+        self.pack_manager.detach_pack(pack_name)
+
+    def absorb(self, pack: MemoryPack, *, similarity: float | None = None) -> Absorbed:
+        """Copies a pack's concepts and edges into this memory; near-duplicates become one.
+
+        `similarity`: the cosine from which two concepts are one, by default `merge_similarity_threshold`. The pack
+        may be attached or not. Raises AESGMemoryError in INFERENCE and for bad arguments, AESGStorageError for
+        another vector_dim, before anything changed.
+        """
+        self._require_learning("absorb")
+        self.pack_manager.require_fitting(pack)
+        threshold = self.config.merge_similarity_threshold if similarity is None else similarity
+        if not 0.0 <= threshold <= 1.0:
+            raise AESGMemoryError(f"absorb: expected a similarity in [0, 1], got {similarity}")
+        return absorb(self.graph, pack.columns, threshold)
 
     # -- statistics ----------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,9 @@ from aesg.graph.core import SemanticGraph
 from aesg.memory.context import RetrievedContext
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.trace import trace_paths
+from aesg.packs.graph import PackGraph
+from aesg.packs.manager import Answering
+from aesg.packs.ranking import ORIGIN_SHIFT, merge_answers, origins_of, slots_in
 from aesg.validation import Validator
 
 
@@ -25,21 +29,46 @@ class Query(NamedTuple):
     steps: int  # T, 1 unless [B, T, D]
 
 
-class Found(NamedTuple):
-    """What the graph answered to Q queries."""
+class Answer(NamedTuple):
+    """What one graph answered to Q queries."""
 
+    graph: SemanticGraph | PackGraph
     seeds: Tensor  # [Q, S] i64 slots, best first, -1 padded; primed ones not among them
     similarities: Tensor  # [Q, S] f32
     members: Tensor  # [Q, K] i64 slots, strongest first, -1 padded
     energies: Tensor  # [Q, K] f32, differentiable in the query
 
 
+class Found(NamedTuple):
+    """What the memory and its packs answered together. Without packs that is what the memory answered."""
+
+    seeds: Tensor  # [Q, S] i64, the memory's own
+    similarities: Tensor  # [Q, S] f32, the memory's own
+    members: Tensor  # [Q, K] i64, strongest first, -1 padded; see `aesg.packs.ranking`
+    energies: Tensor  # [Q, K] f32, differentiable in the query; a pack's scaled by its share
+    explanation: Tensor  # [Q] f32, the best similarity in any graph
+    answers: tuple[Answer, ...]  # the memory's first
+    names: tuple[str, ...]  # of the packs
+
+    @property
+    def own_members(self) -> Tensor:
+        """The members that are the memory's own: slots [Q, K], -1 for all others."""
+        return slots_in(self.members, 0) if self.names else self.members
+
+
 class Navigator:
     """Finds the context of queries in a graph (docs/design.md, "Retrieval")."""
 
-    def __init__(self, graph: SemanticGraph, config: AESGConfig, projection: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        graph: SemanticGraph,
+        config: AESGConfig,
+        projection: nn.Module | None = None,
+        packs: Callable[[], list[Answering]] = list,
+    ) -> None:
         self.graph = graph
         self.config = config
+        self._packs = packs  # the attached packs that take part, as of now
         self._projection = [projection]  # in a list: the module belongs to the memory, not to this object
 
     def retrieve(
@@ -81,60 +110,97 @@ class Navigator:
         )
 
     def find(self, query: Query, streams: BatchActiveContext) -> Found:
-        """Seeds, priming and spreading for all rows at once; remembers the streams' primary concepts."""
+        """Seeds, priming and spreading for all rows at once; remembers the streams' primary concepts.
+
+        Packs add to what the memory answers by itself and never change that.
+        """
+        packs = self._packs()
+        own = self._ask(self.graph, query, streams)
+        if not packs:
+            best = own.similarities.detach()[:, 0]
+            return Found(own.seeds, own.similarities, own.members, own.energies, best, (own,), ())
+        # A pack's chance likenesses must not crowd what the memory knows well: its bar is at least that.
+        bar = own.similarities.detach()[:, :1]
+        of_packs = streams.of_packs([f"{name}:{pack.checksum}" for name, pack, _ in packs])
+        answers = [own]
+        for (_, pack, _), theirs in zip(packs, of_packs, strict=True):
+            answers.append(self._ask(PackGraph(pack, self.config), query, theirs, bar))
+        energies, members = merge_answers(
+            [(answer.energies, answer.members) for answer in answers], [1.0, *(share for *_, share in packs)]
+        )
+        best = torch.stack([answer.similarities.detach()[:, 0] for answer in answers]).amax(dim=0)
+        names = tuple(name for name, *_ in packs)
+        return Found(own.seeds, own.similarities, members, energies, best, tuple(answers), names)
+
+    def _ask(
+        self,
+        graph: SemanticGraph | PackGraph,
+        query: Query,
+        streams: BatchActiveContext,
+        bar: Tensor | None = None,
+    ) -> Answer:
+        """One graph's answer; `streams` are those of that graph. `bar` [Q, 1]: a best similarity elsewhere."""
         config = self.config
-        similarities, seeds = self.graph.search(query.rows, config.seed_top_k, config.seed_min_similarity)
-        strong = similarities >= config.seed_relative_similarity * similarities[:, :1]
+        similarities, seeds = graph.search(query.rows, config.seed_top_k, config.seed_min_similarity)
+        best = similarities[:, :1] if bar is None else torch.maximum(similarities[:, :1], bar)
+        strong = similarities >= config.seed_relative_similarity * best
         similarities = torch.where(strong, similarities, 0.0)
         seeds = torch.where(strong, seeds, -1)
 
+        which = streams.streams(query.streams.start, query.streams.stop - query.streams.start)
         starts, energies = seeds, similarities
         if (
             len(query.lead) < 2
         ):  # the steps of one [B, T, D] call run in parallel, so they do not prime each other
-            primed, primed_energies = self._primed(streams, query.streams)
+            primed, primed_energies = self._primed(graph, streams, which)
             starts = torch.cat([seeds, primed], dim=1)
             energies = torch.cat([similarities, primed_energies], dim=1)
-        energies, members = self.graph.spread(
+        energies, members = graph.spread(
             starts, energies, hops=config.spreading_activation_steps, k=config.context_size
         )
         last = slice(query.steps - 1, None, query.steps)
-        streams.remember(query.streams, members[last], energies.detach()[last])
-        return Found(seeds, similarities, members, energies)
+        streams.remember(which, members[last], energies.detach()[last])
+        return Answer(graph, seeds, similarities, members, energies)
 
     def context(self, query: Query, found: Found, device: torch.device) -> RetrievedContext:
         """The answer in the shape of the question, on its device."""
         lead, k = query.lead, found.members.shape[1]
-        vectors = self.graph.gather(found.members)
-        seeds, energies = found.seeds, found.similarities.detach()
+        vectors = self.graph.gather(found.own_members)
+        for origin, answer in enumerate(found.answers[1:], 1):
+            theirs = origins_of(found.members) == origin
+            vectors[theirs] = answer.graph.gather(slots_in(found.members, origin)[theirs])
 
-        def trace(row: int, slot: int) -> list[int]:
-            return paths(row).get(slot, [slot])
+        def trace(row: int, index: int) -> list[int]:
+            base = index >> ORIGIN_SHIFT << ORIGIN_SHIFT
+            slot = index - base
+            return [base + step for step in paths(row, index >> ORIGIN_SHIFT).get(slot, [slot])]
 
-        def paths(row: int) -> dict[int, list[int]]:
-            if row not in traced:
-                traced[row] = trace_paths(self.graph, seeds[row].tolist(), energies[row].tolist())
-            return traced[row]
+        def paths(row: int, origin: int) -> dict[int, list[int]]:
+            if (row, origin) not in traced:
+                answer = found.answers[origin]
+                traced[row, origin] = trace_paths(
+                    answer.graph, answer.seeds[row].tolist(), answer.similarities.detach()[row].tolist()
+                )
+            return traced[row, origin]
 
-        traced: dict[int, dict[int, list[int]]] = {}
+        traced: dict[tuple[int, int], dict[int, list[int]]] = {}
         return RetrievedContext(
             vectors=vectors.reshape(*lead, k, self.graph.vector_dim).to(device),
             weights=found.energies.reshape(*lead, k).to(device),
             indices=found.members.reshape(*lead, k).to(device),
-            explanation=energies[:, 0].reshape(lead).to(device),
+            explanation=found.explanation.reshape(lead).to(device),
             projection=self._projection[0],
             trace=trace,
+            origin_names=("memory", *found.names),
         )
 
-    def _primed(self, streams: BatchActiveContext, which: slice) -> tuple[Tensor, Tensor]:
+    def _primed(
+        self, graph: SemanticGraph | PackGraph, streams: BatchActiveContext, which: slice
+    ) -> tuple[Tensor, Tensor]:
         """The streams' last primary concepts [B, 3] that still live, with the share of energy that carries
         over.
         """
         slots = streams.primary[which]
-        columns = self.graph.storage.column("is_active")  # [G, 1024]
-        if columns.shape[0] == 0:
-            return torch.full_like(slots, -1), torch.zeros(slots.shape)
-        clamped = slots.clamp(min=0)
-        alive = (slots >= 0) & (columns[clamped // columns.shape[1], clamped % columns.shape[1]] != 0)
+        alive = graph.alive(slots)
         energies = streams.energies[which] * self.config.priming
         return torch.where(alive, slots, -1), torch.where(alive, energies, 0.0)
