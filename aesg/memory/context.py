@@ -20,8 +20,8 @@ class RetrievedContext:
     vectors [..., K, D] f32, weights [..., K] f32 (energies in [0, 1], differentiable in the query),
     mask [..., K] bool, indices [..., K] i64 slots (-1 where fewer were activated),
     explanation [...] f32, the best seed's cosine (0 when nothing was like the query).
-    An index of the memory's own is its slot; one of an attached pack lies above 2^32, so that it is never taken
-    for a slot: `origins` and `slots` take indices apart.
+    The index of a member from an attached pack lies above 2^32, so that it is never taken for one of the
+    memory's slots: `origins` and `slots` take indices apart.
     The remaining attributes are views of these, made when asked for.
     """
 
@@ -56,7 +56,7 @@ class RetrievedContext:
 
     @property
     def origins(self) -> Tensor:
-        """Where every member comes from, i64 [..., K]: 0 the memory, p the pack `origin_names[p]`, -1 none."""
+        """Where each member comes from, i64 [..., K]: 0 the memory, p the pack `origin_names[p]`, -1 none."""
         return origins_of(self.indices)
 
     @property

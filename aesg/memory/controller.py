@@ -285,12 +285,13 @@ class AESGMemory(nn.Module):
         format_version: int = 1,
         **described: Any,
     ) -> None:
-        """Writes the living concepts that meet every condition given, and the edges among them, as a pack file.
+        """Writes the living concepts that meet every condition given, and the edges among them, as a pack
+        file.
 
-        Version 1 is what aesg 3.0.0 reads. Version 2 is mapped when attached, has a checksum over all of it, keeps
-        the kinds of edges, and takes `name`, `version`, `description`, `licence`, `embedding` (a fingerprint of the
-        model whose vectors these are) and `provenance` (a dict of JSON values). Directories are made, an older file
-        is replaced in one step.
+        Version 1 is what aesg 3.0.0 reads. Version 2 is mapped when attached, has a checksum over all of it,
+        keeps the kinds of edges, and takes `name`, `version`, `description`, `licence`, `embedding` (a
+        fingerprint of the model whose vectors these are) and `provenance` (a dict of JSON values).
+        Directories are made, an older file is replaced in one step.
 
         Raises AESGMemoryError for unknown ids and other arguments, AESGStorageError when writing fails.
         """
@@ -314,9 +315,9 @@ class AESGMemory(nn.Module):
     def absorb(self, pack: MemoryPack, *, similarity: float | None = None) -> Absorbed:
         """Copies a pack's concepts and edges into this memory; near-duplicates become one.
 
-        `similarity`: the cosine from which two concepts are one, by default `merge_similarity_threshold`. The pack
-        may be attached or not. Raises AESGMemoryError in INFERENCE and for bad arguments, AESGStorageError for
-        another vector_dim, before anything changed.
+        `similarity`: the cosine from which two concepts are one, by default `merge_similarity_threshold`. The
+        pack may be attached or not. Raises AESGMemoryError in INFERENCE and for bad arguments,
+        AESGStorageError for another vector_dim, before anything changed.
         """
         self._require_learning("absorb")
         self.pack_manager.require_fitting(pack)

@@ -139,7 +139,7 @@ class Navigator:
         streams: BatchActiveContext,
         bar: Tensor | None = None,
     ) -> Answer:
-        """One graph's answer; `streams` are those of that graph. `bar` [Q, 1]: a best similarity elsewhere."""
+        """One graph's answer; `streams` are those of that graph. `bar` [Q, 1]: the best elsewhere."""
         config = self.config
         similarities, seeds = graph.search(query.rows, config.seed_top_k, config.seed_min_similarity)
         best = similarities[:, :1] if bar is None else torch.maximum(similarities[:, :1], bar)

@@ -29,10 +29,10 @@ class Absorbed(NamedTuple):
 def absorb(graph: SemanticGraph, columns: PackColumns, similarity: float) -> Absorbed:
     """Copies the living concepts of a pack and their edges into a graph. O(n (N + n) D + E).
 
-    A concept with cosine >= `similarity` to one that is there, be it from this pack, becomes that one: its uses
-    are added and the larger relevance stays. The others are born with new ids and age 0, in no region; they keep
-    their time of creation, uses, relevance and stability. Edges move along; where one of its kind is there,
-    the stronger stays. Absorbing a pack again changes no concept and no edge, it only adds uses.
+    A concept with cosine >= `similarity` to one that is there, be it from this pack, becomes that one: its
+    uses are added and the larger relevance stays. The others are born with new ids and age 0, in no region;
+    they keep their time of creation, uses, relevance and stability. Edges move along; where one of its kind
+    is there, the stronger stays. Absorbing a pack again changes no concept and no edge, it only adds uses.
     """
     state, core = graph.state, graph.storage.core
     state.log.digest()

@@ -86,14 +86,15 @@ def _moved(edges: EdgeList, places: np.ndarray) -> EdgeList:
 
 
 def _joined(one: EdgeList, other: EdgeList) -> EdgeList:
-    both = EdgeList(*(np.concatenate(pair) for pair in zip(vars(one).values(), vars(other).values(), strict=True)))  # fmt: skip
+    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
+    both = EdgeList(*(np.concatenate(pair) for pair in pairs))
     return both.take(strongest_of_each(both.keys, both.strength))
 
 
 def diff_packs(a: MemoryPack, b: MemoryPack) -> Difference:
-    """What differs between two packs of one dimension; the order of their concepts does not count. O(N D + E).
+    """What differs between two packs of one dimension; the order of their concepts does not count.
 
-    Raises AESGStorageError for different dimensions.
+    Raises AESGStorageError for different dimensions. O(N D + E log E).
     """
     if a.vector_dim != b.vector_dim:
         raise AESGStorageError(

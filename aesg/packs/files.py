@@ -140,7 +140,10 @@ def serialize_pack(
 
     Raises AESGStorageError for arrays of other fields and when writing fails.
     """
-    for what, array, dtype in (("nodes", nodes_array, node_dtype(vector_dim)), ("edges", edges_array, EDGE_RECORD)):  # fmt: skip
+    for what, array, dtype in (
+        ("nodes", nodes_array, node_dtype(vector_dim)),
+        ("edges", edges_array, EDGE_RECORD),
+    ):
         if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.names != dtype.names:
             raise AESGStorageError(f"{what}_array: expected records of {dtype.names}, got {type(array)}")
     if nodes_array.dtype["vector"].shape != (vector_dim,):
@@ -151,7 +154,7 @@ def serialize_pack(
 
 
 def deserialize_pack(path: PathLike) -> dict[str, Any]:
-    """name, version, vector_dim, nodes, edges (records) and checksum of a pack file. Raises AESGStorageError."""
+    """name, version, vector_dim, nodes, edges (records) and checksum of a file. Raises AESGStorageError."""
     pack = read_pack(path)
     return {
         name: getattr(pack, name) for name in ("name", "version", "vector_dim", "nodes", "edges", "checksum")

@@ -32,9 +32,9 @@ class Answering(NamedTuple):
 class PackManager:
     """Loads packs and keeps the attached ones, in the order of attaching.
 
-    What was attached from a file is part of the directory's small state, by path and checksum, and is attached
-    again when the directory is opened. A file that has changed or gone by then is refused: a warning says so,
-    and retrieval raises AESGStorageError until the pack is detached or attached anew.
+    What was attached from a file is part of the directory's small state, by path and checksum, and is
+    attached again when the directory is opened. A file that has changed or gone by then is refused: a warning
+    says so, and retrieval raises AESGStorageError until the pack is detached or attached anew.
     """
 
     def __init__(self, state: GraphState) -> None:
@@ -60,6 +60,7 @@ class PackManager:
         """
         pack = read_pack(path, name)
         self.require_fitting(pack)
+        _ = pack.tensors  # made now, so that attaching has nothing left to do
         return pack
 
     def attach_pack(
@@ -140,7 +141,7 @@ class PackManager:
                 pack = self.load_pack(path, name)
                 if pack.checksum != checksum:
                     raise AESGStorageError(
-                        f"'{path}' has changed: expected checksum {checksum[:16]}..., got {pack.checksum[:16]}..."
+                        f"'{path}' has changed: expected checksum {checksum}, got {pack.checksum}"
                     )
             except AESGStorageError as error:
                 self._refused[name] = error.message

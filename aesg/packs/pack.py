@@ -101,7 +101,7 @@ class MemoryPack:
 
     @property
     def edges(self) -> np.ndarray:
-        """Records of the edges [E]; of a version-2 pack only the strongest of one pair, as version 1 has it."""
+        """Records of the edges [E]; of a version-2 pack only the strongest of one pair."""
         self._make_records()
         assert self._edges is not None
         return self._edges

@@ -39,9 +39,9 @@ def shares_of(priorities: Sequence[int]) -> list[float]:
 def merge_answers(answers: Sequence[tuple[Tensor, Tensor]], shares: Sequence[float]) -> tuple[Tensor, Tensor]:
     """The K strongest of several answers: (energies [Q, K] f32, members [Q, K] i64), strongest first.
 
-    answers: energies [Q, K] (0 padded) and slots [Q, K] of each graph in the order of its origin, each sorted;
-    shares: what scales the energies of each. Of equal ones the earlier graph comes first, then the lower slot.
-    Differentiable in the energies.
+    answers: energies [Q, K] (0 padded) and slots [Q, K] of each graph in the order of its origin, each
+    sorted; shares: what scales the energies of each. Of equal ones the earlier graph comes first, then the
+    lower slot. Differentiable in the energies.
     """
     width = answers[0][0].shape[1]
     energies = torch.cat(
