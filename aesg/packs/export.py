@@ -56,7 +56,7 @@ def write_columns(
         "licence": licence,
         "embedding": embedding,
     }
-    described = {key: value for key, value in given.items() if value is not None}
+    described: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if provenance is not None:
         described["provenance"] = dict(provenance)
     for key, value in given.items():

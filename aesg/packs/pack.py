@@ -29,7 +29,9 @@ class PackTensors:
 
     def __init__(self, columns: PackColumns) -> None:
         def view(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array if array.flags.writeable else array.copy())
+            tensor = torch.from_numpy(array) if array.flags.writeable else torch.tensor(array)
+            # Without elements it may have got any strides, and the ops want those of a column.
+            return tensor if array.size else torch.empty(array.shape, dtype=tensor.dtype)
 
         self.vectors = view(columns.vectors)  # [N, D] f32
         self.inv_norm = view(columns.inv_norm)  # [N] f32

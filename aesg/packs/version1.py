@@ -80,7 +80,7 @@ def to_columns(nodes: np.ndarray, edges: np.ndarray, where: str) -> tuple[PackCo
         if count:
             findings.append(f"{count} {what}")
 
-    vectors = np.ascontiguousarray(nodes["vector"], dtype=np.float32)
+    vectors = np.array(nodes["vector"], dtype=np.float32, order="C")  # records are packed: one alone is unaligned
     check_vectors(vectors, where)
     fields = {name: np.array(nodes[name], dtype=dtype) for name, dtype in FIELDS.items()}
     for name in ("relevance", "stability"):

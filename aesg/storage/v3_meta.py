@@ -97,9 +97,9 @@ def _load(program: bytes) -> Any:
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif name in ("BINPUT", "LONG_BINPUT"):
-            memo[int(argument)] = stack[-1]  # type: ignore[call-overload]
+            memo[_a(int, argument)] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[int(argument)])  # type: ignore[call-overload]
+            stack.append(memo[_a(int, argument)])
         elif name == "APPEND":
             value = stack.pop()
             _a(list, stack[-1]).append(value)
