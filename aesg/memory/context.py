@@ -20,7 +20,7 @@ class RetrievedContext:
     vectors [..., K, D] f32, weights [..., K] f32 (energies in [0, 1], differentiable in the query),
     mask [..., K] bool, indices [..., K] i64 slots (-1 where fewer were activated),
     explanation [...] f32, the best seed's cosine (0 when nothing was like the query).
-    The index of a member from an attached pack lies above 2^32, so that it is never taken for one of the
+    The index of a member from an attached pack is 2^32 or more, so that it is never taken for one of the
     memory's slots: `origins` and `slots` take indices apart.
     The remaining attributes are views of these, made when asked for.
     """
