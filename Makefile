@@ -24,7 +24,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: fuzz-packs help demo test build lint lint-ruff lint-format lint-types lint-cpp format test-cpp clean distclean check-python FORCE
+.PHONY: help demo test fuzz-packs torture-runs build lint lint-ruff lint-format lint-types lint-cpp format test-cpp clean distclean check-python FORCE
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -39,6 +39,9 @@ demo: $(BUILT) $(INSTALLED)  ## train a language model with memory on real text,
 
 test: $(BUILT) $(INSTALLED) $(TOOLS)  ## all Python tests
 	$(PY) -m pytest $(ARGS)
+
+torture-runs: $(BUILT) $(INSTALLED)  ## kill 1,000 processes that save into a store of runs
+	$(PY) -m tests.runs.crash $(or $(ARGS),1000)
 
 build: $(BUILT) $(INSTALLED)  ## the environment in .venv and the extension modules, if anything changed
 

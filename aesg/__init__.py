@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "aesg.architectures.cnn_autoencoder": ("AESGCNNAutoencoder",),
+    "aesg.architectures.cnn_classifier": ("AESGCNNClassifier",),
+    "aesg.architectures.colorization": ("AESGColorizationNet",),
     "aesg.architectures.decoder_lm": ("AESGDecoderLM",),
+    "aesg.architectures.gru_text": ("AESGGRUText",),
+    "aesg.architectures.lstm_text": ("AESGLSTMText",),
+    "aesg.architectures.seq2seq": ("AESGSeq2Seq",),
+    "aesg.architectures.transformer": ("AESGTransformer",),
     "aesg.config": ("AESGConfig",),
     "aesg.data": ("ListDataset", "StreamBatch", "StreamLoader", "adapt_data"),
     "aesg.exceptions": (
@@ -34,7 +41,14 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
+    from aesg.architectures.cnn_autoencoder import AESGCNNAutoencoder
+    from aesg.architectures.cnn_classifier import AESGCNNClassifier
+    from aesg.architectures.colorization import AESGColorizationNet
     from aesg.architectures.decoder_lm import AESGDecoderLM
+    from aesg.architectures.gru_text import AESGGRUText
+    from aesg.architectures.lstm_text import AESGLSTMText
+    from aesg.architectures.seq2seq import AESGSeq2Seq
+    from aesg.architectures.transformer import AESGTransformer
     from aesg.config import AESGConfig
     from aesg.data import ListDataset, StreamBatch, StreamLoader, adapt_data
     from aesg.exceptions import (
@@ -55,17 +69,24 @@ if TYPE_CHECKING:
     from aesg.validation import Validator
 
 __all__ = [
+    "AESGCNNAutoencoder",
+    "AESGCNNClassifier",
+    "AESGColorizationNet",
     "AESGConfig",
     "AESGConfigError",
     "AESGDecoderLM",
     "AESGError",
+    "AESGGRUText",
+    "AESGLSTMText",
     "AESGMemory",
     "AESGMemoryError",
     "AESGNavigationError",
+    "AESGSeq2Seq",
     "AESGStorage",
     "AESGStorageError",
     "AESGTrainer",
     "AESGTrainingError",
+    "AESGTransformer",
     "Callback",
     "Checkpoint",
     "EarlyStopping",

@@ -1,4 +1,4 @@
-"""The command line: `aesg demo`, `aesg pack ...`, `aesg import-v3 OLD NEW`, `aesg bench NAME ...`.
+"""The command line: `aesg demo | pack | import-v3 | runs | bench ...`, `aesg --version`.
 
 Only what a command needs is imported. An AESGError ends as one line on stderr and exit code 2, an interrupt
 as 130.
@@ -33,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands.add_parser("pack", help="look at, check and combine .aesgpack files", add_help=False)
     commands.add_parser("import-v3", help="make a memory from a directory of aesg 3.0.0", add_help=False)
-    bench = commands.add_parser("bench", help="run a benchmark", add_help=False)
+    commands.add_parser("runs", help="list, show, compare and keep recorded runs", add_help=False)
+    bench = commands.add_parser(
+        "bench", help="run a benchmark; --record DIR keeps its report as a run there", add_help=False
+    )
     bench.add_argument("name", nargs="?", metavar="NAME")
     options, rest = parser.parse_known_args(argv)
     try:
@@ -43,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run("aesg.tools.pack_cli", rest)
         if options.command == "import-v3":
             return _run("aesg.tools.import_cli", rest)
+        if options.command == "runs":
+            return _run("aesg.tools.runs", rest)
         return _bench(options.name, rest)
     except AESGError as error:
         print(f"aesg: {error.subsystem}: {error.message}", file=sys.stderr)
@@ -52,9 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bench(name: str | None, rest: Sequence[str]) -> int:
-    if name is not None and name.isidentifier() and importlib.util.find_spec("aesg.benchmarks") is not None:
-        if importlib.util.find_spec(f"aesg.benchmarks.{name}") is not None:
-            return _run(f"aesg.benchmarks.{name}", rest)
+    if name is not None and name in _benchmarks():
+        if "--record" in rest[:-1]:
+            return _run("aesg.runs.reports", [name, *rest])
+        return _run(f"aesg.benchmarks.{name}", rest)
     there = ", ".join(_benchmarks()) or "none in this version"
     if name is None:
         print(f"usage: aesg bench NAME [OPTIONS]\nbenchmarks: {there}")

@@ -52,6 +52,7 @@ class AESGConfig:
     edge_initial_confidence: float = 0.5
     edge_fade: float = 0.99  # share of confidence an edge keeps that was not used between two sweeps
     succession_rate: float = 0.3  # kappa of the running estimate P(next | current)
+    succession_yield: float = 0.7  # share that known successors give up for a new one, so that the latest leads
     coactivation_rate: float = 0.05  # pull towards confidence 1 of an edge whose ends are primary together
     relevance_gain: float = 0.1  # pull of one full-energy use towards relevance 1
     relevance_decay: float = 0.95  # a consolidation keeps this share of relevance
@@ -74,7 +75,7 @@ class AESGConfig:
         return cls(vector_dim=64, max_concepts=100_000)
 
     def to_json(self) -> str:
-        """The fields as a JSON object, in order, indented by two spaces; `from_json` gives an equal config."""
+        """The fields as a JSON object in order, two spaces deep; `from_json` gives an equal config."""
         return json.dumps(asdict(self), indent=2)
 
     @classmethod

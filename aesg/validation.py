@@ -45,6 +45,7 @@ _UNIT_FLOATS = (
     "edge_initial_confidence",
     "edge_fade",
     "succession_rate",
+    "succession_yield",
     "coactivation_rate",
     "relevance_gain",
     "relevance_decay",

@@ -8,15 +8,30 @@ from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGMemoryError
 from aesg.validation import _POSITIVE_FLOATS, _POSITIVE_INTEGERS, _UNIT_FLOATS, Validator
 
-DOCUMENTED = dict(
-    vector_dim=256, max_concepts=1_000_000, max_edges_per_node=1000, spreading_activation_decay=0.8,
-    spreading_activation_steps=3, region_facilitation_multiplier=1.5, consolidation_epoch_interval=10,
-    prune_confidence_threshold=0.1, survival_threshold_relevance=0.05, survival_threshold_frequency=5,
-    coactivation_threshold_create=50, merge_similarity_threshold=0.95, split_density_threshold=800,
-    novelty_explanation_threshold=0.6, novelty_birth_threshold=3, learning_rate=1e-3, batch_size=32,
-    storage_directory=None, abstraction_enabled=True, region_detection_interval=50, log_level="INFO",
-    memory_mode="TRAIN",
-)  # fmt: skip
+DOCUMENTED = {
+    "vector_dim": 256,
+    "max_concepts": 1_000_000,
+    "max_edges_per_node": 1000,
+    "spreading_activation_decay": 0.8,
+    "spreading_activation_steps": 3,
+    "region_facilitation_multiplier": 1.5,
+    "consolidation_epoch_interval": 10,
+    "prune_confidence_threshold": 0.1,
+    "survival_threshold_relevance": 0.05,
+    "survival_threshold_frequency": 5,
+    "coactivation_threshold_create": 50,
+    "merge_similarity_threshold": 0.95,
+    "split_density_threshold": 800,
+    "novelty_explanation_threshold": 0.6,
+    "novelty_birth_threshold": 3,
+    "learning_rate": 1e-3,
+    "batch_size": 32,
+    "storage_directory": None,
+    "abstraction_enabled": True,
+    "region_detection_interval": 50,
+    "log_level": "INFO",
+    "memory_mode": "TRAIN",
+}
 
 
 def test_documented_defaults():
@@ -101,7 +116,7 @@ def test_every_field_is_checked():
 
 
 def test_at_most_twenty_errors_are_collected():
-    everything = {name: -1 for name in (*_POSITIVE_INTEGERS, *_UNIT_FLOATS)}
+    everything = dict.fromkeys((*_POSITIVE_INTEGERS, *_UNIT_FLOATS), -1)
     with pytest.raises(AESGConfigError) as caught:
         Validator.validate_config(AESGConfig(**everything))
     assert caught.value.message.startswith(

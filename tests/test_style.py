@@ -27,7 +27,7 @@ SUFFIXES = {
     "",
 }
 # Not ours to read: what was built or installed, and what runs left behind.
-SKIPPED = {".git", "build", "dist", "checkpoints", "runs", "fixtures", "aesg_memory"}
+SKIPPED = {".git", "build", "dist", "checkpoints", "fixtures", "aesg_memory"}
 CODE = {".py", ".h", ".inl", ".cpp", ".cu", ".cuh"}
 MAX_LINES = 500
 LONG_FILES: set[str] = set()  # hand-written files that may be longer, each with its reason

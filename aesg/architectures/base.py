@@ -38,6 +38,25 @@ TEXT_SIZES = {
 }
 
 
+def token_config(vector_dim: int) -> AESGConfig:
+    """The config of models that ask for every token: fine concepts, joined by what followed them.
+
+    With the general defaults a concept stands for very many contexts, and its neighbours crowd out what
+    followed. Here every context unlike the known ones is kept at once, no concept is born alike enough to be
+    linked for it, and one hop reads what came next.
+    """
+    return AESGConfig(
+        vector_dim=vector_dim,
+        max_concepts=MAX_CONCEPTS,
+        novelty_explanation_threshold=0.9,
+        novelty_birth_threshold=1,
+        link_min_similarity=0.9,
+        spreading_activation_steps=1,
+        succession_rate=0.15,
+        edge_initial_confidence=0.3,
+    )
+
+
 class MemoryModel(nn.Module):
     """An nn.Module with one memory, or none.
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from aesg.architectures.base import (
     DEFAULT_STORAGE_DIR,
-    MAX_CONCEPTS,
     TEXT_SIZES,
     MemoryModel,
     check_positive,
@@ -22,11 +21,11 @@ from aesg.architectures.base import (
     heads_for,
     open_memory,
     same_weights_with_or_without_memory,
+    token_config,
 )
 from aesg.architectures.sampling import check_sampling, sample
-from aesg.config import AESGConfig
 from aesg.nn.attention import CausalSelfAttention, KeyValueCache
-from aesg.nn.memory_reader import WHISPER_STD, MemoryReader
+from aesg.nn.memory_reader import MemoryReader
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
@@ -50,6 +49,16 @@ class DecoderBlock(nn.Module):
             nn.GELU(),
             nn.Linear(MLP_RATIO * hidden_size, hidden_size),
         )
+
+    def initialise(self, residual_additions: int) -> None:
+        """Draws all weights but the reader's; the more additions to the stream, the smaller each."""
+        wide, narrow = cast("tuple[nn.Linear, nn.Linear]", (self.mlp[0], self.mlp[2]))
+        for part in (self.attention.qkv_proj, wide):
+            nn.init.normal_(part.weight, std=INIT_STD)
+        for part in (self.attention.output_proj, narrow):
+            nn.init.normal_(part.weight, std=INIT_STD / math.sqrt(residual_additions))
+        nn.init.zeros_(wide.bias)
+        nn.init.zeros_(narrow.bias)
 
     def forward(self, x: Tensor, memory: AESGMemory | None, cache: KeyValueCache | None = None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cache)
@@ -86,23 +95,14 @@ class AESGDecoderLM(MemoryModel):
 
     def _initialise(self) -> None:
         """GPT-2's initialisation; the readers draw last. The memory's own parameters are left alone."""
-        for part in (self.embedding, self.output_proj):
-            nn.init.normal_(part.weight, std=INIT_STD)
-        for block in self.blocks:
-            for part in (block.attention.qkv_proj, block.mlp[0]):
-                nn.init.normal_(part.weight, std=INIT_STD)
-            for part in (
-                block.attention.output_proj,
-                block.mlp[2],
-            ):  # one addition to the residual stream each
-                nn.init.normal_(part.weight, std=INIT_STD / math.sqrt(2 * self.num_layers))
-            nn.init.zeros_(block.mlp[0].bias)
-            nn.init.zeros_(block.mlp[2].bias)
-        for block in self.blocks:
+        blocks = cast("list[DecoderBlock]", list(self.blocks))
+        nn.init.normal_(self.embedding.weight, std=INIT_STD)
+        nn.init.normal_(self.output_proj.weight, std=INIT_STD)
+        for block in blocks:
+            block.initialise(residual_additions=2 * self.num_layers)
+        for block in blocks:
             if block.reader is not None:
-                for part in (block.reader.query_proj, block.reader.attend_proj):
-                    nn.init.normal_(part.weight, std=INIT_STD)
-                nn.init.normal_(block.reader.output_proj.weight, std=WHISPER_STD)
+                block.reader.reset_parameters()
 
     def forward(self, tokens: Tensor, caches: list[KeyValueCache] | None = None) -> Tensor:
         """Logits [B, T, V] of the tokens [B, T]; with `caches`, one a block, T continues what they hold.
@@ -190,5 +190,5 @@ class AESGDecoderLM(MemoryModel):
     def _preset(cls, name: str, vocab_size: int, storage_dir: str | os.PathLike[str] | None) -> AESGDecoderLM:
         check_positive(vocab_size=vocab_size)  # before a directory is made
         size = TEXT_SIZES[name]
-        memory = open_memory(storage_dir, AESGConfig(vector_dim=size.vector_dim, max_concepts=MAX_CONCEPTS))
+        memory = open_memory(storage_dir, token_config(size.vector_dim))
         return cls(vocab_size, size.hidden_size, size.num_layers, memory)

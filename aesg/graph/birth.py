@@ -33,35 +33,35 @@ def bear_sensory(graph: SemanticGraph, vectors: Tensor) -> np.ndarray:
     return slots
 
 
-def bear_abstract(graph: SemanticGraph, parents: np.ndarray, vector: Tensor) -> int:
-    """Bears one concept above `parents` [m] with the given vector [D], linked to each both ways; returns its
-    slot.
+def bear_abstract(
+    graph: SemanticGraph, parents: np.ndarray, counts: np.ndarray, vectors: Tensor
+) -> np.ndarray:
+    """Bears m concepts with the given vectors [m, D] above their parents; returns their slots i64 [m].
 
-    weight = cosine between parent and concept (0 where they are opposed), confidence =
+    parents: slots i64 [sum counts], those of each concept behind one another, `counts` [m] of them. Each
+    concept is linked both ways to its parents: weight = cosine (0 where they are opposed), confidence =
     `edge_initial_confidence`.
     """
     state = graph.state
-    slot = int(_core.bear(state.storage.core, vector[None].numpy(), state.now(), log=False)[0])
-    cosines = torch.cosine_similarity(graph.gather(torch.from_numpy(parents)), vector[None], dim=1)
-    _link(graph, np.full(len(parents), slot), parents, cosines.clamp(0.0, 1.0).numpy(), ABSTRACTION)
-    ids = state.storage.column("id")
-    rows = ids.shape[1]
-    state.logger.log_event(
-        EventType.CREATE,
-        int(ids[slot // rows, slot % rows]),
-        int(ids[int(parents[0]) // rows, int(parents[0]) % rows]),
-        float(len(parents)),
-    )
-    state.counters["births"] += 1
+    slots = _core.bear(state.storage.core, vectors.numpy(), state.now(), log=False)
+    children = np.repeat(slots, counts)
+    rows = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
+    cosines = torch.cosine_similarity(graph.gather(torch.from_numpy(parents)), vectors[rows], dim=1)
+    _link(graph, parents, children, cosines.clamp(0.0, 1.0).numpy(), ABSTRACTION)
+    first = np.cumsum(counts) - counts
+    named = torch.from_numpy(np.stack([slots, parents[first]]))
+    for child, parent, count in zip(*graph.ids(named).tolist(), counts.tolist(), strict=True):
+        state.logger.log_event(EventType.CREATE, child % 2**64, parent % 2**64, count)
+    state.counters["births"] += len(slots)
     state.touch()
-    return slot
+    return slots
 
 
 def _link(graph: SemanticGraph, ones: np.ndarray, others: np.ndarray, weights: np.ndarray, kind: int) -> None:
-    """Edges both ways between ones[i] and others[i]."""
+    """Edges both ways between ones[i] and others[i]; for abstractions, others[i] is the abstract one."""
     if len(ones) == 0:
         return
     core = graph.state.storage.core
     confidences = np.full(len(weights), graph.config.edge_initial_confidence, dtype=np.float32)
-    _core.put_edges(core, ones, others, weights, confidences, kind)
+    _core.put_edges(core, ones, others, weights, confidences, kind, up=kind == ABSTRACTION)
     _core.put_edges(core, others, ones, weights, confidences, kind)

@@ -19,7 +19,7 @@ from aesg.graph.birth import bear_abstract, bear_sensory
 from aesg.graph.consolidation import age_concepts, find_doomed, find_excess, retire
 from aesg.graph.core import SemanticGraph
 from aesg.graph.permissions import Permissions
-from aesg.graph.regions import find_regions
+from aesg.graph.regions import DUE_ROWS, assign_regions
 from aesg.graph.use_log import LearningRates
 from aesg.storage.logger import EventType
 from aesg.validation import Validator
@@ -60,10 +60,7 @@ class CognitiveEngine:
         if not self.config.abstraction_enabled or not self._granted(1):
             return None
         self.graph.state.log.digest()
-        mean = self.graph.gather(torch.from_numpy(parents)).mean(dim=0)
-        with torch.no_grad():
-            vector = self._project(mean).to("cpu", torch.float32)
-        return bear_abstract(self.graph, parents, vector)
+        return int(self._bear_abstract(parents, np.array([len(parents)]))[0])
 
     def observe_novelty(self, inputs: Tensor) -> int:
         """Offers inputs [n, D] that nothing explained to the novelty pool; bears what persisted. Returns
@@ -84,6 +81,18 @@ class CognitiveEngine:
         state.touch()
         granted = self._granted(born.shape[0]) if born.shape[0] else 0
         return len(bear_sensory(self.graph, born[:granted])) if granted else 0
+
+    @torch.no_grad()
+    def _bear_abstract(self, parents: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Bears abstract concepts above groups of `counts` [m] parents each: the projection of their means."""
+        rows = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
+        vectors = self.graph.gather(torch.from_numpy(parents))
+        sums = torch.zeros(len(counts), vectors.shape[1]).index_add_(0, rows, vectors)
+        means = sums / torch.from_numpy(counts)[:, None].float()
+        vectors = self._project(means).to("cpu", torch.float32).contiguous()
+        if not bool(torch.isfinite(vectors).all()):
+            raise AESGMemoryError("Abstract concept: the abstraction projection gives NaN or infinity")
+        return bear_abstract(self.graph, parents, counts, vectors)
 
     def _granted(self, count: int) -> int:
         """How many of `count` births the mode grants. Modes that do not prune stop at `max_concepts`."""
@@ -132,13 +141,14 @@ class CognitiveEngine:
         if done % config.consolidation_epoch_interval == 0:
             self.sweep()
         if done % config.region_detection_interval == 0 and permissions.reorganization:
-            self.find_semantic_regions()
+            self._detect_regions(DUE_ROWS)
 
     def consolidate(self) -> int | None:
         """Age += 1 and relevance *= decay for every living concept; prunes where the mode allows it.
 
         Pruned are concepts older than `prune_min_age` with relevance and use under their survival thresholds,
-        then the weakest above `max_concepts`. Returns how many died. O(N).
+        then the weakest above `max_concepts`. After an import, and after concepts were aged in a mode that
+        does not prune, the first of the two waits 20 consolidations. Returns how many died. O(N).
         """
         permissions = self._permissions()
         if not permissions.consolidation:
@@ -146,8 +156,16 @@ class CognitiveEngine:
         state = self.graph.state
         doomed = age_concepts(self.graph)
         died = 0
-        if permissions.evolutionary_pressure:
-            died = retire(self.graph, doomed) + retire(self.graph, find_excess(self.graph))
+        if not permissions.evolutionary_pressure:
+            state.aged_unpruned = True
+        else:
+            if state.aged_unpruned:
+                state.pause_pruning()
+            if state.pruning_wait == 0:
+                died = retire(self.graph, doomed)
+            else:
+                state.pruning_wait -= 1
+            died += retire(self.graph, find_excess(self.graph))
         state.logger.log_event(
             EventType.CONSOLIDATE,
             state.counters["consolidations"],
@@ -181,7 +199,10 @@ class CognitiveEngine:
         if permissions.reorganization:
             self._abstract_pairs()
             self._split_crowded()
-            _core.merge_duplicates(state.storage.core, config.merge_similarity_threshold, state.now())
+            state.counters["merges"] += _core.merge_duplicates(
+                state.storage.core, config.merge_similarity_threshold, state.now(), torch.get_num_threads()
+            )
+            retire(self.graph, find_excess(self.graph))
         state.log.pairs.forget(state.storage.column("is_active").reshape(-1).numpy() == 0)
         edges, slots = _core.sweep(state.storage.core, config.prune_confidence_threshold, config.edge_fade)
         state.counters["sweeps"] += 1
@@ -199,6 +220,7 @@ class CognitiveEngine:
         state = self.graph.state
         state.log.digest()
         _core.merge(state.storage.core, [kept], [dropped], state.now())
+        state.counters["merges"] += 1
         state.touch()
         return int(kept)
 
@@ -215,6 +237,7 @@ class CognitiveEngine:
         if fresh < 0:
             return None
         state.counters["births"] += 1
+        state.counters["splits"] += 1
         state.touch()
         return fresh
 
@@ -223,20 +246,12 @@ class CognitiveEngine:
 
         About sqrt(N) regions; none below 64 concepts. O(N sqrt(N) D).
         """
-        if not self._permissions().reorganization:
-            return None
-        state, storage = self.graph.state, self.graph.state.storage
+        return self._detect_regions(None) if self._permissions().reorganization else None
+
+    def _detect_regions(self, rows: int | None) -> dict[int, int]:
+        state = self.graph.state
         state.log.digest()
-        living = torch.nonzero(storage.column("is_active").reshape(-1))[:, 0]
-        vectors = self.graph.gather(living)
-        units = torch.nn.functional.normalize(vectors, dim=1)
-        regions, state.centers = find_regions(units, state.centers)
-        column = storage.column("region_id")
-        column[living // column.shape[1], living % column.shape[1]] = regions.to(column.dtype)
-        storage.mark("region_id")
-        state.touch()
-        sizes = torch.bincount(regions).tolist()
-        found = {region: size for region, size in enumerate(sizes) if region and size}
+        found = assign_regions(self.graph, rows)
         state.logger.log_event(EventType.RESTRUCTURE, 0, len(found), 0.0)
         return found
 
@@ -245,14 +260,12 @@ class CognitiveEngine:
         state, config = self.graph.state, self.config
         if not config.abstraction_enabled:
             return
-        columns = state.storage.column("is_active").reshape(-1).numpy()
-        for pair in state.log.pairs.take(config.coactivation_threshold_create):
-            if columns[pair].all() and not self._has_common_abstraction(*pair):
-                self.create_abstract_concept(pair)
-
-    def _has_common_abstraction(self, one: int, other: int) -> bool:
-        above = [_core.abstractions(self.graph.state.storage.core, int(slot)) for slot in (one, other)]
-        return bool(np.intersect1d(above[0], above[1]).size) or int(other) in above[0].tolist()
+        pairs = state.log.pairs.take(config.coactivation_threshold_create)
+        alive = state.storage.column("is_active").reshape(-1).numpy() != 0
+        pairs = pairs[alive[pairs].all(axis=1)]
+        pairs = pairs[~_core.share_abstraction(state.storage.core, pairs)]
+        if len(pairs):
+            self._bear_abstract(pairs.reshape(-1), np.full(len(pairs), 2))
 
     def _split_crowded(self) -> None:
         config = self.config

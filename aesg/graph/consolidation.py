@@ -47,18 +47,23 @@ def find_doomed(graph: SemanticGraph) -> np.ndarray:
 
 
 def find_excess(graph: SemanticGraph) -> np.ndarray:
-    """Slots of the weakest above `max_concepts`: least relevant first, then least used, then the higher
-    slot.
+    """Slots i64 [n] of the weakest above `max_concepts`, ascending. O(N).
+
+    A concept is kept for being recent or for being often used: its worth is r + u / (u + f) / 2, r its
+    relevance, u its use and f `survival_threshold_frequency`. So what was just born is worth more than what was
+    often used and is no more, and has time to be used itself. Of equals the higher slot goes.
     """
-    storage = graph.state.storage
-    excess = storage.core.active_count - graph.config.max_concepts
+    storage, config = graph.state.storage, graph.config
+    excess = storage.core.active_count - config.max_concepts
     if excess <= 0:
         return np.empty(0, dtype=np.int64)
-    living = torch.nonzero(storage.column("is_active").reshape(-1))[:, 0].numpy()
-    relevance = storage.column("relevance").reshape(-1).numpy()[living]
-    uses = storage.column("use_frequency").reshape(-1).numpy()[living]
-    weakest = np.lexsort((-living, uses, relevance))[:excess]
-    return np.sort(living[weakest])
+    living = np.flatnonzero(storage.column("is_active").reshape(-1).numpy())
+    relevance = storage.column("relevance").reshape(-1).numpy()[living].astype(np.float64)
+    uses = storage.column("use_frequency").reshape(-1).numpy().view(np.uint32)[living].astype(np.float64)
+    worth = relevance + 0.5 * uses / (uses + config.survival_threshold_frequency)
+    bar = np.partition(worth, excess - 1)[excess - 1]
+    below, equal = np.flatnonzero(worth < bar), np.flatnonzero(worth == bar)
+    return np.sort(living[np.concatenate([below, equal[len(equal) - (excess - len(below)) :]])])
 
 
 def retire(graph: SemanticGraph, slots: np.ndarray) -> int:

@@ -82,13 +82,23 @@ class SemanticGraph:
         rows = groups[clamped // groups.shape[1], clamped % groups.shape[1]]
         return rows.masked_fill_((slots < 0).unsqueeze(-1), 0.0)
 
-    def alive(self, slots: Tensor) -> Tensor:
-        """Which of `slots` hold a living concept, bool of the same shape; negative ones do not."""
+    def ids(self, slots: Tensor) -> Tensor:
+        """The identities of slots [...], i64 holding the bits of u64; 0 where the slot is negative."""
+        column = self.state.storage.column("id")  # [G, 1024]
+        if column.shape[0] == 0:
+            return torch.zeros_like(slots)
+        clamped = slots.clamp(min=0)
+        found = column[clamped // column.shape[1], clamped % column.shape[1]]
+        return torch.where(slots >= 0, found, 0)
+
+    def still(self, slots: Tensor, ids: Tensor) -> Tensor:
+        """Slots [...] that still hold the living concept of that identity; -1 in place of the others."""
         active = self.state.storage.column("is_active")  # [G, 1024]
         if active.shape[0] == 0:
-            return torch.zeros(slots.shape, dtype=torch.bool)
+            return torch.full_like(slots, -1)
         clamped = slots.clamp(min=0)
-        return (slots >= 0) & (active[clamped // active.shape[1], clamped % active.shape[1]] != 0)
+        alive = active[clamped // active.shape[1], clamped % active.shape[1]] != 0
+        return torch.where((slots >= 0) & alive & (self.ids(slots) == ids), slots, -1)
 
     def is_active(self, slot: int) -> bool:
         return bool(self._at("is_active", slot))
@@ -111,12 +121,15 @@ class SemanticGraph:
         return self.gather(torch.tensor([slot]))[0]
 
     def update_relevance(self, node_idx: int, delta: float) -> None:
-        """Moves a concept's relevance by `delta`, kept in [0, 1]. Raises AESGMemoryError for an unknown
-        slot.
+        """Moves a concept's relevance by `delta`, kept in [0, 1]. Nothing happens in INFERENCE.
+
+        Raises AESGMemoryError for an unknown slot and a change that is not finite.
         """
         slot = self._slot(node_idx)
         if not np.isfinite(delta):
             raise AESGMemoryError(f"Relevance change: expected a finite number, got {delta}")
+        if not self._permissions().learns:
+            return
         column = self.storage.nodes["relevance"]
         self.storage.nodes["relevance"][slot] = min(1.0, max(0.0, float(column[slot]) + delta))
         self.state.touch()

@@ -9,6 +9,7 @@ from torch import Tensor
 from aesg import _core
 from aesg.graph.consolidation import retire
 from aesg.graph.core import SemanticGraph
+from aesg.graph.regions import renew_centers
 
 
 def slots_of_ids(graph: SemanticGraph, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,38 +46,12 @@ def forget(graph: SemanticGraph, slots: np.ndarray) -> int:
         return 0
     state, config = graph.state, graph.config
     state.log.digest()
-    gone = _with_orphans(graph, np.unique(slots))
+    gone = _core.with_orphans(state.storage.core, slots)
     vectors = graph.gather(torch.from_numpy(gone))
+    regions = state.storage.column("region_id").reshape(-1)[torch.from_numpy(gone)].long()
     died = retire(graph, gone)
     _core.bury(state.storage.core)
     state.pool.drop_like(vectors, config.novelty_explanation_threshold)
+    renew_centers(graph, regions)
     state.log.pairs.forget(state.storage.column("is_active").reshape(-1).numpy() == 0)
     return died
-
-
-def _with_orphans(graph: SemanticGraph, slots: np.ndarray) -> np.ndarray:
-    """These slots and, level by level, the abstract concepts whose parents are all among them."""
-    core = graph.state.storage.core
-    gone = set(slots.tolist())
-    frontier = sorted(gone)
-    while frontier:
-        above = sorted({int(end) for slot in frontier for end in _core.abstractions(core, slot)} - gone)
-        frontier = [slot for slot in above if _is_orphan(graph, slot, gone)]
-        gone.update(frontier)
-    return np.array(sorted(gone), dtype=np.int64)
-
-
-def _is_orphan(graph: SemanticGraph, slot: int, gone: set[int]) -> bool:
-    """Whether `slot` was abstracted from concepts (younger ids are what was abstracted from it) all of which
-    go.
-    """
-    storage = graph.state.storage
-    ids = storage.column("id")
-    rows = ids.shape[1]
-
-    def identity(of: int) -> int:
-        return int(ids[of // rows, of % rows])
-
-    ends = [int(end) for end in _core.abstractions(storage.core, slot)]
-    parents = [end for end in ends if identity(end) < identity(slot)]
-    return bool(parents) and all(parent in gone for parent in parents)

@@ -22,7 +22,8 @@ from aesg.graph.use_log import UseLog
 from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
 
-_COUNTERS = ("births", "prunes", "consolidations", "sweeps")
+_COUNTERS = ("births", "prunes", "merges", "splits", "consolidations", "sweeps")
+PRUNING_WAIT = 20  # consolidations that survival waits after an import or a time without pruning
 
 # Opening a directory again in the same process gives the same state, so that memories accumulate in one
 # graph.
@@ -44,14 +45,18 @@ class GraphState:
         self.pool = NoveltyPool(config.novelty_pool_size, storage.vector_dim)
         self.log = UseLog(storage.core)
         self.centers: Tensor | None = None  # [R, D], of the regions last found
+        self.region_cursor = 0  # where the next detection goes on assigning concepts to regions
         self.counters = dict.fromkeys(_COUNTERS, 0)
+        self.pruning_wait = 0  # consolidations until survival counts again
+        self.aged_unpruned = False  # concepts were aged in a mode that does not prune
         self.streams: dict[str, Any] = {}  # streams as the last commit left them
         self.packs: list[dict[str, Any]] = []  # attached packs: name, path, checksum, priority
         self._key = key
         self._changed = False
         self._pid = os.getpid()
         self._load(storage.read_state())
-        # A weak hook: a strong one would be a cycle, and a dropped memory would keep its lock until collected.
+        # A weak hook: a strong one would be a cycle, and a dropped memory would keep its lock until
+        # collected.
         digest = weakref.WeakMethod(self.log.digest)
         storage.before_read = lambda: (hook := digest()) and hook()
 
@@ -94,6 +99,11 @@ class GraphState:
         """Says that the small state must be written by the next commit."""
         self._changed = True
 
+    def pause_pruning(self, consolidations: int = PRUNING_WAIT) -> None:
+        """Lets nothing die for lack of use during the next consolidations, so that use can show first."""
+        self.pruning_wait = consolidations
+        self.aged_unpruned = False
+
     def commit(self) -> int:
         """Makes all that was learnt durable in one step; returns the generation. Writes nothing if nothing
         was.
@@ -126,22 +136,20 @@ class GraphState:
         self.log.pairs = PairCounts()
         self.pool = NoveltyPool(self.config.novelty_pool_size, self.storage.vector_dim)
         self.centers = None
+        self.region_cursor = 0
         self.counters = dict.fromkeys(_COUNTERS, 0)
+        self.pause_pruning(0)
         self.streams = {}
         self.packs = []
         self._changed = False
         self._load(self.storage.read_state())
 
-    def _settle_before_reads(self) -> None:
-        # A weak hook: a strong one would be a cycle, and a dropped memory would keep its lock until
-        # collected.
-        digest = weakref.WeakMethod(self.log.digest)
-        self.storage.before_read = lambda: (hook := digest()) and hook()
-
     def _dump(self) -> dict[str, Any]:
         return {
             "config": self.config.to_json(),
             "counters": dict(self.counters),
+            "pruning": {"wait": self.pruning_wait, "aged_unpruned": self.aged_unpruned},
+            "regions.cursor": self.region_cursor,
             "streams": self.streams,
             "packs": self.packs,
             "pairs.keys": self.log.pairs.keys,
@@ -152,8 +160,16 @@ class GraphState:
 
     def _load(self, state: dict[str, Any]) -> None:
         if not state:
+            if self.storage.core.active_count:  # imported: use was counted by other rules, or not at all
+                self.pause_pruning()
             return
-        self.counters.update({name: int(value) for name, value in state.get("counters", {}).items()})
+        self.counters.update(
+            {name: int(value) for name, value in state.get("counters", {}).items() if name in _COUNTERS}
+        )
+        pruning = state.get("pruning", {})
+        self.pruning_wait = int(pruning.get("wait", 0))
+        self.aged_unpruned = bool(pruning.get("aged_unpruned", False))
+        self.region_cursor = int(state.get("regions.cursor", 0))
         self.streams = dict(state.get("streams", {}))
         self.packs = list(state.get("packs", []))
         if "pool.candidates" in state:

@@ -22,6 +22,7 @@ class LearningRates:
     relevance_gain: float
     coactivation_rate: float
     succession_rate: float
+    succession_yield: float  # share that known successors give up for a new one
     edge_initial_confidence: float
 
     @classmethod
@@ -31,6 +32,7 @@ class LearningRates:
             relevance_gain=config.relevance_gain * scale,
             coactivation_rate=config.coactivation_rate * scale,
             succession_rate=config.succession_rate * scale,
+            succession_yield=config.succession_yield * scale,
             edge_initial_confidence=config.edge_initial_confidence,
         )
 
@@ -77,14 +79,25 @@ class UseLog:
             return
         members, energies, followed, rates = self._members, self._energies, self._followed, self._rates
         self.clear()
-        store = self._store
-        for slots, strengths in zip(members, energies, strict=True):
-            _core.use(store, slots.reshape(-1).numpy(), strengths.reshape(-1).numpy(), rates.relevance_gain)
-            primaries = slots[:, :PRIMARY_COUNT].contiguous().numpy()
-            _core.coactivate(store, primaries, rates.coactivation_rate)
-            self.pairs.add(primaries)
+        # The three rules touch different things, so each may take all notes at once.
+        used = torch.cat([slots.reshape(-1) for slots in members])
+        strengths = torch.cat([strength.reshape(-1) for strength in energies])
+        _core.use(self._store, used.numpy(), strengths.numpy(), rates.relevance_gain)
+        primaries = torch.cat([_first_columns(slots, PRIMARY_COUNT) for slots in members]).numpy()
+        _core.coactivate(self._store, primaries, rates.coactivation_rate)
+        self.pairs.add(primaries)
         previous = torch.cat([pair[0] for pair in followed])
         current = torch.cat([pair[1] for pair in followed])
         _core.follow(
-            store, previous.numpy(), current.numpy(), rates.edge_initial_confidence, rates.succession_rate
+            self._store,
+            previous.numpy(),
+            current.numpy(),
+            rates.edge_initial_confidence,
+            rates.succession_rate,
+            rates.succession_yield,
         )
+
+
+def _first_columns(slots: Tensor, width: int) -> Tensor:
+    """The first `width` columns of [Q, K], filled up with -1 where K is less."""
+    return torch.nn.functional.pad(slots[:, :width], (0, max(0, width - slots.shape[1])), value=-1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +24,7 @@ from aesg.graph.forgetting import forget, slots_near, slots_of_ids
 from aesg.graph.state import GraphState
 from aesg.memory.context import RetrievedContext
 from aesg.memory.modes import MemoryMode, ModeSwitch
-from aesg.memory.navigation import Found, Navigator, Query
+from aesg.memory.navigation import Found, Navigator, Query, joined_steps
 from aesg.memory.state import BatchActiveContext
 from aesg.packs.absorb import Absorbed, absorb
 from aesg.packs.export import export_pack
@@ -83,6 +85,7 @@ class AESGMemory(nn.Module):
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
+        self._pending: list[tuple[Query, Found]] | None = None  # what `one_call` will learn, else None
         self._reset_statistics()
         self.to(self.device)
 
@@ -115,6 +118,8 @@ class AESGMemory(nn.Module):
         mode = MemoryMode(name)
         if self.storage.read_only and mode is not MemoryMode.INFERENCE:
             raise AESGMemoryError(f"Mode {name}: the memory in '{self.directory}' is open for reading only")
+        if not self.storage.closed:
+            self._state.log.digest()  # what was noted belongs to the mode in which it was noted
         self._permissions.mode = mode
 
     # -- asking --------------------------------------------------------------------------------------------
@@ -135,14 +140,37 @@ class AESGMemory(nn.Module):
         """
         started = time.perf_counter()
         checked = self.navigator.check(query, self.active_state, batch_idx)
-        found = self.navigator.find(checked, self.active_state)
-        context = self.navigator.context(checked, found, query.device)
+        found, answers = self.navigator.find(checked, self.active_state)
+        context = self.navigator.context(checked, found, answers, query.device)
         if self._permissions().learns:
-            self._learn(checked, found)
+            if self._pending is None:
+                self._learn(checked, found)
+            else:
+                self._pending.append((checked, found.detached()))
         self._queries += checked.rows.shape[0]
         self._explained += float(found.explanation.sum())
         self._retrieval_seconds += time.perf_counter() - started
         return context
+
+    @contextmanager
+    def one_call(self) -> Iterator[None]:
+        """Inside, `retrieve` answers from the graph as it is; what it learns is learnt on leaving.
+
+        For models that ask step by step: no sample sees within a forward pass what another gave birth to, and
+        the steps are learnt from in bulk. Inside another `one_call` it does nothing of its own. After an
+        exception nothing is learnt.
+        """
+        if self._pending is not None:
+            yield
+            return
+        self._pending = []
+        try:
+            yield
+            pending = self._pending
+        finally:
+            self._pending = None
+        for query, found in joined_steps(pending):
+            self._learn(query, found)
 
     @torch.no_grad()
     def _learn(self, query: Query, found: Found) -> None:
@@ -151,9 +179,11 @@ class AESGMemory(nn.Module):
         explained = found.explanation >= threshold
         own = found.similarities[:, 0] >= threshold  # succession is learnt between the memory's own concepts
         current = torch.where(own, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
-        last = self.active_state.last_seed[query.streams]
+        streams = self.active_state
+        last = self.graph.still(streams.last_seed[query.streams], streams.last_id[query.streams])
         previous = torch.cat([last[:, None], current[:, :-1]], dim=1)
-        self.active_state.last_seed[query.streams] = current[:, -1]
+        streams.last_seed[query.streams] = current[:, -1]
+        streams.last_id[query.streams] = self.graph.ids(current[:, -1])
         self.cognitive_engine.note_retrieval(
             found.own_members, found.energies.detach(), previous.reshape(-1), current.reshape(-1)
         )
@@ -205,11 +235,13 @@ class AESGMemory(nn.Module):
         self._state.touch()
 
     def compact(self) -> None:
-        """Saves and brings the main files up to date, so that nothing that was removed is left in any
-        file.
+        """Saves and gives back what the files hold beyond it: what was removed is then in no file.
+
+        Raises AESGStorageError while a reader has the directory open, whose snapshot needs the old bytes: what
+        was learnt is saved all the same.
         """
         self.save()
-        self.storage.core.fold()
+        self.storage.core.compact()
 
     def check(self) -> list[str]:
         """Findings about broken invariants of the graph, one line each; none when it is sound. O(N D + E)."""
@@ -326,6 +358,30 @@ class AESGMemory(nn.Module):
             raise AESGMemoryError(f"absorb: expected a similarity in [0, 1], got {similarity}")
         return absorb(self.graph, pack.columns, threshold)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> AESGMemory:
+        """A copy with its own projection, mode and streams on the same open graph."""
+        twin = AESGMemory(
+            self.directory,
+            self.config,
+            self.device,
+            read_only=self.storage.read_only,
+            clock=self._state.clock,
+        )
+        memo[id(self)] = twin
+        twin.load_state_dict(self.state_dict())
+        twin.set_mode(self.mode)
+        twin.active_state = copy.deepcopy(self.active_state)
+        return twin.train(self.training)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled is where the graph lies, not the graph: saves, and the unpickled memory reads what was
+        saved.
+        """
+        if not (self.storage.closed or self.storage.read_only):
+            self.save()
+        weights = {name: value.cpu() for name, value in self.state_dict().items()}
+        return _open_for_reading, (os.fspath(self.directory), self.config, weights, self.training)
+
     # -- statistics ----------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
@@ -363,6 +419,15 @@ class AESGMemory(nn.Module):
 
     def extra_repr(self) -> str:
         return f"directory='{self.directory}', vector_dim={self.vector_dim}, mode={self.mode.value}"
+
+
+def _open_for_reading(
+    directory: str, config: AESGConfig, weights: dict[str, Tensor], training: bool
+) -> AESGMemory:
+    """What unpickling an AESGMemory calls."""
+    memory = AESGMemory(directory, config, read_only=True)
+    memory.load_state_dict(weights)
+    return memory.train(training)
 
 
 def _checked_device(device: str | torch.device) -> torch.device:

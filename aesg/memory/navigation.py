@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,7 @@ class Answer(NamedTuple):
     """What one graph answered to Q queries."""
 
     graph: SemanticGraph | PackGraph
+    name: str
     seeds: Tensor  # [Q, S] i64 slots, best first, -1 padded; primed ones not among them
     similarities: Tensor  # [Q, S] f32
     members: Tensor  # [Q, K] i64 slots, strongest first, -1 padded
@@ -40,20 +42,37 @@ class Answer(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the memory and its packs answered together. Without packs that is what the memory answered."""
+    """What the memory and its packs found together for Q queries."""
 
-    seeds: Tensor  # [Q, S] i64, the memory's own
+    seeds: Tensor  # [Q, S] i64 slots, the memory's own
     similarities: Tensor  # [Q, S] f32, the memory's own
-    members: Tensor  # [Q, K] i64, strongest first, -1 padded; see `aesg.packs.ranking`
+    members: Tensor  # [Q, K] i64, strongest first, -1 padded; with packs see `aesg.packs.ranking`
     energies: Tensor  # [Q, K] f32, differentiable in the query; a pack's scaled by its share
     explanation: Tensor  # [Q] f32, the best similarity in any graph
-    answers: tuple[Answer, ...]  # the memory's first
-    names: tuple[str, ...]  # of the packs
+
+    def detached(self) -> Found:
+        """The same, holding on to no autograd graph."""
+        return Found(*(part.detach() for part in self))
 
     @property
     def own_members(self) -> Tensor:
         """The members that are the memory's own: slots [Q, K], -1 for all others."""
-        return slots_in(self.members, 0) if self.names else self.members
+        return slots_in(self.members, 0)
+
+
+def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, Found]]:
+    """Successive calls of the same streams, each of one step, as one call of many steps; others as they
+    are."""
+    for (streams, steps), group in groupby(calls, key=lambda call: (call[0].streams, call[0].steps)):
+        queries, found = zip(*group, strict=True)
+        if steps != 1 or len(queries) == 1:
+            yield from zip(queries, found, strict=True)
+            continue
+        rows = torch.stack([query.rows.detach() for query in queries], dim=1)  # [B, T, D]
+        yield (
+            Query(rows.flatten(0, 1), rows.shape[:2], streams, len(queries)),
+            Found(*(torch.stack(parts, dim=1).flatten(0, 1) for parts in zip(*found, strict=True))),
+        )
 
 
 class Navigator:
@@ -81,8 +100,8 @@ class Navigator:
         AESGMemoryError for another vector_dim.
         """
         query = self.check(query_vector, active_state, batch_idx)
-        found = self.find(query, active_state)
-        context = self.context(query, found, query_vector.device)
+        found, answers = self.find(query, active_state)
+        context = self.context(query, found, answers, query_vector.device)
         return context, context.explanation
 
     def check(self, query: Tensor, streams: BatchActiveContext, batch_idx: int) -> Query:
@@ -109,32 +128,32 @@ class Navigator:
             steps=lead[1] if len(lead) == 2 else 1,
         )
 
-    def find(self, query: Query, streams: BatchActiveContext) -> Found:
+    def find(self, query: Query, streams: BatchActiveContext) -> tuple[Found, list[Answer]]:
         """Seeds, priming and spreading for all rows at once; remembers the streams' primary concepts.
 
-        Packs add to what the memory answers by itself and never change that.
+        Returns what was found, and each graph's own answer, the memory's first. Packs add to what the memory
+        answers by itself and never change that.
         """
         packs = self._packs()
-        own = self._ask(self.graph, query, streams)
-        if not packs:
-            best = own.similarities.detach()[:, 0]
-            return Found(own.seeds, own.similarities, own.members, own.energies, best, (own,), ())
-        # A pack's chance likenesses must not crowd what the memory knows well: its bar is at least that.
-        bar = own.similarities.detach()[:, :1]
         of_packs = streams.of_packs([f"{name}:{pack.checksum}" for name, pack, _ in packs])
+        own = self._ask(self.graph, "memory", query, streams)
+        best = own.similarities.detach()[:, :1]
+        if not packs:
+            return Found(own.seeds, own.similarities, own.members, own.energies, best[:, 0]), [own]
+        # A pack's chance likenesses must not crowd what the memory knows well: its bar is at least that.
         answers = [own]
-        for (_, pack, _), theirs in zip(packs, of_packs, strict=True):
-            answers.append(self._ask(PackGraph(pack, self.config), query, theirs, bar))
+        for (name, pack, _), theirs in zip(packs, of_packs, strict=True):
+            answers.append(self._ask(PackGraph(pack, self.config), name, query, theirs, best))
         energies, members = merge_answers(
             [(answer.energies, answer.members) for answer in answers], [1.0, *(share for *_, share in packs)]
         )
         best = torch.stack([answer.similarities.detach()[:, 0] for answer in answers]).amax(dim=0)
-        names = tuple(name for name, *_ in packs)
-        return Found(own.seeds, own.similarities, members, energies, best, tuple(answers), names)
+        return Found(own.seeds, own.similarities, members, energies, best), answers
 
     def _ask(
         self,
         graph: SemanticGraph | PackGraph,
+        name: str,
         query: Query,
         streams: BatchActiveContext,
         bar: Tensor | None = None,
@@ -158,15 +177,19 @@ class Navigator:
         energies, members = graph.spread(
             starts, energies, hops=config.spreading_activation_steps, k=config.context_size
         )
+        members, energies = _led_by_seeds(seeds, similarities, members, energies)
         last = slice(query.steps - 1, None, query.steps)
-        streams.remember(which, members[last], energies.detach()[last])
-        return Answer(graph, seeds, similarities, members, energies)
+        kept = members[last]
+        streams.remember(which, kept, energies.detach()[last], graph.ids(kept))
+        return Answer(graph, name, seeds, similarities, members, energies)
 
-    def context(self, query: Query, found: Found, device: torch.device) -> RetrievedContext:
+    def context(
+        self, query: Query, found: Found, answers: Sequence[Answer], device: torch.device
+    ) -> RetrievedContext:
         """The answer in the shape of the question, on its device."""
         lead, k = query.lead, found.members.shape[1]
-        vectors = self.graph.gather(found.own_members)
-        for origin, answer in enumerate(found.answers[1:], 1):
+        vectors = self.graph.gather(found.own_members if len(answers) > 1 else found.members)
+        for origin, answer in enumerate(answers[1:], 1):
             theirs = origins_of(found.members) == origin
             vectors[theirs] = answer.graph.gather(slots_in(found.members, origin)[theirs])
 
@@ -177,7 +200,7 @@ class Navigator:
 
         def paths(row: int, origin: int) -> dict[int, list[int]]:
             if (row, origin) not in traced:
-                answer = found.answers[origin]
+                answer = answers[origin]
                 traced[row, origin] = trace_paths(
                     answer.graph, answer.seeds[row].tolist(), answer.similarities.detach()[row].tolist()
                 )
@@ -191,7 +214,7 @@ class Navigator:
             explanation=found.explanation.reshape(lead).to(device),
             projection=self._projection[0],
             trace=trace,
-            origin_names=("memory", *found.names),
+            origin_names=tuple(answer.name for answer in answers),
         )
 
     def _primed(
@@ -200,7 +223,29 @@ class Navigator:
         """The streams' last primary concepts [B, 3] that still live, with the share of energy that carries
         over.
         """
-        slots = streams.primary[which]
-        alive = graph.alive(slots)
+        slots = graph.still(streams.primary[which], streams.primary_ids[which])
         energies = streams.energies[which] * self.config.priming
-        return torch.where(alive, slots, -1), torch.where(alive, energies, 0.0)
+        return slots, torch.where(slots >= 0, energies, 0.0)
+
+
+def _led_by_seeds(
+    seeds: Tensor, similarities: Tensor, members: Tensor, energies: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The context [Q, K] with all seeds [Q, S] in it and nothing above the best of them.
+
+    Where many edges meet, energy that spread saturates and would push what the query itself means out of its
+    context. So no member has more energy than the best seed, of equals seeds come first, and a seed that was
+    pushed out takes the place of the weakest. What was primed alone, without a seed, stays as it is.
+    """
+    width = members.shape[1]
+    best = similarities[:, :1]
+    energies = torch.where(best > 0, torch.minimum(energies, best), energies)
+    same = seeds[:, :, None] == members[:, None, :]  # [Q, S, K]
+    missing = (seeds >= 0) & ~same.any(dim=2)
+    slots = torch.cat([torch.where(missing, seeds, -1), members], dim=1)
+    values = torch.cat([torch.where(missing, similarities, 0.0), energies], dim=1)
+    leads = torch.cat([missing, (same & (seeds >= 0)[:, :, None]).any(dim=1)], dim=1)
+    first = torch.argsort(leads.to(torch.uint8), dim=1, descending=True, stable=True)
+    slots, values = slots.gather(1, first), values.gather(1, first)
+    values, order = torch.sort(values, dim=1, descending=True, stable=True)
+    return slots.gather(1, order)[:, :width], values[:, :width]

@@ -15,13 +15,16 @@ from aesg.graph.use_log import PRIMARY_COUNT
 class BatchActiveContext:
     """The last primary concepts of every stream with their energies, and its last explained seed.
 
-    Grows as higher stream numbers are asked for. Slots are -1 where there is nothing.
+    Grows as higher stream numbers are asked for. Slots are -1 where there is nothing. Beside each slot stands
+    the identity it had: a slot that was freed and given to another concept means nothing to the stream.
     """
 
     def __init__(self, batch_size: int = 1) -> None:
         self.primary = torch.empty(0, PRIMARY_COUNT, dtype=torch.int64)  # [streams, 3]
         self.energies = torch.empty(0, PRIMARY_COUNT)  # [streams, 3] f32
+        self.primary_ids = torch.empty(0, PRIMARY_COUNT, dtype=torch.int64)  # [streams, 3], bits of u64
         self.last_seed = torch.empty(0, dtype=torch.int64)  # [streams]
+        self.last_id = torch.empty(0, dtype=torch.int64)  # [streams], bits of u64
         # What the same streams were last about in each attached pack, so that the memory's own part is the
         # same with packs and without.
         self._packs: dict[str, BatchActiveContext] = {}
@@ -41,11 +44,15 @@ class BatchActiveContext:
         self._grow(first + count)
         return slice(first, first + count)
 
-    def remember(self, streams: slice, members: Tensor, energies: Tensor) -> None:
-        """Keeps the strongest of each stream's context, slots and energies [B, K], strongest first."""
+    def remember(self, streams: slice, members: Tensor, energies: Tensor, ids: Tensor) -> None:
+        """Keeps the strongest of each stream's context: slots, energies and identities [B, K], strongest
+        first.
+        """
         width = min(PRIMARY_COUNT, members.shape[1])
         self.primary[streams, width:] = -1
         self.primary[streams, :width] = members[:, :width]
+        self.primary_ids[streams, width:] = 0
+        self.primary_ids[streams, :width] = ids[:, :width]
         self.energies[streams, width:] = 0.0
         self.energies[streams, :width] = energies[:, :width]
 
@@ -58,8 +65,10 @@ class BatchActiveContext:
                 raise AESGMemoryError(f"Streams: expected numbers >= 0, got {wanted}")
             which = [stream for stream in wanted if stream < self.batch_size]
         self.primary[which] = -1
+        self.primary_ids[which] = 0
         self.energies[which] = 0.0
         self.last_seed[which] = -1
+        self.last_id[which] = 0
         for streams_of_pack in self._packs.values():
             streams_of_pack.reset(streams)
 
@@ -68,15 +77,19 @@ class BatchActiveContext:
         return {
             **({"packs": packs} if packs else {}),
             "primary": self.primary.tolist(),
+            "primary_ids": self.primary_ids.tolist(),
             "energies": self.energies.tolist(),  # f32 -> JSON number -> f32 is exact
             "last_seed": self.last_seed.tolist(),
+            "last_id": self.last_id.tolist(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         count = len(state["last_seed"])
         self.primary = torch.tensor(state["primary"], dtype=torch.int64).reshape(count, PRIMARY_COUNT)
+        self.primary_ids = torch.tensor(state["primary_ids"], dtype=torch.int64).reshape(count, PRIMARY_COUNT)
         self.energies = torch.tensor(state["energies"], dtype=torch.float32).reshape(count, PRIMARY_COUNT)
         self.last_seed = torch.tensor(state["last_seed"], dtype=torch.int64)
+        self.last_id = torch.tensor(state["last_id"], dtype=torch.int64)
         self._packs = {}
         for key, part in state.get("packs", {}).items():
             self._packs[key] = BatchActiveContext()
@@ -87,4 +100,8 @@ class BatchActiveContext:
         if missing > 0:
             self.primary = torch.cat([self.primary, torch.full((missing, PRIMARY_COUNT), -1)])
             self.energies = torch.cat([self.energies, torch.zeros(missing, PRIMARY_COUNT)])
+            self.primary_ids = torch.cat(
+                [self.primary_ids, torch.zeros(missing, PRIMARY_COUNT, dtype=torch.int64)]
+            )
             self.last_seed = torch.cat([self.last_seed, torch.full((missing,), -1)])
+            self.last_id = torch.cat([self.last_id, torch.zeros(missing, dtype=torch.int64)])

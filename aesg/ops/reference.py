@@ -127,7 +127,7 @@ def spread_activation_ref(
             x = torch.where(carried, x, 0.0)
             total = torch.zeros(n, dtype=dtype).index_add(0, target, x)
             if dtype == torch.float32:
-                fixed = torch.round(x.detach().clamp(max=256.0) * FIXED_ONE).to(torch.int64)
+                fixed = torch.round(x.detach().clamp(max=1.0) * FIXED_ONE).to(torch.int64)
                 n_fixed = torch.zeros(n, dtype=torch.int64).index_add(0, target, fixed)
                 exact = (n_fixed.clamp(max=int(FIXED_ONE)).to(dtype) / FIXED_ONE).detach()
                 saturated = n_fixed >= int(FIXED_ONE)

@@ -55,12 +55,13 @@ class PackGraph:
             k=k,
         )
 
-    def alive(self, slots: Tensor) -> Tensor:
-        """Which of `slots` hold a living concept, bool of the same shape; negative ones do not."""
-        active = self._tensors.active
-        if len(active) == 0:
-            return torch.zeros(slots.shape, dtype=torch.bool)
-        return (slots >= 0) & (active[slots.clamp(min=0)] != 0)
+    def ids(self, slots: Tensor) -> Tensor:
+        """What tells concepts apart over time, i64 [...]: in a pack, where nothing changes, the slots."""
+        return slots
+
+    def still(self, slots: Tensor, ids: Tensor) -> Tensor:
+        """Slots [...] that still hold the concept of that identity: all of them."""
+        return slots
 
     def gather(self, slots: Tensor) -> Tensor:
         """Copies of the vectors [..., D] of slots [...]; zero where the slot is negative."""

@@ -80,7 +80,9 @@ def to_columns(nodes: np.ndarray, edges: np.ndarray, where: str) -> tuple[PackCo
         if count:
             findings.append(f"{count} {what}")
 
-    vectors = np.array(nodes["vector"], dtype=np.float32, order="C")  # records are packed: one alone is unaligned
+    vectors = np.array(
+        nodes["vector"], dtype=np.float32, order="C"
+    )  # records are packed: one alone is unaligned
     check_vectors(vectors, where)
     fields = {name: np.array(nodes[name], dtype=dtype) for name, dtype in FIELDS.items()}
     for name in ("relevance", "stability"):

@@ -46,11 +46,11 @@ class EdgeBlocks(NamedTuple):
 class AESGStorage:
     """One open memory directory: committed state on disk, live columns in memory.
 
-    `vector_dim` None takes what the directory says. Opening makes the directory when it is missing or empty (then
-    `vector_dim` is needed). `clock` gives the unix seconds of every time stamp.
+    `vector_dim` None takes what the directory says. Opening makes the directory when it is missing or empty
+    (then `vector_dim` is needed). `clock` gives the unix seconds of every time stamp.
 
-    Raises AESGStorageError: another vector_dim (both named), a second writer (its pid named), a directory of aesg
-    3.0.0 or of something else, a newer format, damage, an unwritable place. Nothing was written then.
+    Raises AESGStorageError: another vector_dim (both named), a second writer (its pid named), a directory of
+    aesg 3.0.0 or of something else, a newer format, damage, an unwritable place. Nothing was written then.
 
     Opening costs the same for every size (no O(N) work); reading a field costs what is read.
     """
@@ -75,7 +75,7 @@ class AESGStorage:
         self._column_groups = -1
         self._edge_blocks: tuple[int, int, EdgeBlocks] | None = None
 
-    # -- what it is -----------------------------------------------------------------------------------------
+    # -- what it is ----------------------------------------------------------------------------------------
 
     @property
     def directory(self) -> str:
@@ -116,7 +116,7 @@ class AESGStorage:
         return self.core.edge_count
 
     def settle(self) -> None:
-        """Calls `before_read`, so that what is read next holds all that was learnt. Not from inside itself."""
+        """Calls `before_read` (not from inside it), so that what is read next holds all that was learnt."""
         if self.before_read is None or self._settling:
             return
         self._settling = True
@@ -132,12 +132,13 @@ class AESGStorage:
         if self.read_only:
             raise AESGStorageError(f"'{self.directory}' is open for reading only")
 
-    # -- zero-copy, for ops and engine ------------------------------------------------------------------------
+    # -- zero-copy, for ops and engine ---------------------------------------------------------------------
 
     def column(self, name: str) -> torch.Tensor:
         """A column as it lies in the store: [G, 1024], vector [G, 1024, D]; u64 as int64, u32 as int32.
 
-        Kept until the store grows; old views stay valid then and see the same bytes. Who writes it calls `mark`.
+        Kept until the store grows; old views stay valid then and see the same bytes. Who writes it calls
+        `mark`.
         """
         if self._column_groups != self.core.node_groups:
             self._columns.clear()
@@ -187,12 +188,13 @@ class AESGStorage:
         array = slots.cpu().numpy() if isinstance(slots, torch.Tensor) else np.asarray(slots)
         self.core.mark(index, array.reshape(-1).astype(np.int64, copy=False))
 
-    # -- one at a time ------------------------------------------------------------------------------------------
+    # -- one at a time -------------------------------------------------------------------------------------
 
     def add_node(self, node_id: int, vector: Any) -> int:
         """Adds a living concept; returns its slot.
 
-        `node_id` 1..2**64-2, not given before; `vector` [D] of finite numbers. Raises AESGMemoryError otherwise.
+        `node_id` 1..2**64-2, not given before; `vector` [D] of finite numbers. Raises AESGMemoryError
+        otherwise.
         """
         self.require_writable()
         node_id = int(node_id)
@@ -254,7 +256,7 @@ class AESGStorage:
         found = np.flatnonzero(ids == np.uint64(node_id))
         return int(found[0]) if found.size else -1
 
-    # -- small state --------------------------------------------------------------------------------------------
+    # -- small state ---------------------------------------------------------------------------------------
 
     def read_state(self) -> dict[str, Any]:
         """The small state as last written: arrays (copies) and JSON values by name, {} when none was."""
@@ -264,7 +266,7 @@ class AESGStorage:
         """Replaces the small state; durable with the next commit. Arrays of numbers, and JSON values."""
         self.core.set_state(encode(state))
 
-    # -- durability ---------------------------------------------------------------------------------------------
+    # -- durability ----------------------------------------------------------------------------------------
 
     def commit(self) -> int:
         """Makes all changes durable in one step; returns the generation. Without changes nothing is written.
@@ -290,8 +292,8 @@ class AESGStorage:
     def restore(self, directory: str | os.PathLike[str]) -> None:
         """Replaces everything here by what is committed in another directory, in one commit.
 
-        Raises AESGStorageError, with nothing changed, when that is no memory of the same vector_dim or while a
-        reader has this one open.
+        Raises AESGStorageError, with nothing changed, when that is no memory of the same vector_dim or while
+        a reader has this one open.
         """
         self.require_writable()
         with AESGStorage(directory, self.vector_dim, read_only=True) as source:
@@ -299,7 +301,7 @@ class AESGStorage:
         self.commit()
 
     def verify(self) -> list[str]:
-        """Reads the files anew; findings about checksums, chains and counts, none when all is sound. O(files)."""
+        """Reads the files anew, O(files); findings about checksums, chains and counts, none when sound."""
         return self.core.verify()
 
     def close(self, commit: bool = True) -> None:
@@ -332,8 +334,8 @@ class AESGStorage:
 def inspect_directory(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """What lies at a path, without writing: None when nothing does, else a dict with 'kind'.
 
-    'ours' (with vector_dim, node_count, edge_count, generation, as of the last fold), 'aesg-3.0.0', 'empty', or
-    'foreign' (with 'reason'). Raises AESGStorageError for a meta.npy of ours that is damaged.
+    'ours' (with vector_dim, node_count, edge_count, generation, as of the last fold), 'aesg-3.0.0', 'empty',
+    or 'foreign' (with 'reason'). Raises AESGStorageError for a meta.npy of ours that is damaged.
     """
     found = _core.inspect(os.fspath(path))
     kind = found["kind"]

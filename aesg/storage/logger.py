@@ -66,8 +66,9 @@ class EventHistory(Sequence[dict[str, Any]]):
 class EvolutionLogger:
     """Writes and reads the events of one memory.
 
-    Made from an open storage, events become durable with its next commit. Made from a directory (the signature of
-    3.0.0), every `log_event` opens it, commits and closes, and `get_history` reads the committed state.
+    Made from an open storage, events become durable with its next commit. Made from a directory (the
+    signature of 3.0.0), every `log_event` opens it, commits and closes, and `get_history` reads the
+    committed state.
     """
 
     def __init__(

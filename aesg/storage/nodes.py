@@ -1,7 +1,7 @@
 """What a user sees of the columns: `storage.nodes` and `storage.edges`, with the documented fields.
 
-Reading gives copies that cannot be written; writing goes through item assignment, which marks what it changed. So
-nobody changes the store without its knowing, and nothing that was handed out changes later.
+Reading gives copies that cannot be written; writing goes through item assignment, which marks what it
+changed. So nobody changes the store without its knowing, and nothing that was handed out changes later.
 """
 
 from __future__ import annotations
@@ -27,12 +27,24 @@ NODE_COLUMNS: dict[str, tuple[int, str]] = {  # name: (index in the layout, dtyp
     for index, (name, dtype) in enumerate(
         zip(
             _core.NODE_COLUMNS,
-            "<f4 <u8 <u8 <u8 <f4 <u4 <f4 <u4 <f4 <u4 <i4 |u1".split(),
+            ["<f4", "<u8", "<u8", "<u8", "<f4", "<u4", "<f4", "<u4", "<f4", "<u4", "<i4", "|u1"],
             strict=False,  # the reserved bytes at the end are nobody's column
         )
     )
 }
-NODE_FIELDS = "id vector created_at modified_at use_frequency relevance age stability region_id is_active head_edge_idx".split()
+NODE_FIELDS = [
+    "id",
+    "vector",
+    "created_at",
+    "modified_at",
+    "use_frequency",
+    "relevance",
+    "age",
+    "stability",
+    "region_id",
+    "is_active",
+    "head_edge_idx",
+]
 _WRITABLE = frozenset(NODE_FIELDS) - {"id", "head_edge_idx"}
 
 HOT_DTYPE = np.dtype([("target", "<i4", 7), ("strength", "<f4", 7), ("next", "<i4"), ("count", "<i4")])
@@ -165,14 +177,18 @@ class NodeColumn(NDArrayOperatorsMixin):
         index = np.arange(*rows.indices(count)) if isinstance(rows, slice) else np.asarray(rows)
         tail = (storage.vector_dim,) if name == "vector" else ()
         array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
-        try:
-            array = np.broadcast_to(array.astype(self.dtype, casting="same_kind" if array.size > 1 else "unsafe"),
-                                    index.shape + tail)  # fmt: skip
-        except (TypeError, ValueError) as error:
+        shape = index.shape + tail
+        kinds = "fiub" if self.dtype.kind == "f" else "iub"
+        fits = array.dtype.kind in kinds and array.ndim <= len(shape)
+        fits = fits and all(a in (1, b) for a, b in zip(array.shape[::-1], shape[::-1], strict=False))
+        if fits and self.dtype.kind == "u" and array.size:
+            fits = array.min() >= 0 and array.max() <= np.iinfo(self.dtype).max
+        if not fits:
             raise AESGMemoryError(
-                f"nodes[{name!r}]: expected values of shape {index.shape + tail} and kind {self.dtype}, got "
-                f"{array.dtype} of shape {array.shape}"
-            ) from error
+                f"nodes[{name!r}]: expected values of shape {shape} that fit {self.dtype}, got {array.dtype} "
+                f"of shape {array.shape}"
+            )
+        array = np.broadcast_to(array.astype(self.dtype), shape)
         if self.dtype.kind == "f" and not np.isfinite(array).all():
             raise AESGMemoryError(f"nodes[{name!r}]: expected finite values, got NaN or infinity")
         group, row = index // GROUP, index % GROUP
@@ -224,7 +240,7 @@ class Nodes:
         return self._storage.node_count
 
     def __getitem__(self, key: Any) -> Any:
-        """A field's column for a name; a record (a copy) for a slot; a structured array for slices and arrays."""
+        """A name gives that field's column, a slot a record (a copy), slices and arrays structured arrays."""
         if isinstance(key, str):
             if key not in NODE_FIELDS and key != "inv_norm":
                 raise AESGMemoryError(f"nodes: expected one of {', '.join(NODE_FIELDS)}, got {key!r}")
@@ -241,7 +257,7 @@ class Nodes:
         return (self[i] for i in range(len(self)))
 
     def groups(self, name: str) -> torch.Tensor:
-        """The column itself, zero-copy, [G, 1024] or [G, 1024, D]. Who writes it says so with `storage.mark`."""
+        """The column itself, zero-copy, [G, 1024(, D)]. Who writes it says so with `storage.mark`."""
         self._storage.settle()
         return self._storage.column(name)
 

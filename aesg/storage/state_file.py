@@ -1,11 +1,17 @@
 """The container of the small state: named arrays and JSON values in one checked run of bytes.
 
-    0   magic "AESGBLOB"        8   version u32        12  JSON bytes u32
-    16  body bytes u64          24  CRC-32C u32 of everything behind byte 32        28  CRC-32C u32 of bytes 0..27
-    32  JSON: {"arrays": [{"name", "dtype", "shape", "offset"}, ...], "values": {...}}, spaces up to 64 bytes
-    ... the body: raw little-endian arrays, each 64-byte aligned (offsets from the start of the body)
+    0   magic "AESGBLOB"
+    8   version u32
+    12  bytes of the JSON u32
+    16  bytes of the body u64
+    24  CRC-32C u32 of everything from byte 32 on
+    28  CRC-32C u32 of bytes 0..27
+    32  JSON {"arrays": [{"name", "dtype", "shape", "offset"}, ...], "values": {...}}, filled up with spaces
+        so that the body begins at a multiple of 64
+    ..  the body: raw little-endian arrays, each at a multiple of 64 (offsets from the start of the body)
 
-No pickle: an array is its bytes, anything else is JSON. Nothing is believed before its checksum and lengths were.
+No pickle: an array is its bytes, anything else is JSON. Nothing is believed before its checksum and lengths
+were checked.
 """
 
 from __future__ import annotations
@@ -26,12 +32,12 @@ _VERSION = 1
 _HEAD = struct.Struct("<8sIIQII")
 _ALIGN = 64
 _DTYPES = frozenset(
-    "|b1 |i1 |u1 <i2 <u2 <i4 <u4 <i8 <u8 <f2 <f4 <f8".split()
+    ["|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"]
 )  # what an array may be: no objects, no strings, no structures
 
 
 def encode(state: Mapping[str, Any]) -> bytes:
-    """State as bytes; the same state gives the same bytes. Raises AESGStorageError for what cannot be kept."""
+    """State as bytes, the same for the same state. Raises AESGStorageError for what cannot be kept."""
     arrays: list[dict[str, Any]] = []
     values: dict[str, Any] = {}
     chunks: list[bytes] = []
@@ -63,8 +69,8 @@ def encode(state: Mapping[str, Any]) -> bytes:
 def decode(data: bytes) -> dict[str, Any]:
     """What `encode` was given; arrays are copies. Empty bytes are an empty state.
 
-    Raises AESGStorageError: not such a container, newer, damaged, or lengths that do not fit. Allocates no more
-    than the size of `data`.
+    Raises AESGStorageError: not such a container, newer, damaged, or lengths that do not fit. Allocates no
+    more than the size of `data`.
     """
     if not data:
         return {}
@@ -101,6 +107,6 @@ def _array(entry: Mapping[str, Any], body: memoryview) -> np.ndarray:
     if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in [*shape, offset]):
         raise ValueError(f"shape {shape!r} at {offset!r}")
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if offset % _ALIGN or offset + size > len(body) or len(shape) > 32 or max(shape, default=0) > len(body):
+    if offset % _ALIGN or offset + size > len(body) or len(shape) > 32 or max(shape, default=0) >= 2**31:
         raise ValueError(f"shape {shape!r} at {offset!r} in a body of {len(body)} bytes")
     return np.frombuffer(body[offset : offset + size], dtype=dtype).reshape(shape).copy()

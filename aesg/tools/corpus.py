@@ -28,8 +28,8 @@ def load_corpus(directory: str | None, max_bytes: int = 64_000_000) -> Corpus:
     """The text files below `directory` (None: the Python standard library's own sources).
 
     A file is held out when the SHA-256 of its path below the directory falls into the lowest tenth, so the
-    split is the same on every machine; texts are in the order of that hash. Files with a NUL byte in them
-    are no text. At most `max_bytes` are read. Raises AESGTrainingError when there is too little.
+    split is the same on every machine; texts are in the order of the hash's rest. Files with a NUL byte are
+    no text. At most `max_bytes` are read. Raises AESGTrainingError when there is too little.
     """
     root = Path(sysconfig.get_paths()["stdlib"] if directory is None else directory)
     if not root.is_dir():
@@ -38,7 +38,7 @@ def load_corpus(directory: str | None, max_bytes: int = 64_000_000) -> Corpus:
     paths = [path for path in root.rglob(pattern) if not LEFT_OUT & set(path.relative_to(root).parts)]
     texts: dict[str, bytes] = {}
     total = 0
-    for path in sorted(paths, key=lambda path: _place(path.relative_to(root).as_posix())):
+    for path in sorted(paths, key=lambda path: _order(path.relative_to(root).as_posix())):
         if total >= max_bytes:
             break
         if path.is_symlink() or not path.is_file():
@@ -60,7 +60,7 @@ def load_corpus(directory: str | None, max_bytes: int = 64_000_000) -> Corpus:
             for name, text in texts.items()
             for start in range(0, len(text), PIECE_BYTES)
         }
-    ordered = sorted(texts, key=_place)
+    ordered = sorted(texts, key=_order)
     held_out = {name for name in ordered if _place(name) < HELD_OUT_SHARE} or {ordered[0]}
     return Corpus(
         train=[texts[name] for name in ordered if name not in held_out],
@@ -81,5 +81,10 @@ def openings(texts: list[bytes], limit: int, each: int) -> list[bytes]:
 
 
 def _place(name: str) -> float:
-    """Where the name's hash falls in [0, 1)."""
+    """Where the name's hash falls in [0, 1): decides the side."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+
+
+def _order(name: str) -> bytes:
+    """The rest of the hash: an order that says nothing about the side."""
+    return hashlib.sha256(name.encode()).digest()[6:]

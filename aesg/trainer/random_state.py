@@ -11,11 +11,17 @@ import torch
 
 def random_state() -> dict[str, Any]:
     """States of torch (CPU and every CUDA device), numpy's global generator and python's `random`."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    numpy: dict[str, Any] = dict(np.random.get_state(legacy=False))
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "numpy": (
+            numpy["bit_generator"],
+            torch.from_numpy(numpy["state"]["key"].astype(np.int64)),
+            int(numpy["state"]["pos"]),
+            int(numpy["has_gauss"]),
+            float(numpy["gauss"]),
+        ),
         "python": random.getstate(),
     }
 

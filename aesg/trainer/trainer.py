@@ -125,7 +125,7 @@ class AESGTrainer:
                 self._call("on_batch_start", index, logs=logs)
                 inputs, targets = split_batch(batch)
                 self._begin_streams(batch, stateful)
-                loss, weight = mean(self.model(move(inputs, self.device)), move(targets, self.device))
+                loss, weight = mean(*self._outputs(inputs, targets))
                 value = float(loss.detach())
                 if not math.isfinite(value):
                     raise AESGTrainingError(
@@ -179,7 +179,7 @@ class AESGTrainer:
             for batch in loader:
                 inputs, targets = split_batch(batch)
                 self._begin_streams(batch, stateful)
-                loss, weight = mean(self.model(move(inputs, self.device)), move(targets, self.device))
+                loss, weight = mean(*self._outputs(inputs, targets))
                 mean.add(float(loss), weight)
                 bar.update(float(loss), weight)
             if self.memory is not None:
@@ -290,6 +290,16 @@ class AESGTrainer:
         return resume
 
     # ---------------------------------------------------------------- small parts
+
+    def _outputs(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        """The model's outputs for a batch, and the targets to compare them with.
+
+        A model that says `takes_target` is given the targets too (teacher forcing).
+        """
+        inputs, targets = move(inputs, self.device), move(targets, self.device)
+        if getattr(self.model, "takes_target", False):
+            return self.model(inputs, targets), targets
+        return self.model(inputs), targets
 
     def _call(self, hook: str, *arguments: Any, logs: dict[str, Any]) -> None:
         for callback in self.callbacks:

@@ -39,15 +39,16 @@ st::NodeColumn column_of(int index) {
 
 void check_rows(int64_t first, int64_t last, uint64_t count, const char* what) {
   if (first < 0 || first > last || last > static_cast<int64_t>(count)) {
-    throw aesg::ArgumentError(std::string(what) + ": expected rows inside 0.." + std::to_string(count) + ", got " +
-                              std::to_string(first) + ".." + std::to_string(last));
+    throw aesg::ArgumentError(std::string(what) + ": expected rows inside 0.." + std::to_string(count) +
+                              ", got " + std::to_string(first) + ".." + std::to_string(last));
   }
 }
 
 void check_row(int64_t row, uint64_t count, const char* what) {
   if (row < 0 || row >= static_cast<int64_t>(count)) {
     throw aesg::ArgumentError(std::string(what) + ": expected a row in 0.." +
-                              std::to_string(static_cast<int64_t>(count) - 1) + ", got " + std::to_string(row));
+                              std::to_string(static_cast<int64_t>(count) - 1) + ", got " +
+                              std::to_string(row));
   }
 }
 
@@ -55,11 +56,16 @@ using Rows = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 
 const char* name_of(st::DirectoryKind kind) {
   switch (kind) {
-    case st::DirectoryKind::kMissing: return "missing";
-    case st::DirectoryKind::kEmpty: return "empty";
-    case st::DirectoryKind::kOurs: return "ours";
-    case st::DirectoryKind::kVersion3: return "aesg-3.0.0";
-    default: return "foreign";
+    case st::DirectoryKind::kMissing:
+      return "missing";
+    case st::DirectoryKind::kEmpty:
+      return "empty";
+    case st::DirectoryKind::kOurs:
+      return "ours";
+    case st::DirectoryKind::kVersion3:
+      return "aesg-3.0.0";
+    default:
+      return "foreign";
   }
 }
 
@@ -74,12 +80,11 @@ void bind_layout(py::module_& m) {
   m.attr("EDGE_KIND_MASK") = st::kEdgeKindMask;
   m.attr("EDGE_USED_BIT") = st::kEdgeUsedBit;
   m.attr("NODE_COLUMNS") =
-      py::make_tuple("vector", "id", "created_at", "modified_at", "inv_norm", "use_frequency", "relevance", "age",
-                     "stability", "region_id", "first_block", "is_active", "reserved");
+      py::make_tuple("vector", "id", "created_at", "modified_at", "inv_norm", "use_frequency", "relevance",
+                     "age", "stability", "region_id", "first_block", "is_active", "reserved");
   m.def("group_bytes", [](int64_t dim) { return st::NodeLayout(dim).group_bytes(); }, py::arg("vector_dim"));
   m.def(
-      "column_offset",
-      [](int64_t dim, int column) { return st::NodeLayout(dim).offset(column_of(column)); },
+      "column_offset", [](int64_t dim, int column) { return st::NodeLayout(dim).offset(column_of(column)); },
       py::arg("vector_dim"), py::arg("column"));
 }
 
@@ -128,17 +133,19 @@ void bind_store(py::module_& m) {
       .def_property_readonly("event_count", [](const st::Store& s) { return s.counters().event_count; })
       .def_property_readonly("node_groups", &st::Store::node_groups)
       .def_property_readonly("block_groups", &st::Store::block_groups)
-      .def("node_view", [](const StorePtr& s) {
-        return view(s, s->node_bytes(), s->node_groups() * s->layout().group_bytes());
-      })
-      .def("edge_view", [](const StorePtr& s) {
-        return view(s, s->edge_bytes(), s->block_groups() * st::kEdgeGroupBytes);
-      })
+      .def("node_view",
+           [](const StorePtr& s) {
+             return view(s, s->node_bytes(), s->node_groups() * s->layout().group_bytes());
+           })
+      .def(
+          "edge_view",
+          [](const StorePtr& s) { return view(s, s->edge_bytes(), s->block_groups() * st::kEdgeGroupBytes); })
       .def(
           "mark",
           [](st::Store& s, int column, const Rows& rows) {
             st::NodeColumn c = column_of(column);
-            for (py::ssize_t i = 0; i < rows.size(); ++i) check_row(rows.data()[i], s.counters().node_count, "mark");
+            for (py::ssize_t i = 0; i < rows.size(); ++i)
+              check_row(rows.data()[i], s.counters().node_count, "mark");
             for (py::ssize_t i = 0; i < rows.size(); ++i) s.mark(c, rows.data()[i]);
           },
           py::arg("column"), py::arg("slots"))
@@ -174,16 +181,19 @@ void bind_store(py::module_& m) {
             }
             s.append_event(timestamp, static_cast<st::EventType>(type), id1, id2, value);
           },
-          py::arg("timestamp"), py::arg("type"), py::arg("id1") = 0, py::arg("id2") = 0, py::arg("value") = 0.0F)
+          py::arg("timestamp"), py::arg("type"), py::arg("id1") = 0, py::arg("id2") = 0,
+          py::arg("value") = 0.0F)
       .def(
-          "events", [](const st::Store& s, uint64_t first, uint64_t n) { return to_bytes(s.events(first, n)); },
+          "events",
+          [](const st::Store& s, uint64_t first, uint64_t n) { return to_bytes(s.events(first, n)); },
           py::arg("first"), py::arg("n"))
       .def("state", [](const st::Store& s) { return to_bytes(s.state()); })
       .def(
           "set_state",
           [](st::Store& s, const py::buffer& bytes) {
             py::buffer_info info = bytes.request();
-            if (info.ndim != 1 || info.itemsize != 1) throw aesg::ArgumentError("state: expected plain bytes");
+            if (info.ndim != 1 || info.itemsize != 1)
+              throw aesg::ArgumentError("state: expected plain bytes");
             const auto* p = static_cast<const uint8_t*>(info.ptr);
             s.set_state(std::vector<uint8_t>(p, p + info.size));
           },
@@ -192,6 +202,7 @@ void bind_store(py::module_& m) {
       .def("snapshot", &st::Store::snapshot, py::arg("directory"), py::call_guard<py::gil_scoped_release>())
       .def("commit", &st::Store::commit, py::call_guard<py::gil_scoped_release>())
       .def("fold", &st::Store::fold, py::call_guard<py::gil_scoped_release>())
+      .def("compact", &st::Store::compact, py::call_guard<py::gil_scoped_release>())
       .def("close", &st::Store::close, py::call_guard<py::gil_scoped_release>())
       .def("refresh", &st::Store::refresh, py::call_guard<py::gil_scoped_release>())
       .def("verify", &st::Store::verify, py::call_guard<py::gil_scoped_release>());

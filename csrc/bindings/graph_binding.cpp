@@ -4,7 +4,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <string>
 #include <unordered_set>
@@ -12,6 +14,7 @@
 #include <vector>
 
 #include "csrc/base/error.h"
+#include "csrc/graph/abstraction.h"
 #include "csrc/graph/adjacency.h"
 #include "csrc/graph/check.h"
 #include "csrc/graph/population.h"
@@ -67,6 +70,27 @@ void require_unit(const char* name, const float* values, int64_t n) {
                           std::to_string(values[i]));
 }
 
+// Identities that are given from outside: 1..2^64-2 (0 is a free slot's, the counter stands behind the last),
+// different, and held by no slot in use.
+void require_new_ids(Store& store, const uint64_t* ids, int64_t n) {
+  std::unordered_set<uint64_t> wanted;
+  uint64_t least = std::numeric_limits<uint64_t>::max();
+  for (int64_t i = 0; i < n; ++i) {
+    if (ids[i] == 0 || ids[i] == std::numeric_limits<uint64_t>::max())
+      throw ArgumentError("ids: expected 1..2**64-2, got " + std::to_string(ids[i]));
+    if (!wanted.insert(ids[i]).second)
+      throw ArgumentError("ids: expected different ones, got " + std::to_string(ids[i]) + " twice");
+    least = std::min(least, ids[i]);
+  }
+  if (least >= store.counters().next_id) return;
+  const int64_t count = static_cast<int64_t>(store.counters().node_count);
+  for (int64_t slot = 0; slot < count; ++slot) {
+    const uint64_t id = *store.at<uint64_t>(storage::NodeColumn::kId, slot);
+    if (wanted.count(id))
+      throw ArgumentError("ids: expected new ones, got " + std::to_string(id) + ", which is taken");
+  }
+}
+
 py::array_t<int64_t> bear(const StorePtr& store, const Array<float>& vectors, uint64_t now, float relevance,
                           float stability, bool log, const py::object& ids) {
   require_writable(*store);
@@ -81,6 +105,7 @@ py::array_t<int64_t> bear(const StorePtr& store, const Array<float>& vectors, ui
     id_array = ids.cast<Array<uint64_t>>();
     require_length("ids", n, id_array.size());
     id_data = id_array.data();
+    require_new_ids(*store, id_data, n);
   }
   std::vector<int64_t> slots;
   {
@@ -91,7 +116,7 @@ py::array_t<int64_t> bear(const StorePtr& store, const Array<float>& vectors, ui
 }
 
 int64_t put_edges(const StorePtr& store, const Array<int64_t>& sources, const Array<int64_t>& targets,
-                  const Array<float>& weights, const Array<float>& confidences, int kind) {
+                  const Array<float>& weights, const Array<float>& confidences, int kind, bool up) {
   require_writable(*store);
   const int64_t n = sources.size();
   require_length("targets", n, targets.size());
@@ -112,7 +137,8 @@ int64_t put_edges(const StorePtr& store, const Array<int64_t>& sources, const Ar
   int64_t fresh = 0;
   for (int64_t i = 0; i < n; ++i)
     fresh += graph::put_edge(*store, sources.data()[i], static_cast<int32_t>(targets.data()[i]),
-                             static_cast<EdgeKind>(kind), weights.data()[i], confidences.data()[i]);
+                             static_cast<EdgeKind>(kind), weights.data()[i], confidences.data()[i],
+                             up && kind == static_cast<int>(EdgeKind::kAbstraction));
   return fresh;
 }
 
@@ -143,11 +169,11 @@ void use(const StorePtr& store, const Array<int64_t>& members, const Array<float
 }
 
 void follow(const StorePtr& store, const Array<int64_t>& previous, const Array<int64_t>& current,
-            float initial, float rate) {
+            float initial, float rate, float yield) {
   require_writable(*store);
   require_length("current", previous.size(), current.size());
   py::gil_scoped_release release;
-  graph::follow(*store, previous.data(), current.data(), previous.size(), initial, rate);
+  graph::follow(*store, previous.data(), current.data(), previous.size(), {initial, rate, yield});
 }
 
 void coactivate(const StorePtr& store, const Array<int64_t>& members, float rate) {
@@ -196,10 +222,10 @@ int64_t merge(const StorePtr& store, const Array<int64_t>& kept, const Array<int
   return n;
 }
 
-int64_t merge_duplicates(const StorePtr& store, float similarity, uint64_t now) {
+int64_t merge_duplicates(const StorePtr& store, float similarity, uint64_t now, int threads) {
   require_writable(*store);
   py::gil_scoped_release release;
-  const auto pairs = graph::find_duplicates(*store, similarity);
+  const auto pairs = graph::find_duplicates(*store, similarity, threads);
   graph::merge(*store, pairs, now);
   return static_cast<int64_t>(pairs.size());
 }
@@ -211,15 +237,21 @@ int64_t split(const StorePtr& store, int64_t slot, float initial_confidence, uin
   return graph::split(*store, slot, initial_confidence, now);
 }
 
-// Ends of the abstraction edges from a concept: what was abstracted from it, and what it was abstracted from.
-py::array_t<int64_t> abstractions(const StorePtr& store, int64_t slot) {
-  require_living(*store, "slot", &slot, 1);
-  std::vector<int64_t> slots;
-  graph::for_each_edge(*store, slot, [&](int32_t block, int index) {
-    if (graph::edge_kind(*store->cold(block), index) == EdgeKind::kAbstraction)
-      slots.push_back(store->hot(block)->target[index]);
-  });
-  return py::array_t<int64_t>(static_cast<py::ssize_t>(slots.size()), slots.data());
+py::array_t<int64_t> with_orphans(const StorePtr& store, const Array<int64_t>& slots) {
+  require_living(*store, "slots", slots.data(), slots.size());
+  std::vector<int64_t> found;
+  {
+    py::gil_scoped_release release;
+    found = graph::with_orphans(*store, slots.data(), slots.size());
+  }
+  return py::array_t<int64_t>(static_cast<py::ssize_t>(found.size()), found.data());
+}
+
+py::array_t<bool> share_abstraction(const StorePtr& store, const Array<int64_t>& pairs) {
+  if (pairs.ndim() != 2 || pairs.shape(1) != 2) throw ArgumentError("pairs: expected shape [n, 2]");
+  require_living(*store, "pairs", pairs.data(), pairs.size());
+  const std::vector<uint8_t> share = graph::share_abstraction(*store, pairs.data(), pairs.shape(0));
+  return py::array_t<bool>(static_cast<py::ssize_t>(share.size()), reinterpret_cast<const bool*>(share.data()));
 }
 
 py::array_t<int64_t> find_crowded(const StorePtr& store, int64_t degree) {
@@ -235,14 +267,14 @@ void bind_graph(py::module_& module) {
              "log"_a = true, "ids"_a = py::none(),
              "Bears a concept for each row of vectors [n, D]; returns their slots i64 [n].");
   module.def("put_edges", &put_edges, "store"_a, "sources"_a, "targets"_a, "weights"_a, "confidences"_a,
-             "kind"_a = 0, "Makes or sets edges between living slots; returns how many are new.");
+             "kind"_a = 0, "up"_a = false, "Makes or sets edges between living slots; returns how many are new.");
   module.def("retire", &retire, "store"_a, "slots"_a, "now"_a,
              "Makes concepts inactive and releases their edges; returns how many died.");
   module.def("set_vector", &set_vector, "store"_a, "slot"_a, "vector"_a, "now"_a,
              "Replaces the vector [D] of a living concept.");
   module.def("use", &use, "store"_a, "members"_a, "energies"_a, "gain"_a,
              "Counts the use of context members (-1: none).");
-  module.def("follow", &follow, "store"_a, "previous"_a, "current"_a, "initial"_a, "rate"_a,
+  module.def("follow", &follow, "store"_a, "previous"_a, "current"_a, "initial"_a, "rate"_a, "yield_"_a,
              "Learns which concept followed which (-1: no event).");
   module.def("coactivate", &coactivate, "store"_a, "members"_a, "rate"_a,
              "Strengthens edges among concepts that were primary together, members [rows, width].");
@@ -253,12 +285,14 @@ void bind_graph(py::module_& module) {
   module.def("merge", &merge, "store"_a, "kept"_a, "dropped"_a, "now"_a,
              "Merges each dropped concept into its kept one; returns the number of pairs.");
   module.def(
-      "merge_duplicates", &merge_duplicates, "store"_a, "similarity"_a, "now"_a,
+      "merge_duplicates", &merge_duplicates, "store"_a, "similarity"_a, "now"_a, "threads"_a = 1,
       "Merges linked concepts with cosine >= similarity and like neighbourhoods; returns how many pairs.");
   module.def("split", &split, "store"_a, "slot"_a, "initial_confidence"_a, "now"_a,
              "Splits a concept by 2-means over its neighbours; returns the newborn's slot or -1.");
-  module.def("abstractions", &abstractions, "store"_a, "slot"_a,
-             "Ends of the abstraction edges from a living concept, slots i64 [n].");
+  module.def("with_orphans", &with_orphans, "store"_a, "slots"_a,
+             "Slots and the abstract concepts all of whose parents are among what goes, i64 [m], sorted.");
+  module.def("share_abstraction", &share_abstraction, "store"_a, "pairs"_a,
+             "Which pairs [n, 2] have an abstract concept in common or between them, bool [n].");
   module.def("find_crowded", &find_crowded, "store"_a, "degree"_a,
              "Living concepts with more than `degree` edges, slots i64 [n].");
   module.def(

@@ -27,8 +27,10 @@ void set_edge(Store& store, EdgeRef edge, float weight, float confidence) {
   store.mark_cold(edge.block);
 }
 
-bool put_edge(Store& store, int64_t source, int32_t target, EdgeKind kind, float weight, float confidence) {
+bool put_edge(Store& store, int64_t source, int32_t target, EdgeKind kind, float weight, float confidence,
+              bool up) {
   if (EdgeRef edge = find_edge(store, source, target, kind)) {
+    if (up) store.cold(edge.block)->tag[edge.index] |= storage::kEdgeUpBit;
     set_edge(store, edge, weight, confidence);
     return false;
   }
@@ -47,7 +49,8 @@ bool put_edge(Store& store, int64_t source, int32_t target, EdgeKind kind, float
   hot.count += 1;
   ColdBlock& cold = *store.cold(head);
   cold.use_count[edge.index] = 0;
-  cold.tag[edge.index] = static_cast<uint8_t>(kind) | storage::kEdgeUsedBit;  // young edges do not fade yet
+  // Young edges do not fade yet.
+  cold.tag[edge.index] = static_cast<uint8_t>(kind) | storage::kEdgeUsedBit | (up ? storage::kEdgeUpBit : 0);
   set_edge(store, edge, weight, confidence);
   store.counters().edge_count += 1;
   return true;

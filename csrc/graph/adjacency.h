@@ -28,6 +28,9 @@ inline int32_t first_block(Store& store, int64_t slot) {
 inline EdgeKind edge_kind(const storage::ColdBlock& block, int index) {
   return static_cast<EdgeKind>(block.tag[index] & storage::kEdgeKindMask);
 }
+inline bool leads_up(const storage::ColdBlock& block, int index) {
+  return edge_kind(block, index) == EdgeKind::kAbstraction && (block.tag[index] & storage::kEdgeUpBit) != 0;
+}
 
 // Calls visit(block, index) for every edge of `source`. The visitor must not add or remove edges.
 template <typename Visitor>
@@ -45,8 +48,10 @@ EdgeRef find_edge(Store& store, int64_t source, int32_t target, EdgeKind kind);
 void set_edge(Store& store, EdgeRef edge, float weight, float confidence);
 
 // Makes the edge, or sets weight and confidence of the one there is: a pair holds one edge of each kind.
+// `up`: an abstraction edge whose target was abstracted from its source.
 // REQUIRES: both slots active. Returns whether it is new.
-bool put_edge(Store& store, int64_t source, int32_t target, EdgeKind kind, float weight, float confidence);
+bool put_edge(Store& store, int64_t source, int32_t target, EdgeKind kind, float weight, float confidence,
+              bool up = false);
 
 // Keeps the edges for which keep(hot, cold, index) holds, in their order, and frees the blocks that are left
 // over. Returns how many edges went. Writes nothing when all stay.

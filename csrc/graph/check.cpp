@@ -76,6 +76,7 @@ uint64_t check_chain(Store& store, int64_t slot, std::unordered_set<int32_t>& se
         findings.add(name(slot) + ": edge to slot " + std::to_string(target) + ", which is not in use");
         continue;
       }
+      findings.expect(target != slot, name(slot) + ": edge to itself");
       findings.expect(pairs.insert({target, cold.tag[i] & storage::kEdgeKindMask}).second,
                       name(slot) + ": two edges of a kind to slot " + std::to_string(target));
       findings.expect(hot.strength[i] == cold.weight[i] * cold.confidence[i],

@@ -37,25 +37,22 @@ void use(Store& store, const int64_t* members, const float* energies, int64_t ro
   }
 }
 
-void follow(Store& store, const int64_t* previous, const int64_t* current, int64_t n, float initial,
-            float rate) {
+void follow(Store& store, const int64_t* previous, const int64_t* current, int64_t n,
+            const FollowRules& rules) {
   for (int64_t i = 0; i < n; ++i) {
     const int64_t p = previous[i], c = current[i];
     if (p == c || !alive(store, p) || !alive(store, c)) continue;
-    EdgeRef taken;
+    const EdgeRef taken = find_edge(store, p, static_cast<int32_t>(c), EdgeKind::kSuccession);
+    const float kept = 1.0f - (taken ? rules.rate : rules.yield);
     for_each_edge(store, p, [&](int32_t block, int index) {
-      storage::ColdBlock& cold = *store.cold(block);
-      if (edge_kind(cold, index) != EdgeKind::kSuccession) return;
-      if (store.hot(block)->target[index] == c) {
-        taken = {block, index};
-      } else {
-        set_edge(store, {block, index}, cold.weight[index], cold.confidence[index] * (1.0f - rate));
-      }
+      const storage::ColdBlock& cold = *store.cold(block);
+      if (edge_kind(cold, index) != EdgeKind::kSuccession || store.hot(block)->target[index] == c) return;
+      set_edge(store, {block, index}, cold.weight[index], cold.confidence[index] * kept);
     });
     if (taken) {
-      strengthen(store, taken, rate);
+      strengthen(store, taken, rules.rate);
     } else {
-      put_edge(store, p, static_cast<int32_t>(c), EdgeKind::kSuccession, 1.0f, initial);
+      put_edge(store, p, static_cast<int32_t>(c), EdgeKind::kSuccession, 1.0f, rules.initial);
     }
   }
 }

@@ -5,7 +5,9 @@
 #include <iterator>
 #include <unordered_map>
 
+#include "csrc/base/parallel.h"
 #include "csrc/graph/adjacency.h"
+#include "csrc/graph/dot.h"
 #include "csrc/graph/population.h"
 
 namespace aesg::graph {
@@ -15,13 +17,13 @@ using storage::NodeColumn;
 
 namespace {
 
-double dot(const float* a, const float* b, int64_t dim) {
+double norm_of(const float* vector, int64_t dim) {
   double sum = 0;
-  for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(a[d]) * b[d];
-  return sum;
+  for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(vector[d]) * vector[d];
+  return std::sqrt(sum);
 }
 
-double cosine(Store& store, int64_t a, int64_t b) {
+float cosine(Store& store, int64_t a, int64_t b) {
   return dot(store.at<float>(NodeColumn::kVector, a), store.at<float>(NodeColumn::kVector, b),
              store.layout().dim()) *
          *store.at<float>(NodeColumn::kInvNorm, a) * *store.at<float>(NodeColumn::kInvNorm, b);
@@ -47,23 +49,10 @@ bool alike_around(Store& store, int64_t a, int64_t b) {
   return 2 * shared.size() >= smaller;
 }
 
-// Makes the edge or raises the one there is to at least that confidence.
-void unite_edge(Store& store, int64_t source, int32_t target, EdgeKind kind, float weight, float confidence,
-                uint32_t uses) {
-  EdgeRef edge = find_edge(store, source, target, kind);
-  if (!edge) {
-    put_edge(store, source, target, kind, weight, confidence);
-    edge = find_edge(store, source, target, kind);
-  } else if (confidence > store.cold(edge.block)->confidence[edge.index]) {
-    set_edge(store, edge, weight, confidence);
-  }
-  store.cold(edge.block)->use_count[edge.index] += uses;
-  store.mark_cold(edge.block);
-}
-
 struct Edge {
   int32_t target;
   EdgeKind kind;
+  bool up;
   float weight, confidence;
   uint32_t uses;
 };
@@ -72,10 +61,25 @@ std::vector<Edge> edges_of(Store& store, int64_t slot) {
   std::vector<Edge> found;
   for_each_edge(store, slot, [&](int32_t block, int index) {
     const storage::ColdBlock& cold = *store.cold(block);
-    found.push_back({store.hot(block)->target[index], edge_kind(cold, index), cold.weight[index],
-                     cold.confidence[index], cold.use_count[index]});
+    found.push_back({store.hot(block)->target[index], edge_kind(cold, index), leads_up(cold, index),
+                     cold.weight[index], cold.confidence[index], cold.use_count[index]});
   });
   return found;
+}
+
+// Gives `source` that edge, to `target`. Where it has one the more confident of the two stays, uses are summed.
+void unite_edge(Store& store, int64_t source, int32_t target, const Edge& edge) {
+  EdgeRef there = find_edge(store, source, target, edge.kind);
+  if (!there) {
+    put_edge(store, source, target, edge.kind, edge.weight, edge.confidence, edge.up);
+    there = find_edge(store, source, target, edge.kind);
+  } else if (edge.confidence > store.cold(there.block)->confidence[there.index]) {
+    set_edge(store, there, edge.weight, edge.confidence);
+  }
+  storage::ColdBlock& cold = *store.cold(there.block);
+  cold.use_count[there.index] += edge.uses;
+  if (edge.up) cold.tag[there.index] |= storage::kEdgeUpBit;
+  store.mark_cold(there.block);
 }
 
 // Leads every edge into a dropped concept to the one that took its place.
@@ -92,16 +96,62 @@ void redirect(Store& store, const std::unordered_map<int32_t, int32_t>& successo
     });
     for (const Edge& edge : moved) {
       const int32_t target = successor.at(edge.target);
-      if (target != slot) unite_edge(store, slot, target, edge.kind, edge.weight, edge.confidence, edge.uses);
+      if (target != slot) unite_edge(store, slot, target, edge);
     }
   }
+}
+
+struct Likeness {
+  int32_t slot, other;
+  float cosine;
+};
+
+// Living pairs with cosine >= `similarity`, by slot, joined by a similarity edge slot -> other that was made or
+// used since the last sweep: what is alike is active together as soon as one of it is asked for. Nearly all of the
+// time goes into fetching the neighbours' vectors, so those are asked for a few concepts ahead.
+std::vector<Likeness> find_alike(Store& store, float similarity, int threads) {
+  constexpr int64_t kAhead = 4, kGrain = 4096, kLine = 64;
+  const int64_t count = static_cast<int64_t>(store.counters().node_count);
+  const int64_t vector_bytes = std::min<int64_t>(store.layout().row_bytes(NodeColumn::kVector), 8 * kLine);
+  std::vector<std::vector<Likeness>> found(static_cast<size_t>(std::max(1, threads)));
+  parallel_parts(count, threads, kGrain, [&](int64_t part, int64_t begin, int64_t end) {
+    std::vector<int32_t> ring[kAhead];
+    const auto fetch = [&](int64_t slot) {
+      std::vector<int32_t>& others = ring[slot % kAhead];
+      others.clear();
+      if (!is_active(store, slot)) return;
+      for_each_edge(store, slot, [&](int32_t block, int index) {
+        constexpr uint8_t kLooked = storage::kEdgeKindMask | storage::kEdgeUsedBit;
+        constexpr uint8_t kWanted = static_cast<uint8_t>(EdgeKind::kSimilarity) | storage::kEdgeUsedBit;
+        if ((store.cold(block)->tag[index] & kLooked) != kWanted) return;
+        const int32_t other = store.hot(block)->target[index];
+        if (!is_active(store, other)) return;
+        const char* vector = store.at<char>(NodeColumn::kVector, other);
+        for (int64_t byte = 0; byte < vector_bytes; byte += kLine) __builtin_prefetch(vector + byte);
+        __builtin_prefetch(store.at<float>(NodeColumn::kInvNorm, other));
+        others.push_back(other);
+      });
+    };
+    for (int64_t slot = begin; slot < std::min(begin + kAhead - 1, end); ++slot) fetch(slot);
+    for (int64_t slot = begin; slot < end; ++slot) {
+      if (slot + kAhead - 1 < end) fetch(slot + kAhead - 1);
+      for (int32_t other : ring[slot % kAhead]) {
+        const float c = cosine(store, slot, other);
+        if (c >= similarity)
+          found[static_cast<size_t>(part)].push_back({static_cast<int32_t>(slot), other, c});
+      }
+    }
+  });
+  std::vector<Likeness> all;
+  for (const auto& part : found) all.insert(all.end(), part.begin(), part.end());
+  return all;
 }
 
 using Direction = std::vector<double>;
 
 Direction unit(const float* vector, int64_t dim) {
   Direction direction(vector, vector + dim);
-  const double norm = std::sqrt(dot(vector, vector, dim));
+  const double norm = norm_of(vector, dim);
   for (double& value : direction) value = norm > 0 ? value / norm : 0;
   return direction;
 }
@@ -168,27 +218,23 @@ std::vector<float> towards(const Direction& own, const Direction& center, double
 
 }  // namespace
 
-std::vector<std::pair<int32_t, int32_t>> find_duplicates(Store& store, float similarity) {
-  const int64_t count = static_cast<int64_t>(store.counters().node_count);
-  std::vector<uint8_t> taken(static_cast<size_t>(count), 0);
+std::vector<std::pair<int32_t, int32_t>> find_duplicates(Store& store, float similarity, int threads) {
+  const std::vector<Likeness> alike = find_alike(store, similarity, threads);
+  std::vector<uint8_t> taken(store.counters().node_count, 0);
   std::vector<std::pair<int32_t, int32_t>> pairs;
-  for (int64_t slot = 0; slot < count; ++slot) {
-    if (!is_active(store, slot) || taken[static_cast<size_t>(slot)]) continue;
-    int32_t twin = -1;
-    double best = similarity;
-    for_each_edge(store, slot, [&](int32_t block, int index) {
-      if (edge_kind(*store.cold(block), index) != EdgeKind::kSimilarity) return;
-      const int32_t target = store.hot(block)->target[index];
-      if (!is_active(store, target) || taken[static_cast<size_t>(target)]) return;
-      const double c = cosine(store, slot, target);
-      if (c < best || (twin >= 0 && c == best && target > twin)) return;
-      if (!alike_around(store, slot, target)) return;
-      best = c;
-      twin = target;
-    });
-    if (twin < 0) continue;
-    taken[static_cast<size_t>(slot)] = taken[static_cast<size_t>(twin)] = 1;
-    int32_t kept = static_cast<int32_t>(slot), dropped = twin;
+  for (size_t i = 0; i < alike.size();) {
+    const int32_t slot = alike[i].slot;
+    const Likeness* best = nullptr;
+    for (; i < alike.size() && alike[i].slot == slot; ++i) {
+      const Likeness& found = alike[i];
+      if (taken[static_cast<size_t>(slot)] || taken[static_cast<size_t>(found.other)]) continue;
+      const bool better = best == nullptr || found.cosine > best->cosine ||
+                          (found.cosine == best->cosine && found.other < best->other);
+      if (better && alike_around(store, slot, found.other)) best = &found;
+    }
+    if (best == nullptr) continue;
+    int32_t kept = slot, dropped = best->other;
+    taken[static_cast<size_t>(kept)] = taken[static_cast<size_t>(dropped)] = 1;
     const auto uses = [&](int32_t s) { return *store.at<uint32_t>(NodeColumn::kUseFrequency, s); };
     if (uses(dropped) > uses(kept) || (uses(dropped) == uses(kept) && dropped < kept))
       std::swap(kept, dropped);
@@ -204,7 +250,7 @@ void merge(Store& store, const std::vector<std::pair<int32_t, int32_t>>& pairs, 
   for (const auto& [kept, dropped] : pairs) successor[dropped] = kept;
   std::vector<float> mean(static_cast<size_t>(dim));
   for (const auto& [kept, dropped] : pairs) {
-    const float cos = static_cast<float>(cosine(store, kept, dropped));
+    const float cos = cosine(store, kept, dropped);
     uint32_t& uses = *store.at<uint32_t>(NodeColumn::kUseFrequency, kept);
     const uint32_t dropped_uses = *store.at<uint32_t>(NodeColumn::kUseFrequency, dropped);
     const double share = (dropped_uses + 1.0) / (static_cast<double>(uses) + dropped_uses + 2.0);
@@ -220,7 +266,7 @@ void merge(Store& store, const std::vector<std::pair<int32_t, int32_t>>& pairs, 
     store.mark(NodeColumn::kRelevance, kept);
     for (const Edge& edge : edges_of(store, dropped))
       if (edge.target != kept && (is_active(store, edge.target) || successor.count(edge.target)))
-        unite_edge(store, kept, edge.target, edge.kind, edge.weight, edge.confidence, edge.uses);
+        unite_edge(store, kept, edge.target, edge);
     store.append_event(now, EventType::kMerge, *store.at<uint64_t>(NodeColumn::kId, kept),
                        *store.at<uint64_t>(NodeColumn::kId, dropped), cos);
     *store.at<uint8_t>(NodeColumn::kIsActive, dropped) = 0;
@@ -242,7 +288,7 @@ int64_t split(Store& store, int64_t slot, float initial_confidence, uint64_t now
   if (cluster.empty()) return -1;
 
   const float* own = store.at<float>(NodeColumn::kVector, slot);
-  const double length = std::sqrt(dot(own, own, dim));
+  const double length = norm_of(own, dim);
   const Direction direction = unit(own, dim);
   const std::vector<float> first = towards(direction, centers[0], length);
   const std::vector<float> second = towards(direction, centers[1], length);
@@ -258,7 +304,7 @@ int64_t split(Store& store, int64_t slot, float initial_confidence, uint64_t now
   };
   for (const Edge& edge : edges_of(store, slot))
     if (moves(edge.target))
-      unite_edge(store, fresh, edge.target, edge.kind, edge.weight, edge.confidence, edge.uses);
+      unite_edge(store, fresh, edge.target, edge);
   filter_edges(store, slot, [&](const storage::HotBlock& hot, const storage::ColdBlock&, int index) {
     return !moves(hot.target[index]);
   });
@@ -267,13 +313,12 @@ int64_t split(Store& store, int64_t slot, float initial_confidence, uint64_t now
     if (!moves(neighbor)) continue;
     for (const Edge& edge : edges_of(store, neighbor))
       if (edge.target == slot)
-        unite_edge(store, neighbor, static_cast<int32_t>(fresh), edge.kind, edge.weight, edge.confidence,
-                   edge.uses);
+        unite_edge(store, neighbor, static_cast<int32_t>(fresh), edge);
     filter_edges(store, neighbor, [&](const storage::HotBlock& hot, const storage::ColdBlock&, int index) {
       return hot.target[index] != slot;
     });
   }
-  const float weight = static_cast<float>(std::clamp(cosine(store, slot, fresh), 0.0, 1.0));
+  const float weight = std::clamp(cosine(store, slot, fresh), 0.0f, 1.0f);
   put_edge(store, slot, static_cast<int32_t>(fresh), EdgeKind::kSimilarity, weight, initial_confidence);
   put_edge(store, fresh, static_cast<int32_t>(slot), EdgeKind::kSimilarity, weight, initial_confidence);
   store.append_event(now, EventType::kSplit, *store.at<uint64_t>(NodeColumn::kId, slot),

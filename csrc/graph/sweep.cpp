@@ -1,6 +1,6 @@
 #include "csrc/graph/sweep.h"
 
-#include <cstring>
+#include <algorithm>
 
 #include "csrc/graph/adjacency.h"
 
@@ -12,14 +12,19 @@ using storage::NodeColumn;
 
 namespace {
 
-// An edge used since the last sweep only loses its mark; the others lose confidence.
+bool is_provenance(const ColdBlock& cold, int index) {
+  return edge_kind(cold, index) == EdgeKind::kAbstraction;
+}
+
+// An edge used since the last sweep only loses its mark; the others lose confidence. Edges of abstraction tell
+// where a concept came from, which forgetting must know: they do not fade.
 void fade_edges(Store& store, int64_t slot, float fade) {
   for_each_edge(store, slot, [&](int32_t block, int index) {
     ColdBlock& cold = *store.cold(block);
     if (cold.tag[index] & storage::kEdgeUsedBit) {
       cold.tag[index] &= static_cast<uint8_t>(~storage::kEdgeUsedBit);
       store.mark_cold(block);
-    } else if (fade < 1.0f) {
+    } else if (fade < 1.0f && !is_provenance(cold, index)) {
       set_edge(store, {block, index}, cold.weight[index], cold.confidence[index] * fade);
     }
   });
@@ -27,7 +32,8 @@ void fade_edges(Store& store, int64_t slot, float fade) {
 
 int64_t remove_edges(Store& store, int64_t slot, float confidence_threshold) {
   return filter_edges(store, slot, [&](const HotBlock& hot, const ColdBlock& cold, int index) {
-    return is_active(store, hot.target[index]) && cold.confidence[index] >= confidence_threshold;
+    return is_active(store, hot.target[index]) &&
+           (cold.confidence[index] >= confidence_threshold || is_provenance(cold, index));
   });
 }
 
@@ -62,12 +68,17 @@ SweepReport sweep(Store& store, const SweepRules& rules) {
 }
 
 SweepReport bury(Store& store) {
-  const size_t vector_bytes = static_cast<size_t>(store.layout().row_bytes(NodeColumn::kVector));
-  const int64_t count = static_cast<int64_t>(store.counters().node_count);
+  const int64_t dim = store.layout().dim(), count = static_cast<int64_t>(store.counters().node_count);
   for (int64_t slot = 0; slot < count; ++slot) {
     if (is_active(store, slot)) continue;
-    std::memset(store.at<float>(NodeColumn::kVector, slot), 0, vector_bytes);
+    float* vector = store.at<float>(NodeColumn::kVector, slot);
+    float* inv_norm = store.at<float>(NodeColumn::kInvNorm, slot);
+    const auto wiped = [](float value) { return value == 0.0f; };
+    if (*inv_norm == 0.0f && std::all_of(vector, vector + dim, wiped)) continue;
+    std::fill(vector, vector + dim, 0.0f);
+    *inv_norm = 0.0f;
     store.mark(NodeColumn::kVector, slot);
+    store.mark(NodeColumn::kInvNorm, slot);
   }
   return pass(store, 0.0f, [](int64_t) {});
 }

@@ -18,7 +18,7 @@ struct SweepReport {
 };
 
 // One pass over all concepts and their edges. Afterwards no edge leads into the dead and every dead slot is
-// on the free list. Cost O(N + E).
+// on the free list. Edges of abstraction neither fade nor go for weakness. Cost O(N + E).
 SweepReport sweep(storage::Store& store, const SweepRules& rules);
 
 // What forgetting demands: wipes the vectors of the dead, removes the edges into them and frees their slots.

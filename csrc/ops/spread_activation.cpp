@@ -7,10 +7,13 @@
 #include <tuple>
 #include <vector>
 
+#include "csrc/ops/cpu/spread_trace.h"
 #include "csrc/ops/tensor_args.h"
 
 namespace aesg {
 namespace {
+
+constexpr int64_t kQueriesPerTask = 2;  // a query takes some microseconds
 
 struct Arguments {
   Tensor seed_indices, seed_energies;  // contiguous [B, S]
@@ -77,29 +80,23 @@ void check_seeds(const Arguments& arguments) {
          "seed_energies: expected finite values, got NaN or infinity");
 }
 
-cpu::Spreader& spreader() {
-  static thread_local cpu::Spreader kept;
-  return kept;
-}
-
-// visit(b, spreader) for every query after its run, on all threads.
-template <typename Visit>
-void spread_all(const Arguments& arguments, bool tangents, const Visit& visit) {
+// visit(b, worker) for every query after its run, on all threads. Worker: cpu::Spreader or cpu::SpreadTrace.
+template <typename Worker, typename Visit>
+void spread_all(const Arguments& arguments, const Visit& visit) {
   const auto* slots = static_cast<const int64_t*>(arguments.seed_indices.data_ptr());
   const auto* energies = static_cast<const float*>(arguments.seed_energies.data_ptr());
   std::atomic<bool> damaged{false};
-  torch::stable::parallel_for(0, arguments.batch, 2, [&](int64_t begin, int64_t end) {
-    cpu::Spreader& worker = spreader();
+  torch::stable::parallel_for(0, arguments.batch, kQueriesPerTask, [&](int64_t begin, int64_t end) {
+    static thread_local Worker worker;  // keeps its memory between calls
     for (int64_t b = begin; b < end; ++b) {
       const int64_t at = b * arguments.seeds;
-      worker.run(arguments.graph, arguments.rules, slots + at, energies + at, arguments.seeds, tangents);
+      worker.run(arguments.graph, arguments.rules, slots + at, energies + at, arguments.seeds);
       visit(b, worker);
     }
     if (worker.take_damage()) damaged = true;
   });
   expect(!damaged, kMemoryError,
-         "edge blocks: expected targets and blocks inside the graph and chains that "
-         "end, got damaged ones");
+         "edge blocks: expected targets and blocks inside the graph and chains that end, got damaged ones");
 }
 
 // energies [B, k] f32 and slots [B, k] i64, strongest first, and, when asked for, d energy / d seed energy
@@ -119,10 +116,15 @@ std::tuple<Tensor, Tensor, Tensor> spread_activation_cpu(
   Tensor slopes = make_tensor(seed_energies, {jacobian ? batch : 0, k, seeds}, ScalarType::Float);
   auto* energy = static_cast<float*>(energies.data_ptr());
   auto* slot = static_cast<int64_t*>(slots.data_ptr());
-  auto* slope = jacobian ? static_cast<float*>(slopes.data_ptr()) : nullptr;
-  spread_all(arguments, jacobian, [&](int64_t b, cpu::Spreader& worker) {
-    worker.result(k, energy + b * k, slot + b * k, slope ? slope + b * k * seeds : nullptr);
-  });
+  auto* slope = static_cast<float*>(slopes.data_ptr());
+  if (jacobian) {
+    spread_all<cpu::SpreadTrace>(arguments, [&](int64_t b, cpu::SpreadTrace& worker) {
+      worker.result(k, energy + b * k, slot + b * k, slope + b * k * seeds);
+    });
+  } else {
+    spread_all<cpu::Spreader>(
+        arguments, [&](int64_t b, cpu::Spreader& worker) { worker.result(k, energy + b * k, slot + b * k); });
+  }
   return {energies, slots, slopes};
 }
 
@@ -148,7 +150,7 @@ Tensor spread_activation_backward_cpu(const Tensor& gradients, const Tensor& ind
   const auto* gradient = static_cast<const float*>(dense_gradients.data_ptr());
   const auto* slot = static_cast<const int64_t*>(dense_indices.data_ptr());
   std::vector<std::vector<cpu::EdgeGradient>> found(arguments.batch);
-  spread_all(arguments, true, [&](int64_t b, cpu::Spreader& worker) {
+  spread_all<cpu::SpreadTrace>(arguments, [&](int64_t b, cpu::SpreadTrace& worker) {
     worker.backward(arguments.rules, gradient + b * k, slot + b * k, k, &found[b]);
   });
   Tensor sums = strengths.dim() == 2

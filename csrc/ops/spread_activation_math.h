@@ -17,8 +17,10 @@ namespace aesg {
 
 inline constexpr float kFixedOne = 16777216.0f;  // 2^24: a unit of energy in fixed point
 inline constexpr int64_t kFixedUnit = 1 << 24;
-// Energy saturates at 1, so more than this on one edge changes nothing; it keeps the sums far from overflow.
-inline constexpr float kLargestTransfer = 256.0f;
+// Energy saturates at 1, so no edge need carry more and no sum need grow beyond this. Both keep 32 bits
+// enough.
+inline constexpr float kLargestTransfer = 1.0f;
+inline constexpr int32_t kSumLimit = 1 << 25;
 
 AESG_HD inline float transfer(float energy, float strength, float decay, float factor) {
 #if defined(__CUDA_ARCH__)
@@ -29,13 +31,13 @@ AESG_HD inline float transfer(float energy, float strength, float decay, float f
 }
 
 // What one edge adds to n_j; 0 when it carries nothing. Ties round to even. NaN carries nothing.
-AESG_HD inline int64_t fixed_transfer(float x, float transfer_floor) {
+AESG_HD inline int32_t fixed_transfer(float x, float transfer_floor) {
   if (!(x > transfer_floor)) return 0;
   const float limited = x < kLargestTransfer ? x : kLargestTransfer;
 #if defined(__CUDA_ARCH__)
-  return __float2ll_rn(limited * kFixedOne);
+  return __float2int_rn(__fmul_rn(limited, kFixedOne));
 #else
-  return std::lrintf(limited * kFixedOne);
+  return static_cast<int32_t>(std::lrintf(limited * kFixedOne));
 #endif
 }
 

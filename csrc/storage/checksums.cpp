@@ -15,8 +15,8 @@ void Checksums::for_each_piece(Summed which, int64_t first_page, int64_t pages, 
   for (int64_t done = 0; done < pages;) {
     int64_t page = first_page + done;
     int64_t count = std::min(pages - done, kStripePages - page % kStripePages);
-    int64_t offset = kHeaderBytes + page / kStripePages * 4096 + static_cast<int64_t>(which) * kStripePages * 4 +
-                     page % kStripePages * 4;
+    int64_t offset = kHeaderBytes + page / kStripePages * 4096 +
+                     static_cast<int64_t>(which) * kStripePages * 4 + page % kStripePages * 4;
     piece(offset, done, count);
     done += count;
   }

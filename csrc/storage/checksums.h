@@ -12,8 +12,8 @@ namespace aesg::storage {
 enum class Summed { kNodes = 0, kEdges = 1, kLog = 2 };
 
 // Page p of a file: bytes [4096 p, 4096 p + 4096) behind its header page (the log has none and its last page
-// may be short). The table is made of 4096-byte stripes; stripe s holds the sums of pages 256 s .. 256 s + 255
-// of nodes, edges and log, and 1024 zero bytes.
+// may be short). The table is made of 4096-byte stripes; stripe s holds the sums of pages 256 s .. 256 s +
+// 255 of nodes, edges and log, and 1024 zero bytes.
 class Checksums {
  public:
   explicit Checksums(File& file) : file_(file) {}

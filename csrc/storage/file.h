@@ -72,7 +72,7 @@ class FileSystem {
   PathKind kind(const std::string& path);
   void make_directories(const std::string& path);  // parents too; those already there are fine
   void rename(const std::string& from, const std::string& to);
-  void remove(const std::string& path);      // a file; missing is fine
+  void remove(const std::string& path);            // a file; missing is fine
   void remove_directory(const std::string& path);  // an empty one; missing is fine
   void sync_directory(const std::string& path);    // throws SyncError
 

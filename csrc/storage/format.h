@@ -147,7 +147,9 @@ bool sealed(const T& t) {
 inline bool has_magic(const char (&field)[8], const char* magic) { return std::memcmp(field, magic, 8) == 0; }
 
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
-inline int64_t groups_for(uint64_t rows) { return (static_cast<int64_t>(rows) + kGroupRows - 1) / kGroupRows; }
+inline int64_t groups_for(uint64_t rows) {
+  return (static_cast<int64_t>(rows) + kGroupRows - 1) / kGroupRows;
+}
 // Row groups of a committed state: those in the file, and those that only the journal holds.
 template <typename Committed>
 int64_t all_node_groups(const Committed& c) {
@@ -200,8 +202,8 @@ static_assert(sizeof(HeaderPage) == kHeaderBytes);
 
 HeaderPage make_header_page(const char* magic, int64_t dim, uint64_t chain);
 void write_stamp(File& file, uint64_t chain);
-// Throws StorageError: not ours, newer, another dim, damaged. Returns the stamp; *stamp_sound says whether its
-// checksum held (a crash in the middle of a fold may tear it).
+// Throws StorageError: not ours, newer, another dim, damaged. Returns the stamp; *stamp_sound says whether
+// its checksum held (a crash in the middle of a fold may tear it).
 uint64_t check_header_page(File& file, const char* magic, int64_t dim, bool* stamp_sound);
 
 inline constexpr char kNodesMagic[] = "AESGNODE";

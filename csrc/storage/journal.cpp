@@ -27,10 +27,17 @@ Record::Record(const RecordHeader& header, std::vector<uint8_t> payload, const N
     Range r = unpack(word);
     int64_t limit = 0, unit = 0;
     switch (r.target) {
-      case Target::kNodes: unit = node_lines, limit = unit * all_node_groups(header); break;
-      case Target::kEdges: unit = edge_lines, limit = unit * all_edge_groups(header); break;
-      case Target::kState: limit = unit = round_up(static_cast<int64_t>(header.state_bytes), kLineBytes) / 64; break;
-      default: bad("a range of no known file");
+      case Target::kNodes:
+        unit = node_lines, limit = unit * all_node_groups(header);
+        break;
+      case Target::kEdges:
+        unit = edge_lines, limit = unit * all_edge_groups(header);
+        break;
+      case Target::kState:
+        limit = unit = round_up(static_cast<int64_t>(header.state_bytes), kLineBytes) / 64;
+        break;
+      default:
+        bad("a range of no known file");
     }
     if (r.count == 0 || r.first + r.count > limit || r.first / unit != (r.first + r.count - 1) / unit) {
       bad("a range outside its file");
@@ -41,7 +48,8 @@ Record::Record(const RecordHeader& header, std::vector<uint8_t> payload, const N
   const int64_t rest = static_cast<int64_t>(bytes) - table;
   if (lines > rest / kLineBytes) bad("ranges longer than it");
   if (header.new_events > static_cast<uint64_t>(rest) / kEventBytes ||
-      rest != round_up(lines * kLineBytes + static_cast<int64_t>(header.new_events) * kEventBytes, kLineBytes)) {
+      rest !=
+          round_up(lines * kLineBytes + static_cast<int64_t>(header.new_events) * kEventBytes, kLineBytes)) {
     bad("its parts do not fill it");
   }
   lines_ = payload_.data() + table;
@@ -74,7 +82,8 @@ bool Journal::sound_at(int64_t offset, int64_t file_bytes, RecordHeader* header)
   if (header->epoch < epoch_) return false;  // from before the last fold
   if (header->epoch > epoch_ || header->chain != chain_ || header->generation != last_.generation + 1) {
     if (header->epoch == epoch_ && header->generation <= last_.generation) return false;  // leftover
-    throw StorageError("'" + file_->path() + "' belongs to another history than meta.npy: its record at byte " +
+    throw StorageError("'" + file_->path() +
+                       "' belongs to another history than meta.npy: its record at byte " +
                        std::to_string(offset) + " is of epoch " + std::to_string(header->epoch) +
                        ", generation " + std::to_string(header->generation) + ", expected " +
                        std::to_string(epoch_) + " and " + std::to_string(last_.generation + 1));
@@ -84,8 +93,8 @@ bool Journal::sound_at(int64_t offset, int64_t file_bytes, RecordHeader* header)
     return false;
   }
   constexpr int64_t kChunk = 1 << 20;
-  std::vector<uint8_t> buffer(static_cast<size_t>(
-      std::min(kChunk, static_cast<int64_t>(header->total_bytes) - kRecordHeader)));
+  std::vector<uint8_t> buffer(
+      static_cast<size_t>(std::min(kChunk, static_cast<int64_t>(header->total_bytes) - kRecordHeader)));
   uint32_t crc = 0;
   for (int64_t at = kRecordHeader; at < static_cast<int64_t>(header->total_bytes); at += kChunk) {
     int64_t n = std::min(kChunk, static_cast<int64_t>(header->total_bytes) - at);
@@ -117,10 +126,11 @@ void Journal::check(const RecordHeader& h) {
   const int64_t journal_bytes = file_->size();
   auto groups = [&](const char* what, uint64_t rows, uint64_t file_groups, uint64_t file_groups_before,
                     int64_t journal_row_bytes) {
-    if (file_groups < file_groups_before ||
+    if (file_groups > kMaxRows || file_groups < file_groups_before ||
         (file_groups > file_groups_before && file_groups > static_cast<uint64_t>(groups_for(rows)))) {
       odd = std::string(what) + ": " + std::to_string(file_groups) + " row groups in the file";
     }
+    if (!odd.empty()) return;
     // Every row that is not in the file was written to the journal whole.
     int64_t outside = static_cast<int64_t>(rows) - static_cast<int64_t>(file_groups) * kGroupRows;
     if (outside > 0 && outside * journal_row_bytes > journal_bytes) {
@@ -130,11 +140,12 @@ void Journal::check(const RecordHeader& h) {
   if (odd.empty()) {
     groups("node_count", h.node_count, h.node_groups, last_.node_groups, 4 * layout_.dim());
     groups("block_count", h.block_count, h.edge_groups, last_.edge_groups, 64);
-    if (h.new_events > static_cast<uint64_t>(journal_bytes) / kEventBytes || h.kept_events > last_.event_count ||
-        h.event_count != h.kept_events + h.new_events) {
+    if (h.new_events > static_cast<uint64_t>(journal_bytes) / kEventBytes ||
+        h.kept_events > last_.event_count || h.event_count != h.kept_events + h.new_events) {
       odd = "event_count does not follow";
     }
-    if (h.state_bytes > last_.state_bytes + static_cast<uint64_t>(journal_bytes)) odd = "state_bytes is too large";
+    if (h.state_bytes > last_.state_bytes + static_cast<uint64_t>(journal_bytes))
+      odd = "state_bytes is too large";
   }
   if (!odd.empty()) {
     throw StorageError("'" + file_->path() + "', generation " + std::to_string(h.generation) + ": " + odd);
@@ -166,8 +177,8 @@ Record Journal::read(const JournalEntry& entry) {
   std::vector<uint8_t> payload(entry.header.total_bytes - sizeof(RecordHeader));
   file_->read_at(payload.data(), static_cast<int64_t>(payload.size()), entry.offset + kRecordHeader);
   if (crc32c(0, payload.data(), payload.size()) != entry.header.payload_crc) {
-    throw StorageError("'" + file_->path() + "' is damaged: the record at byte " + std::to_string(entry.offset) +
-                       " has changed since it was read first");
+    throw StorageError("'" + file_->path() + "' is damaged: the record at byte " +
+                       std::to_string(entry.offset) + " has changed since it was read first");
   }
   return Record(entry.header, std::move(payload), layout_);
 }

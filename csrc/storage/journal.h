@@ -49,8 +49,8 @@ class Journal {
 
   // Starts at the end of what `slot` stands for: no entries. The file must outlive the journal.
   void begin(File& file, const MetaSlot& slot);
-  // Reads what was appended behind the entries known so far. Returns whether there was any. Throws StorageError
-  // on damage, on records of another history and on commits that cannot be.
+  // Reads what was appended behind the entries known so far. Returns whether there was any. Throws
+  // StorageError on damage, on records of another history and on commits that cannot be.
   bool scan();
 
   const std::vector<JournalEntry>& entries() const { return entries_; }

@@ -31,7 +31,12 @@ inline constexpr int kNodeColumnCount = 13;
 
 class NodeLayout {
  public:
-  explicit constexpr NodeLayout(int64_t dim) : dim_(dim) {}
+  explicit constexpr NodeLayout(int64_t dim) : dim_(dim) {
+    for (int c = 1; c < kNodeColumnCount; ++c) {
+      offsets_[static_cast<size_t>(c)] =
+          offsets_[static_cast<size_t>(c - 1)] + kGroupRows * row_bytes(static_cast<NodeColumn>(c - 1));
+    }
+  }
 
   constexpr int64_t dim() const { return dim_; }
   constexpr int64_t row_bytes(NodeColumn column) const {
@@ -42,20 +47,18 @@ class NodeLayout {
   constexpr int64_t all_row_bytes() const { return 4 * dim_ + 56; }
   constexpr int64_t group_bytes() const { return kGroupRows * all_row_bytes(); }  // a multiple of 4096
   // Start of a column inside its group.
-  constexpr int64_t offset(NodeColumn column) const {
-    int64_t sum = 0;
-    for (int c = 0; c < static_cast<int>(column); ++c) sum += row_bytes(static_cast<NodeColumn>(c));
-    return kGroupRows * sum;
-  }
+  constexpr int64_t offset(NodeColumn column) const { return offsets_[static_cast<size_t>(column)]; }
 
  private:
   int64_t dim_;
+  std::array<int64_t, kNodeColumnCount> offsets_{};
 };
 
 inline constexpr int kBlockEdges = 7;  // edges that fit one cache line beside next and count
 
 enum class EdgeKind : uint8_t { kSimilarity = 0, kSuccession = 1, kAbstraction = 2 };
 inline constexpr uint8_t kEdgeKindMask = 0x03;
+inline constexpr uint8_t kEdgeUpBit = 0x40;    // abstraction edges: the target was abstracted from the source
 inline constexpr uint8_t kEdgeUsedBit = 0x80;  // used since the last sweep
 
 // What spreading reads: one cache line. Edges fill the block from the front.
@@ -72,7 +75,7 @@ struct ColdBlock {
   float weight[kBlockEdges];
   float confidence[kBlockEdges];
   uint32_t use_count[kBlockEdges];
-  uint8_t tag[kBlockEdges];  // EdgeKind and kEdgeUsedBit
+  uint8_t tag[kBlockEdges];  // EdgeKind, kEdgeUpBit and kEdgeUsedBit
   uint8_t reserved;
   int32_t source;  // slot, -1: free block
 };

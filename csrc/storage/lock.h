@@ -30,8 +30,8 @@ class Locks {
 
   // Whether this process was forked off the one that opened the store.
   bool in_child() const { return in_child_; }
-  void release();                              // empties LOCK and gives everything up
-  void abandon() noexcept;                     // called in a forked child
+  void release();           // empties LOCK and gives everything up
+  void abandon() noexcept;  // called in a forked child
 
  private:
   std::unique_ptr<File> lock_;

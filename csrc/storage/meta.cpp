@@ -105,10 +105,12 @@ MetaSlot read_meta(File& file, std::vector<std::string>* findings) {
   }
   std::string odd = implausible(counters_of(slot));
   if (slot.version == 0 || slot.vector_dim < 1 || slot.vector_dim > kMaxDim) {
-    odd = "format version " + std::to_string(slot.version) + ", vector_dim " + std::to_string(slot.vector_dim);
+    odd =
+        "format version " + std::to_string(slot.version) + ", vector_dim " + std::to_string(slot.vector_dim);
   } else if (odd.empty() && (slot.node_groups < static_cast<uint64_t>(groups_for(slot.node_count)) ||
                              slot.edge_groups < static_cast<uint64_t>(groups_for(slot.block_count)) ||
-                             slot.node_groups > kMaxRows || slot.edge_groups > kMaxRows)) {
+                             slot.node_groups > kMaxRows || slot.edge_groups > kMaxRows ||
+                             slot.state_bytes > uint64_t{1} << 56)) {
     odd = "row groups and counts do not agree";
   }
   if (!odd.empty()) throw StorageError("'" + file.path() + "' cannot be: " + odd);

@@ -26,7 +26,9 @@ const std::string& Store::directory() const { return impl_->options.directory; }
 bool Store::read_only() const { return !impl_->writer(); }
 bool Store::closed() const { return impl_->closed; }
 
-int64_t Store::node_groups() const { return (impl_->node_arena.mapped() - kHeaderBytes) / layout_.group_bytes(); }
+int64_t Store::node_groups() const {
+  return (impl_->node_arena.mapped() - kHeaderBytes) / layout_.group_bytes();
+}
 int64_t Store::block_groups() const { return (impl_->edge_arena.mapped() - kHeaderBytes) / kEdgeGroupBytes; }
 
 void Store::mark(NodeColumn column, int64_t slot) { mark_rows(column, slot, slot + 1); }
@@ -96,8 +98,8 @@ int64_t Store::allocate_slot() {
 void Store::free_slot(int64_t slot) {
   impl_->require_writable();
   if (slot < 0 || slot >= static_cast<int64_t>(counters_.node_count)) {
-    throw ArgumentError("free_slot: expected a slot below " + std::to_string(counters_.node_count) + ", got " +
-                        std::to_string(slot));
+    throw ArgumentError("free_slot: expected a slot below " + std::to_string(counters_.node_count) +
+                        ", got " + std::to_string(slot));
   }
   *at<uint64_t>(NodeColumn::kId, slot) = 0;
   *at<uint8_t>(NodeColumn::kIsActive, slot) = 0;
@@ -188,6 +190,22 @@ uint64_t Store::commit() {
 void Store::fold() {
   impl_->require_writable();
   impl_->fold();
+}
+
+void Store::compact() {
+  impl_->require_writable();
+  if (!impl_->fold()) {
+    throw StorageError("'" + directory() +
+                       "' cannot be compacted while a reader has it open: close the reader, then compact again");
+  }
+  // Also when there was nothing to fold: an earlier fold left its records in place.
+  try {
+    impl_->journal_file->resize(kHeaderBytes);
+    impl_->journal_file->sync();
+  } catch (const SyncError& error) {
+    impl_->refusing = error.what();
+    throw;
+  }
 }
 
 void Store::close() {

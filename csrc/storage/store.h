@@ -24,7 +24,7 @@ struct OpenOptions {
   Access access = Access::kWrite;
   FileSystem* file_system = nullptr;  // null: the real one
   int64_t fold_bytes = 64 << 20;      // a commit that leaves a longer journal folds it
-  int64_t bulk_bytes = 1 << 20;       // this much in new row groups goes straight to their file, not the journal
+  int64_t bulk_bytes = 1 << 20;  // this much in new row groups goes straight to their file, not the journal
 };
 
 // Everything about a store that is one number. Committed with the columns.
@@ -109,8 +109,9 @@ class Store {
   const std::vector<uint8_t>& state() const;
   void set_state(std::vector<uint8_t> bytes);
 
-  // Replaces all that this store holds, generation apart, by what `source` holds; a change like any other, to be
-  // committed. Throws StorageError, with nothing changed, when the dims differ or a reader has this store open.
+  // Replaces all that this store holds, generation apart, by what `source` holds; a change like any other, to
+  // be committed. Throws StorageError, with nothing changed, when the dims differ or a reader has this store
+  // open.
   void copy_from(Store& source);
   // Makes a new memory in `directory` (missing or empty) of what is committed here. Throws StorageError when
   // something is there already; what was begun is removed then.
@@ -123,6 +124,9 @@ class Store {
   // Brings the main files up to date and empties the journal. Done by itself when the journal is large, on
   // close and on open after a crash; repeating it does no harm.
   void fold();
+  // Folds and gives the journal's old bytes back, so that what was removed before the last commit is in no file.
+  // Throws StorageError, with nothing changed, while a reader has this store open.
+  void compact();
   // Drops what was not committed, folds, releases the lock. Views stay readable as long as someone holds the
   // store.
   void close();

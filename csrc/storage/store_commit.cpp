@@ -11,7 +11,8 @@ namespace {
 constexpr int64_t kChunkBytes = 4 << 20;
 
 // Gathers a record and writes it behind the journal's end. Up to one chunk goes out in a single write; of a
-// longer one the header goes last. (The order is of no consequence: the checksums hold only when all is there.)
+// longer one the header goes last. (The order is of no consequence: the checksums hold only when all is
+// there.)
 class RecordWriter {
  public:
   RecordWriter(File& file, int64_t offset) : file_(file), offset_(offset) {
@@ -216,8 +217,12 @@ uint64_t Store::Impl::commit(const Counters& now) {
     for (const Range& range : ranges) {
       int64_t offset = range.first * kLineBytes, bytes = range.count * kLineBytes;
       switch (range.target) {
-        case Target::kNodes: out.add(node_arena.base() + kHeaderBytes + offset, bytes); break;
-        case Target::kEdges: out.add(edge_arena.base() + kHeaderBytes + offset, bytes); break;
+        case Target::kNodes:
+          out.add(node_arena.base() + kHeaderBytes + offset, bytes);
+          break;
+        case Target::kEdges:
+          out.add(edge_arena.base() + kHeaderBytes + offset, bytes);
+          break;
         case Target::kState: {
           int64_t inside = std::min(bytes, static_cast<int64_t>(staged_state.size()) - offset);
           out.add(staged_state.data() + offset, inside);

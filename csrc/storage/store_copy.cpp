@@ -28,8 +28,9 @@ void Store::copy_from(Store& source) {
   impl_->require_writable();
   if (&source == this) return;
   if (source.layout_.dim() != layout_.dim()) {
-    throw StorageError("'" + source.directory() + "' holds vectors of " + std::to_string(source.layout_.dim()) +
-                       " dimensions, '" + directory() + "' of " + std::to_string(layout_.dim()));
+    throw StorageError("'" + source.directory() + "' holds vectors of " +
+                       std::to_string(source.layout_.dim()) + " dimensions, '" + directory() + "' of " +
+                       std::to_string(layout_.dim()));
   }
   const Counters& wanted = source.counters_;
   std::vector<uint8_t> log = source.events(0, wanted.event_count);  // these two read and check before
@@ -39,19 +40,20 @@ void Store::copy_from(Store& source) {
     throw StorageError("'" + directory() + "' cannot be replaced while a reader has it open");
   }
   std::vector<uint8_t> own = events(0, impl_->committed.event_count);
-  size_t same = static_cast<size_t>(std::mismatch(own.begin(), own.begin() + static_cast<std::ptrdiff_t>(std::min(
-                                                                   own.size(), log.size())),
-                                                  log.begin())
-                                        .first -
-                                    own.begin()) /
+  size_t same = static_cast<size_t>(
+                    std::mismatch(own.begin(),
+                                  own.begin() + static_cast<std::ptrdiff_t>(std::min(own.size(), log.size())),
+                                  log.begin())
+                        .first -
+                    own.begin()) /
                 kEventBytes * kEventBytes;
 
   impl_->node_arena.grow(kHeaderBytes + groups_for(wanted.node_count) * layout_.group_bytes());
   impl_->edge_arena.grow(kHeaderBytes + groups_for(wanted.block_count) * kEdgeGroupBytes);
   copy_groups(node_bytes_, node_groups(), source.node_bytes_, groups_for(wanted.node_count),
               layout_.group_bytes(), impl_->node_dirty);
-  copy_groups(edge_bytes_, block_groups(), source.edge_bytes_, groups_for(wanted.block_count), kEdgeGroupBytes,
-              impl_->edge_dirty);
+  copy_groups(edge_bytes_, block_groups(), source.edge_bytes_, groups_for(wanted.block_count),
+              kEdgeGroupBytes, impl_->edge_dirty);
   impl_->kept_events = same / kEventBytes;
   impl_->keep_events(impl_->kept_events);
   impl_->recent_events.insert(impl_->recent_events.end(), log.begin() + static_cast<std::ptrdiff_t>(same),
@@ -81,8 +83,8 @@ void Store::snapshot(const std::string& to) const {
   } catch (const StorageError&) {
     copy->impl_->refusing = "the copy was given up";  // so that close() does not fold
     copy->close();
-    for (const char* name : {names::kMeta, names::kNodes, names::kEdges, names::kLog, names::kState, names::kSums,
-                             names::kJournal, names::kLock}) {
+    for (const char* name : {names::kMeta, names::kNodes, names::kEdges, names::kLog, names::kState,
+                             names::kSums, names::kJournal, names::kLock}) {
       try {
         impl_->fs.remove(to + "/" + name);
       } catch (const StorageError&) {

@@ -1,5 +1,5 @@
-// The inside of a Store, shared by store.cpp (calls), store_open.cpp, store_commit.cpp, store_fold.cpp and
-// store_verify.cpp.
+// The inside of a Store, shared by store.cpp (calls), store_open.cpp, store_commit.cpp, store_fold.cpp,
+// store_read.cpp, store_copy.cpp and store_verify.cpp.
 #pragma once
 
 #include <sys/types.h>
@@ -26,10 +26,10 @@ struct Store::Impl {
   // store_open.cpp
   void open_files();  // all but LOCK; checks headers, stamps and lengths, scans the journal
   void check_stamps();
-  void map_files();          // main files as of the last fold, the journal laid over them
+  void map_files();                   // main files as of the last fold, the journal laid over them
   void lay_over(size_t first_entry);  // journal entries [first_entry, ...) into memory
-  void secure_journal();     // writer: makes the scanned records durable when no fold can
-  void drop_leftovers();     // writer: bytes behind the row groups that are committed
+  void secure_journal();              // writer: makes the scanned records durable when no fold can
+  void drop_leftovers();              // writer: bytes behind the row groups that are committed
   bool refresh();
 
   // store_commit.cpp
@@ -39,9 +39,10 @@ struct Store::Impl {
   // store_fold.cpp: false when a reader keeps the gate
   bool fold();
 
-  // small state and events
+  // store_read.cpp
   const std::vector<uint8_t>& state() const;
   std::vector<uint8_t> events(uint64_t first, uint64_t n, uint64_t count) const;
+  bool log_tail_sound(uint32_t sum) const;
 
   std::string path(const char* name) const { return options.directory + "/" + name; }
   bool writer() const { return options.access == Access::kWrite; }
@@ -56,16 +57,17 @@ struct Store::Impl {
   Arena node_arena, edge_arena;
   DirtyMap node_dirty, edge_dirty;
 
-  MetaSlot slot{};       // of the last fold
-  Counters committed{};  // of the last commit
-  void take_committed();  // what the journal's end says
+  MetaSlot slot{};               // of the last fold
+  Counters committed{};          // of the last commit
+  void take_committed();         // what the journal's end says
   int64_t node_file_groups = 0;  // row groups the main files hold as of the last commit
   int64_t edge_file_groups = 0;
 
-  // Events 0..log_events-1 are read from the log; behind them the committed ones of the journal, then staged ones.
+  // Events 0..log_events-1 are read from the log; behind them the committed ones of the journal, then staged
+  // ones.
   uint64_t log_events = 0;
   std::vector<uint8_t> recent_events;
-  uint64_t kept_events = 0;  // committed events that stay: all, unless the log is being replaced
+  uint64_t kept_events = 0;          // committed events that stay: all, unless the log is being replaced
   void keep_events(uint64_t count);  // drops those behind the first `count`
 
   mutable bool state_loaded = false;  // small state is read when first asked for

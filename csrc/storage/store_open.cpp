@@ -100,15 +100,20 @@ Inspection inspect(const std::string& directory, FileSystem* file_system) {
     return found;
   }
   PathKind meta_path = fs.kind(join(directory, names::kMeta));
-  auto meta = meta_path == PathKind::kFile ? fs.open(join(directory, names::kMeta), OpenMode::kRead) : nullptr;
+  auto meta =
+      meta_path == PathKind::kFile ? fs.open(join(directory, names::kMeta), OpenMode::kRead) : nullptr;
   if (!meta) {
     found.reason = meta_path == PathKind::kMissing ? foreign_part(fs, directory) : "meta.npy is not a file";
     if (found.reason.empty()) found.kind = DirectoryKind::kEmpty;
     return found;
   }
   switch (meta_kind(*meta)) {
-    case MetaKind::kVersion3: found.kind = DirectoryKind::kVersion3; break;
-    case MetaKind::kForeign: found.reason = "meta.npy is not one of ours, or is damaged"; break;
+    case MetaKind::kVersion3:
+      found.kind = DirectoryKind::kVersion3;
+      break;
+    case MetaKind::kForeign:
+      found.reason = "meta.npy is not one of ours, or is damaged";
+      break;
     case MetaKind::kOurs: {
       MetaSlot slot = read_meta(*meta);
       found.kind = DirectoryKind::kOurs;
@@ -279,7 +284,8 @@ void Store::Impl::check_stamps() {
   check(*sums, kSumsMagic);
   check(*journal_file, kJournalMagic);
   journal.scan();
-  // A fold stamps the files before it moves meta on, so a crash in it leaves stamps of a later commit, or torn.
+  // A fold stamps the files before it moves meta on, so a crash in it leaves stamps of a later commit, or
+  // torn.
   bool may_be_folding = !journal.entries().empty();
   for (const Stamp& stamp : stamps) {
     if (stamp.sound ? journal.knows_chain(stamp.chain) : may_be_folding) continue;
@@ -319,9 +325,14 @@ void Store::Impl::lay_over(size_t first_entry) {
       size_t bytes = static_cast<size_t>(range.count * kLineBytes);
       int64_t offset = range.first * kLineBytes;
       switch (range.target) {
-        case Target::kNodes: std::memcpy(node_arena.base() + kHeaderBytes + offset, lines, bytes); break;
-        case Target::kEdges: std::memcpy(edge_arena.base() + kHeaderBytes + offset, lines, bytes); break;
-        case Target::kState: break;  // state() replays it
+        case Target::kNodes:
+          std::memcpy(node_arena.base() + kHeaderBytes + offset, lines, bytes);
+          break;
+        case Target::kEdges:
+          std::memcpy(edge_arena.base() + kHeaderBytes + offset, lines, bytes);
+          break;
+        case Target::kState:
+          break;  // state() replays it
       }
     });
     keep_events(entry.header.kept_events);
@@ -364,62 +375,6 @@ bool Store::Impl::refresh() {
     lay_over(known);
   }
   return committed.generation != before;
-}
-
-const std::vector<uint8_t>& Store::Impl::state() const {
-  if (state_loaded) return committed_state;
-  auto* self = const_cast<Impl*>(this);  // filling a cache
-  std::vector<uint8_t> bytes(static_cast<size_t>(round_up(static_cast<int64_t>(slot.state_bytes), kLineBytes)));
-  self->state_file->read_until_end(bytes.data(), static_cast<int64_t>(bytes.size()), kHeaderBytes);
-  for (const JournalEntry& entry : journal.entries()) {
-    bytes.resize(static_cast<size_t>(round_up(static_cast<int64_t>(entry.header.state_bytes), kLineBytes)));
-    self->journal.read(entry).for_each_range([&](const Range& range, const uint8_t* lines) {
-      if (range.target != Target::kState) return;
-      std::memcpy(bytes.data() + range.first * kLineBytes, lines, static_cast<size_t>(range.count * kLineBytes));
-    });
-  }
-  bytes.resize(journal.last().state_bytes);
-  if (crc32c(0, bytes.data(), bytes.size()) != journal.last().state_crc) {
-    throw StorageError("'" + path(names::kState) + "' is damaged: its checksum is wrong");
-  }
-  committed_state = std::move(bytes);
-  state_loaded = true;
-  return committed_state;
-}
-
-std::vector<uint8_t> Store::Impl::events(uint64_t first, uint64_t n, uint64_t count) const {
-  if (first > count || n > count - first) {
-    throw ArgumentError("events: expected a range inside 0.." + std::to_string(count) + ", got " +
-                        std::to_string(first) + " + " + std::to_string(n));
-  }
-  std::vector<uint8_t> result(n * kEventBytes);
-  const uint64_t in_log = log_events;
-  uint64_t from_log = first < in_log ? std::min(n, in_log - first) : 0;
-  if (from_log) {
-    // Whole pages, so that their checksums can be told.
-    int64_t begin = static_cast<int64_t>(first) * kEventBytes / kPageBytes * kPageBytes;
-    // A fold that was cut short may have written into the last page and summed it anew: not checked then.
-    const bool settled = journal.entries().empty();
-    int64_t log_bytes = static_cast<int64_t>(settled ? slot.event_count : in_log) * kEventBytes;
-    int64_t end = std::min(round_up(static_cast<int64_t>(first + from_log) * kEventBytes, kPageBytes), log_bytes);
-    std::vector<uint8_t> pages(static_cast<size_t>(end - begin));
-    log->read_at(pages.data(), end - begin, begin);
-    std::vector<uint32_t> found = page_sums(pages.data(), end - begin);
-    std::vector<uint32_t> wanted =
-        Checksums(*sums).read(Summed::kLog, begin / kPageBytes, static_cast<int64_t>(found.size()));
-    if (!settled && end % kPageBytes != 0) found.pop_back(), wanted.pop_back();
-    if (found != wanted) {
-      throw StorageError("'" + path(names::kLog) + "' is damaged: a checksum of events " + std::to_string(first) +
-                         ".." + std::to_string(first + from_log) + " is wrong");
-    }
-    std::memcpy(result.data(), pages.data() + (static_cast<int64_t>(first) * kEventBytes - begin),
-                from_log * kEventBytes);
-  }
-  if (n > from_log) {
-    std::memcpy(result.data() + from_log * kEventBytes,
-                recent_events.data() + (first + from_log - in_log) * kEventBytes, (n - from_log) * kEventBytes);
-  }
-  return result;
 }
 
 }  // namespace aesg::storage

@@ -19,9 +19,9 @@ void check_pages(File& file, Checksums sums, Summed which, const char* name, int
       size_t at = static_cast<size_t>(i), page = static_cast<size_t>(first + i);
       // A page that a fold was cut short in has its old or its new sum; the journal holds its lines.
       if (found[at] == wanted[at] || (page < in_journal.size() && in_journal[page])) continue;
-      findings.push_back(std::string(name) + ": bytes " + std::to_string(kHeaderBytes + (first + i) * kPageBytes) +
-                         " to " + std::to_string(kHeaderBytes + (first + i + 1) * kPageBytes) +
-                         " do not match their checksum");
+      findings.push_back(
+          std::string(name) + ": bytes " + std::to_string(kHeaderBytes + (first + i) * kPageBytes) + " to " +
+          std::to_string(kHeaderBytes + (first + i + 1) * kPageBytes) + " do not match their checksum");
     }
   }
 }
@@ -51,7 +51,8 @@ void check_structure(Store& s, std::vector<std::string>& findings) {
       break;
     }
     seen[static_cast<size_t>(i)] = true;
-    if (*s.at<uint64_t>(NodeColumn::kId, i) != 0) say(slot_name(i) + " is in the list of free slots and has an id");
+    if (*s.at<uint64_t>(NodeColumn::kId, i) != 0)
+      say(slot_name(i) + " is in the list of free slots and has an id");
     i = -static_cast<int64_t>(*s.at<int32_t>(NodeColumn::kFirstBlock, i)) - 2;
   }
   std::vector<bool> used(static_cast<size_t>(blocks));
@@ -61,7 +62,8 @@ void check_structure(Store& s, std::vector<std::string>& findings) {
       break;
     }
     used[static_cast<size_t>(i)] = true;
-    if (s.cold(i)->source != -1 || s.hot(i)->count != 0) say(block_name(i) + " is in the list of free blocks and in use");
+    if (s.cold(i)->source != -1 || s.hot(i)->count != 0)
+      say(block_name(i) + " is in the list of free blocks and in use");
     i = s.hot(i)->next;
   }
 
@@ -85,7 +87,8 @@ void check_structure(Store& s, std::vector<std::string>& findings) {
       used[static_cast<size_t>(b)] = true;
       const HotBlock& hot = *s.hot(b);
       const ColdBlock& cold = *s.cold(b);
-      if (cold.source != i) say(block_name(b) + ": source is " + std::to_string(cold.source) + ", expected " + std::to_string(i));
+      if (cold.source != i)
+        say(block_name(b) + ": source is " + std::to_string(cold.source) + ", expected " + std::to_string(i));
       if (hot.count < 0 || hot.count > kBlockEdges) {
         say(block_name(b) + ": count is " + std::to_string(hot.count));
       } else {
@@ -136,7 +139,8 @@ std::vector<std::string> Store::verify() {
     findings.push_back(error.what());
     return findings;
   }
-  for (auto check : {+[](Store& s) { s.events(0, s.counters().event_count); }, +[](Store& s) { s.state(); }}) {
+  for (auto check :
+       {+[](Store& s) { s.events(0, s.counters().event_count); }, +[](Store& s) { s.state(); }}) {
     try {
       check(*fresh);
     } catch (const StorageError& error) {

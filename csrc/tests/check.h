@@ -11,6 +11,13 @@
 
 namespace aesg::testing {
 
+// Sanitizers are slow: campaigns over every k take each kStride-th there.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr int kStride = 11;
+#else
+inline constexpr int kStride = 1;
+#endif
+
 struct Failed {};
 
 struct Case {
@@ -69,23 +76,23 @@ inline int run_all(int argc, char** argv) {
   static void test_##name();                                              \
   static ::aesg::testing::Registrar registrar_##name(#name, test_##name); \
   static void test_##name()
-#define CHECK(condition)                                                              \
-  do {                                                                                \
+#define CHECK(condition)                                                               \
+  do {                                                                                 \
     if (!(condition)) ::aesg::testing::fail(__FILE__, __LINE__, "false: " #condition); \
   } while (0)
 #define CHECK_EQ(a, b) ::aesg::testing::check_equal(__FILE__, __LINE__, #a " == " #b, a, b)
 // The expression throws `type` and its message contains `part`.
-#define CHECK_THROWS(expression, type, part)                                                         \
-  do {                                                                                               \
-    std::string message_;                                                                            \
-    bool thrown_ = false;                                                                            \
-    try {                                                                                            \
-      (void)(expression);                                                                            \
-    } catch (const type& error_) {                                                                   \
-      thrown_ = true;                                                                                \
-      message_ = error_.what();                                                                      \
-    }                                                                                                \
-    if (!thrown_) ::aesg::testing::fail(__FILE__, __LINE__, #expression " did not throw " #type);    \
-    if (message_.find(part) == std::string::npos)                                                    \
-      ::aesg::testing::fail(__FILE__, __LINE__, "no '" + std::string(part) + "' in: " + message_);   \
+#define CHECK_THROWS(expression, type, part)                                                       \
+  do {                                                                                             \
+    std::string message_;                                                                          \
+    bool thrown_ = false;                                                                          \
+    try {                                                                                          \
+      (void)(expression);                                                                          \
+    } catch (const type& error_) {                                                                 \
+      thrown_ = true;                                                                              \
+      message_ = error_.what();                                                                    \
+    }                                                                                              \
+    if (!thrown_) ::aesg::testing::fail(__FILE__, __LINE__, #expression " did not throw " #type);  \
+    if (message_.find(part) == std::string::npos)                                                  \
+      ::aesg::testing::fail(__FILE__, __LINE__, "no '" + std::string(part) + "' in: " + message_); \
   } while (0)

@@ -87,12 +87,15 @@ void do_step(Store& store, uint64_t step) {
     if (!*store.at<uint8_t>(NodeColumn::kIsActive, slot)) continue;
     *store.at<float>(NodeColumn::kRelevance, slot) *= 0.75F;
     store.mark(NodeColumn::kRelevance, slot);
-    if (*store.at<uint8_t>(NodeColumn::kIsActive, other)) add_edge(store, slot, static_cast<int32_t>(other), 0.5F);
+    if (*store.at<uint8_t>(NodeColumn::kIsActive, other))
+      add_edge(store, slot, static_cast<int32_t>(other), 0.5F);
   }
   if (step % 3 == 2) {  // a concept without edges dies and its slot is freed (edges into it stay dangling)
     auto slot = static_cast<int64_t>(draw(c.node_count));
-    if (*store.at<uint8_t>(NodeColumn::kIsActive, slot) && *store.at<int32_t>(NodeColumn::kFirstBlock, slot) == -1) {
-      store.append_event(1700000000 + step, EventType::kPrune, *store.at<uint64_t>(NodeColumn::kId, slot), 0, 0);
+    if (*store.at<uint8_t>(NodeColumn::kIsActive, slot) &&
+        *store.at<int32_t>(NodeColumn::kFirstBlock, slot) == -1) {
+      store.append_event(1700000000 + step, EventType::kPrune, *store.at<uint64_t>(NodeColumn::kId, slot), 0,
+                         0);
       --c.active_count;
       *store.at<uint8_t>(NodeColumn::kIsActive, slot) = 0;
       store.free_slot(slot);

@@ -31,11 +31,12 @@ std::shared_ptr<Store> open_store(const std::string& directory, int64_t dim = 0,
 int64_t add_concept(Store& store);
 // An edge from slot to slot in a block of its own at the head of the chain.
 void add_edge(Store& store, int64_t source, int32_t target, float weight);
-// A step of an endless made-up history: births, changed relevances, edges, deaths and freed slots, events, small
-// state; what it does depends on `step` and on the store alone. Leaves the commit to the caller.
+// A step of an endless made-up history: births, changed relevances, edges, deaths and freed slots, events,
+// small state; what it does depends on `step` and on the store alone. Leaves the commit to the caller.
 void do_step(Store& store, uint64_t step);
 
-// Hash of everything a reader can see: counters (generation apart), columns of all slots, blocks, events, state.
+// Hash of everything a reader can see: counters (generation apart), columns of all slots, blocks, events,
+// state.
 uint64_t fingerprint(Store& store);
 
 std::vector<uint8_t> read_file(const std::string& path);

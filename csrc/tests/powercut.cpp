@@ -1,8 +1,9 @@
 // Power cuts: aesg_powercut [states] [seed]. Prints counts; exit status 1 when a state broke a promise.
 //
-// A session runs on a simulated disk. Before calls drawn at random the power goes: what the disk may hold then is
-// drawn, opened, and compared with the commits that were acknowledged. Some of the openings are themselves cut.
-// At the end the same is done with syncs that lie, to show that the test sees what it looks for.
+// A session runs on a simulated disk. Before calls drawn at random the power goes: what the disk may hold
+// then is drawn, opened, and compared with the commits that were acknowledged. Some of the openings are
+// themselves cut. At the end the same is done with syncs that lie, to show that the test sees what it looks
+// for.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -127,11 +128,14 @@ int main(int argc, char** argv) {
   const int64_t states = argc > 1 ? std::atoll(argv[1]) : 3000;
   const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
   Counts c = Campaign(seed, "").run(states);
-  std::printf("%lld states of the disk after a power cut in %lld sessions, %lld openings cut again: %lld violations\n",
-              static_cast<long long>(c.states), static_cast<long long>(c.sessions),
-              static_cast<long long>(c.recoveries_cut), static_cast<long long>(c.violations));
+  std::printf(
+      "%lld states of the disk after a power cut in %lld sessions, %lld openings cut again: %lld "
+      "violations\n",
+      static_cast<long long>(c.states), static_cast<long long>(c.sessions),
+      static_cast<long long>(c.recoveries_cut), static_cast<long long>(c.violations));
   bool good = c.violations == 0;
-  for (const char* name : {"journal.aesg", "nodes.aesg", "edges.aesg", "state.aesg", "evolution.aesglog", "meta.npy"}) {
+  for (const char* name :
+       {"journal.aesg", "nodes.aesg", "edges.aesg", "state.aesg", "evolution.aesglog", "meta.npy"}) {
     Counts lied = Campaign(seed, name).run(states < 3000 ? states : 3000);
     std::printf("with a sync of %s that lies: %lld violations in %lld states\n", name,
                 static_cast<long long>(lied.violations), static_cast<long long>(lied.states));

@@ -81,7 +81,8 @@ class SimFile final : public File {
     int verdict = fs_.next_call();
     if (verdict < 0) return verdict;
     auto length = static_cast<size_t>(bytes);
-    void* at = ::mmap(address, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    void* at =
+        ::mmap(address, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (at == MAP_FAILED) return -errno;
     std::memcpy(address, inode_->now.data(), std::min(length, inode_->now.size()));
     return 0;
@@ -113,8 +114,11 @@ class SimFile final : public File {
     for (int64_t s = begin / kSector; s * kSector < end; ++s) inode_->touched.insert(s);
   }
   void copy_sector(int64_t sector) {
-    int64_t begin = sector * kSector, end = std::min(begin + kSector, static_cast<int64_t>(inode_->now.size()));
-    if (begin < end) std::memcpy(inode_->durable.data() + begin, inode_->now.data() + begin, static_cast<size_t>(end - begin));
+    int64_t begin = sector * kSector,
+            end = std::min(begin + kSector, static_cast<int64_t>(inode_->now.size()));
+    if (begin < end)
+      std::memcpy(inode_->durable.data() + begin, inode_->now.data() + begin,
+                  static_cast<size_t>(end - begin));
   }
 
   SimFileSystem& fs_;
@@ -238,8 +242,11 @@ std::unique_ptr<SimFileSystem> SimFileSystem::after_power_cut(std::mt19937_64& r
                               static_cast<int64_t>(fresh->now.size())});
       uint64_t fate = how == 0 ? 0 : how == 1 ? 1 : random() % 3;
       if (fate == 0 || begin >= end) continue;
-      if (fate == 2) (random() % 2 ? begin : end) = begin + static_cast<int64_t>(random() % static_cast<uint64_t>(end - begin));
-      if (begin < end) std::memcpy(fresh->now.data() + begin, inode->now.data() + begin, static_cast<size_t>(end - begin));
+      if (fate == 2)
+        (random() % 2 ? begin : end) =
+            begin + static_cast<int64_t>(random() % static_cast<uint64_t>(end - begin));
+      if (begin < end)
+        std::memcpy(fresh->now.data() + begin, inode->now.data() + begin, static_cast<size_t>(end - begin));
     }
     fresh->durable = fresh->now;
     copy->names_[path] = fresh;

@@ -1,9 +1,10 @@
-// A file system in memory behind the I/O seam: it fails calls on demand, runs out of space, and can tell what a
-// disk might hold after the power went.
+// A file system in memory behind the I/O seam: it fails calls on demand, runs out of space, and can tell what
+// a disk might hold after the power went.
 //
 // Model of the disk: a file's bytes and length are durable once its sync returned; before that every 512-byte
-// sector written since may be old, new, or torn at any byte, and the length old or new. Names (creation, rename, removal)
-// are durable once the directory was synced; before that any prefix of the changes may have happened.
+// sector written since may be old, new, or torn at any byte, and the length old or new. Names (creation,
+// rename, removal) are durable once the directory was synced; before that any prefix of the changes may have
+// happened.
 #pragma once
 
 #include <cstdint>
@@ -35,20 +36,21 @@ class SimFileSystem final : public storage::FileSystem {
   int64_t fail_at = -1;
   int fail_with = 0;
   bool fail_for_ever = false;
-  int64_t calls = 0;           // raw calls that can fail, so far
-  int64_t capacity = INT64_MAX;  // bytes of all files together
+  int64_t calls = 0;               // raw calls that can fail, so far
+  int64_t capacity = INT64_MAX;    // bytes of all files together
   std::set<std::string> unsynced;  // files whose sync lies (base names)
   std::function<void()> on_call;   // before each raw call
 
   // Copies share nothing with the original.
-  std::unique_ptr<SimFileSystem> after_clean_end() const;             // what reads see, all durable
+  std::unique_ptr<SimFileSystem> after_clean_end() const;  // what reads see, all durable
   std::unique_ptr<SimFileSystem> after_power_cut(std::mt19937_64& random) const;
 
   std::vector<uint8_t>* bytes(const std::string& path);  // null when missing
   const Names& names() const { return names_; }
 
  protected:
-  std::unique_ptr<storage::File> raw_open(const std::string& path, storage::OpenMode mode, int* error) override;
+  std::unique_ptr<storage::File> raw_open(const std::string& path, storage::OpenMode mode,
+                                          int* error) override;
   int raw_kind(const std::string& path, storage::PathKind* kind) override;
   int raw_make_directory(const std::string& path) override;
   int raw_rename(const std::string& from, const std::string& to) override;

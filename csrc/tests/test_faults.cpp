@@ -23,7 +23,8 @@ OpenOptions options_on(SimFileSystem& fs) {
   return options;
 }
 
-// What a session knows for sure: the fingerprint after each generation it was told of, and of the one in flight.
+// What a session knows for sure: the fingerprint after each generation it was told of, and of the one in
+// flight.
 struct Told {
   std::vector<uint64_t> prints;  // by generation, from 0
   bool in_flight = false;        // the last was not acknowledged
@@ -97,7 +98,7 @@ TEST(a_failing_call_is_an_error_and_loses_nothing) {
   int64_t runs = 0, refused = 0;
   for (int error : {EIO, ENOSPC}) {
     for (bool for_ever : {false, true}) {
-      for (int64_t k = 0; k < calls; ++k) {
+      for (int64_t k = 0; k < calls; k += kStride) {
         SimFileSystem fs;
         fs.fail_at = k;
         fs.fail_with = error;
@@ -111,14 +112,15 @@ TEST(a_failing_call_is_an_error_and_loses_nothing) {
       }
     }
   }
-  std::printf("     %lld runs, %lld of them with an error\n", static_cast<long long>(runs), static_cast<long long>(refused));
+  std::printf("     %lld runs, %lld of them with an error\n", static_cast<long long>(runs),
+              static_cast<long long>(refused));
   CHECK(refused > runs / 2);
 }
 
 TEST(a_failing_call_can_be_tried_again) {
   const int64_t calls = calls_of_a_session();
   int64_t finished = 0;
-  for (int64_t k = 0; k < calls; ++k) {
+  for (int64_t k = 0; k < calls; k += kStride) {
     SimFileSystem fs;
     fs.fail_at = k;
     fs.fail_with = EIO;
@@ -129,7 +131,7 @@ TEST(a_failing_call_can_be_tried_again) {
     check_directory(fs, told);
     session(fs, told, false);  // and the next session ends what this one began
   }
-  CHECK(finished > calls / 2);  // all but those that lost a sync
+  CHECK(finished > calls / kStride / 2);  // all but those that lost a sync
 }
 
 TEST(interrupted_and_short_transfers_change_nothing) {
@@ -138,7 +140,7 @@ TEST(interrupted_and_short_transfers_change_nothing) {
   Told expected;
   session(plain, expected, false);
   for (int error : {EINTR, 0}) {
-    for (int64_t k = 0; k < calls; ++k) {
+    for (int64_t k = 0; k < calls; k += kStride) {
       SimFileSystem fs;
       fs.fail_at = k;
       fs.fail_with = error;
@@ -159,7 +161,7 @@ TEST(a_disk_full_at_every_page_keeps_the_last_commit) {
   int64_t all = 0;
   for (const auto& [path, inode] : plain.names()) all += static_cast<int64_t>(inode->now.size());
   int64_t errors = 0;
-  for (int64_t capacity = 0; capacity < all + (1 << 20); capacity += 4096) {
+  for (int64_t capacity = 0; capacity < all + (1 << 20); capacity += 4096 * kStride) {
     SimFileSystem fs;
     fs.capacity = capacity;
     Told told;
@@ -168,7 +170,7 @@ TEST(a_disk_full_at_every_page_keeps_the_last_commit) {
     fs.capacity = INT64_MAX;
     check_directory(fs, told);
   }
-  CHECK(errors > 10);
+  CHECK(errors > 10 / kStride);
 }
 
 TEST(after_a_failed_sync_the_store_refuses_and_says_so) {

@@ -43,7 +43,6 @@ TEST(committed_state_comes_back) {
   for (const std::string& finding : store->verify()) fail(__FILE__, __LINE__, finding);
 }
 
-
 void expect_sound(Store& store) {
   for (const std::string& finding : store.verify()) fail(__FILE__, __LINE__, finding);
 }

@@ -1,8 +1,8 @@
 // kill -9: aesg_torture [cycles] [seed]. Prints counts; exit status 1 when an acknowledged commit was lost.
 //
-// A child opens a directory, works and commits; the parent kills it at a random moment, opens the directory and
-// compares it with what the child had put into memory that both share, outside the store: which generation was
-// acknowledged, and the fingerprints of it and of the one in flight.
+// A child opens a directory, works and commits; the parent kills it at a random moment, opens the directory
+// and compares it with what the child had put into memory that both share, outside the store: which
+// generation was acknowledged, and the fingerprints of it and of the one in flight.
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -110,7 +110,8 @@ int main(int argc, char** argv) {
       }
       if (!good) {
         std::printf("cycle %lld: acknowledged %llu, found %llu\n", static_cast<long long>(cycle),
-                    static_cast<unsigned long long>(acknowledged), static_cast<unsigned long long>(generation));
+                    static_cast<unsigned long long>(acknowledged),
+                    static_cast<unsigned long long>(generation));
         ++lost;
       }
       told.acknowledged = generation;
@@ -120,9 +121,10 @@ int main(int argc, char** argv) {
       ++lost;
     }
   }
-  std::printf("%lld kills, %lld commits acknowledged, %lld found that were still in flight, %lld before the first: "
-              "%lld lost\n",
-              static_cast<long long>(cycles), static_cast<long long>(commits), static_cast<long long>(in_flight),
-              static_cast<long long>(empty), static_cast<long long>(lost));
+  std::printf(
+      "%lld kills, %lld commits acknowledged, %lld found that were still in flight, %lld before the first: "
+      "%lld lost\n",
+      static_cast<long long>(cycles), static_cast<long long>(commits), static_cast<long long>(in_flight),
+      static_cast<long long>(empty), static_cast<long long>(lost));
   return lost == 0 ? 0 : 1;
 }

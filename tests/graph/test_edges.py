@@ -50,7 +50,7 @@ class Model:
         self.edges = {
             key: value
             for key, value in self.edges.items()
-            if key[1] in self.alive and value[1] >= np.float32(threshold)
+            if key[1] in self.alive and (value[1] >= np.float32(threshold) or key[2] == 2)
         }
 
     def follow(self, sequence):
@@ -58,10 +58,11 @@ class Model:
         for previous, current in itertools.pairwise(sequence):
             if previous == current or not {previous, current} <= self.alive:
                 continue
+            known = self.edges.get((previous, current, 1))
+            lost = np.float32(0.5) if known is None else rate
             for (source, target, kind), value in self.edges.items():
                 if source == previous and kind == 1 and target != current:
-                    value[1] = value[1] * (np.float32(1) - rate)
-            known = self.edges.get((previous, current, 1))
+                    value[1] = value[1] * (np.float32(1) - lost)
             if known is None:
                 self.edges[previous, current, 1] = [np.float32(1), np.float32(0.5)]
             else:
@@ -103,7 +104,7 @@ def test_edges_equal_the_model(tmp_path_factory, sequence):
                 model.sweep(*arguments)
             else:
                 (slots,) = arguments
-                _core.follow(core, slots[:-1], slots[1:], 0.5, 0.25)
+                _core.follow(core, slots[:-1], slots[1:], 0.5, 0.25, 0.5)
                 model.follow(slots)
             assert edges_of(storage) == model.edges
             assert storage.edge_count == len(model.edges)

@@ -94,7 +94,7 @@ def test_successors_compete_so_that_the_latest_wins(make_memory):
         memory.retrieve(a)
         memory.retrieve(follower)
     to_b = edge(memory, slots[0], slots[1])["confidence"]
-    assert to_b == pytest.approx(0.65 * 0.7)
+    assert to_b == pytest.approx(0.65 * 0.3)  # a new successor takes its share from the known ones
     assert edge(memory, slots[0], slots[2])["confidence"] == pytest.approx(0.5)
 
 

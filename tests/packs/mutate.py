@@ -22,7 +22,25 @@ from aesg.exceptions import AESGStorageError
 from aesg.packs import MemoryPack, PackGraph
 from tests.packs.packmaker import bytes_of, golden_v1, parse, sealed, some_columns
 
-_INTERESTING = (0, 1, 2, 7, 8, 127, 128, 255, 256, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63, 2**64 - 1)
+_INTERESTING = (
+    0,
+    1,
+    2,
+    7,
+    8,
+    127,
+    128,
+    255,
+    256,
+    2**15,
+    2**16,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**53,
+    2**63,
+    2**64 - 1,
+)
 _FLOATS = (np.nan, np.inf, -np.inf, -0.0, 1e-45, 3e38, -1.0, 1.0000001, 2.0)
 
 
@@ -47,7 +65,9 @@ def mutated(data: bytes, others: list[bytes], chance: random.Random) -> bytes:
         elif how == 2:  # a number, at its natural place more often than not
             form = chance.choice((">I", "<I", ">Q", "<Q"))
             at -= at % 4
-            value = struct.pack(form, chance.choice(_INTERESTING) & (2**32 - 1 if form[1] == "I" else 2**64 - 1))
+            value = struct.pack(
+                form, chance.choice(_INTERESTING) & (2**32 - 1 if form[1] == "I" else 2**64 - 1)
+            )
             changed[at : at + len(value)] = value
         elif how == 3:
             at -= at % 4

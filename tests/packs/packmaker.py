@@ -33,7 +33,9 @@ def some_columns(n: int = 12, dim: int = 4, degree: int = 9, seed: int = 0) -> P
         kind.astype(np.uint8),
     )
     fields = {
-        name: random.uniform(0, 1, n).astype(dtype) if dtype == "<f4" else random.integers(0, 99, n).astype(dtype)
+        name: random.uniform(0, 1, n).astype(dtype)
+        if dtype == "<f4"
+        else random.integers(0, 99, n).astype(dtype)
         for name, dtype in FIELDS.items()
     }
     fields["id"] = np.arange(1, n + 1, dtype=np.uint64) * 7

@@ -62,7 +62,9 @@ def test_near_duplicates_of_one_pack_become_one(make_memory: Make, tmp_path: Pat
     other.export_pack(tmp_path / "p.aesgpack")
     done = home.absorb(home.load_pack(tmp_path / "p.aesgpack"))
     assert (done.born, done.merged) == (3, 3) and done.slots.tolist() == [0, 0, 1, 2, 2, 2]
-    strict = make_memory("strict", vector_dim=DIM).absorb(read_pack(tmp_path / "p.aesgpack"), similarity=0.999)
+    strict = make_memory("strict", vector_dim=DIM).absorb(
+        read_pack(tmp_path / "p.aesgpack"), similarity=0.999
+    )
     assert (strict.born, strict.merged) == (5, 1)
 
 
@@ -158,7 +160,9 @@ def test_exported_edges_keep_kind_and_use_in_version_2(make_memory: Make, tmp_pa
     assert sorted(zip(edges.source.tolist(), edges.kind.tolist(), strict=True)) == [
         (s, k) for s in (0, 1) for k in range(3)
     ]
-    assert pack.metadata["edge_statistics"]["by_kind"] == [2, 2, 2] and pack.metadata["embedding"] == "model-7"
+    assert (
+        pack.metadata["edge_statistics"]["by_kind"] == [2, 2, 2] and pack.metadata["embedding"] == "model-7"
+    )
 
 
 def test_merging_packs(tmp_path: Path, make_memory: Make) -> None:
@@ -171,7 +175,12 @@ def test_merging_packs(tmp_path: Path, make_memory: Make) -> None:
     assert (len(merged.columns), merged.shared, merged.renumbered) == (4, 2, 1)
     assert torch.equal(torch.from_numpy(merged.columns.vectors), torch.eye(DIM)[:4])
     edges = merged.columns.edges()
-    assert sorted(zip(edges.source.tolist(), edges.target.tolist(), strict=True)) == [(0, 1), (1, 2), (2, 3), (3, 1)]
+    assert sorted(zip(edges.source.tolist(), edges.target.tolist(), strict=True)) == [
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (3, 1),
+    ]
     assert len(set(merged.columns.fields["id"].tolist())) == 4
     alone = merge_packs(a, a, 0.95)
     write_columns(alone.columns, tmp_path / "aa.aesgpack", created_at=0)

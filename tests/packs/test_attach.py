@@ -68,10 +68,14 @@ def answer(memory: AESGMemory, query: Tensor) -> list[Any]:
 
 
 def equal(one: list[Any], other: list[Any]) -> bool:
-    return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(one, other, strict=True))
+    return all(
+        torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(one, other, strict=True)
+    )
 
 
-def expected(memory: AESGMemory, attached: list[tuple[MemoryPack, float]], query: Tensor) -> tuple[Tensor, Tensor]:
+def expected(
+    memory: AESGMemory, attached: list[tuple[MemoryPack, float]], query: Tensor
+) -> tuple[Tensor, Tensor]:
     """Energies and members by the oracles of the ops and plain sorting, one query after another."""
     config, storage = memory.config, memory.storage
     count = storage.node_count
@@ -96,7 +100,9 @@ def expected(memory: AESGMemory, attached: list[tuple[MemoryPack, float]], query
         found: list[tuple[float, int, int]] = []
         bar = 0.0
         for origin, (graph, share) in enumerate(zip(graphs, shares, strict=True)):
-            scores, seeds = seed_search_ref(row[None], graph["vectors"], config.seed_top_k, active=graph["active"])
+            scores, seeds = seed_search_ref(
+                row[None], graph["vectors"], config.seed_top_k, active=graph["active"]
+            )
             if origin == 0:
                 bar = float(scores[0, 0])
             strong = scores >= config.seed_relative_similarity * max(bar, float(scores[0, 0]))
@@ -161,7 +167,9 @@ def test_every_member_says_where_it_came_from(home: AESGMemory, packs: list[Memo
             assert torch.equal(vector, packs[origin - 1].tensors.vectors[slot])
     # Slots of the memory stay what they were; nothing of a pack can be taken for one.
     assert all(index < 2**31 or index >= 2**32 for index in context.activated_nodes)
-    assert context.concept_vectors is not None and len(context.concept_vectors) == len(context.activated_nodes)
+    assert context.concept_vectors is not None and len(context.concept_vectors) == len(
+        context.activated_nodes
+    )
 
 
 def test_paths_stay_inside_one_graph(home: AESGMemory, packs: list[MemoryPack]) -> None:
@@ -229,17 +237,24 @@ def test_what_the_memory_answers_itself_does_not_depend_on_packs(
 ) -> None:
     query = queries()
     before = home.retrieve(query)
-    own = [dict(zip(i, w, strict=True)) for i, w in zip(before.indices.tolist(), before.weights.tolist(), strict=True)]
+    own = [
+        dict(zip(i, w, strict=True))
+        for i, w in zip(before.indices.tolist(), before.weights.tolist(), strict=True)
+    ]
     home.reset_state()
     home.attach_pack(packs[0])
     after = home.retrieve(query)
-    for row, (indices, weights) in enumerate(zip(after.indices.tolist(), after.weights.tolist(), strict=True)):
+    for row, (indices, weights) in enumerate(
+        zip(after.indices.tolist(), after.weights.tolist(), strict=True)
+    ):
         for index, weight in zip(indices, weights, strict=True):
             if 0 <= index < 2**32:
                 assert own[row][index] == weight
 
 
-def test_weak_likenesses_of_a_pack_do_not_crowd_what_the_memory_knows(make_memory: Make, tmp_path: Path) -> None:
+def test_weak_likenesses_of_a_pack_do_not_crowd_what_the_memory_knows(
+    make_memory: Make, tmp_path: Path
+) -> None:
     home, other = make_memory("a", vector_dim=DIM), make_memory("b", vector_dim=DIM)
     axes = torch.eye(DIM)
     home.graph.add_concepts(axes[:1])
@@ -257,7 +272,9 @@ def test_shares_are_those_of_the_reference(home: AESGMemory, packs: list[MemoryP
         home.attach_pack(pack, priority=priority)
     weights = home.pack_manager.get_pack_weights()
     assert [round(100 * share) for share in weights.values()] == [53, 35, 12]
-    assert list(weights) == ["medical", "chemistry", "general"] == list(home.pack_manager.get_attached_packs())
+    assert (
+        list(weights) == ["medical", "chemistry", "general"] == list(home.pack_manager.get_attached_packs())
+    )
     home.attach_pack(packs[2], priority=150 // 5)
     assert home.pack_manager.get_pack_weights()["general"] == 30 / 180
     assert packs[2].priority == 30 and packs[2].state is PackState.ATTACHED
@@ -272,7 +289,9 @@ def test_priority_zero_answers_nothing(home: AESGMemory, packs: list[MemoryPack]
 
 
 @pytest.mark.parametrize("priority", [-1, 101, 50.0, True, "50", None, float("nan")])
-def test_priorities_outside_0_to_100_are_refused(home: AESGMemory, packs: list[MemoryPack], priority: Any) -> None:
+def test_priorities_outside_0_to_100_are_refused(
+    home: AESGMemory, packs: list[MemoryPack], priority: Any
+) -> None:
     with pytest.raises(AESGMemoryError, match=r"Priority: expected an integer in 0\.\.100"):
         home.attach_pack(packs[0], priority=priority)
     assert home.pack_manager.get_attached_packs() == {} and packs[0].state is PackState.LOADED
@@ -392,7 +411,10 @@ def test_packs_are_remembered(make_memory: Make, packs: list[MemoryPack], tmp_pa
     gc.collect()
     with AESGMemory(tmp_path / "home") as again:
         again.set_mode("INFERENCE")
-        assert {k: p.priority for k, p in again.pack_manager.get_attached_packs().items()} == {"medical": 80, "acids": 20}
+        assert {k: p.priority for k, p in again.pack_manager.get_attached_packs().items()} == {
+            "medical": 80,
+            "acids": 20,
+        }
         context = again.retrieve(query)  # the streams go on where they were when it was closed
         assert context.origin_names == ("memory", "medical", "acids")
         again.reset_state()

@@ -142,7 +142,12 @@ def test_a_hub_of_too_many_edges_is_refused() -> None:
     base = some_columns(3, 1, 3)
     ones = np.ones(n - 1, np.float32)
     star = EdgeList(
-        np.zeros(n - 1, np.int64), np.arange(1, n), ones, ones, np.zeros(n - 1, np.uint32), np.zeros(n - 1, np.uint8)
+        np.zeros(n - 1, np.int64),
+        np.arange(1, n),
+        ones,
+        ones,
+        np.zeros(n - 1, np.uint32),
+        np.zeros(n - 1, np.uint8),
     )
     fields = {name: np.zeros(n, values.dtype) for name, values in base.fields.items()}
     fields["id"] = np.arange(n, dtype=np.uint64)

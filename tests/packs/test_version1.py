@@ -27,7 +27,10 @@ def test_a_file_of_3_0_0_reads_as_it_wrote_it() -> None:
     names = ("source_id", "target_id", "weight", "confidence", "next_edge_idx")
     rows = [list(row) for row in zip(*(got["edges"][name].tolist() for name in names), strict=True)]
     assert rows == expected["edges"]
-    memory = {node["id"]: node for node in json.loads((FIXTURES / "expected.json").read_text())["memory_v3"]["nodes"]}
+    memory = {
+        node["id"]: node
+        for node in json.loads((FIXTURES / "expected.json").read_text())["memory_v3"]["nodes"]
+    }
     for record in got["nodes"]:
         node = memory[int(record["id"])]
         assert record["vector"].tolist() == node["vector"]
@@ -106,7 +109,9 @@ def v1_with(**changes: object) -> bytes:
         ({"n1_relevance": np.nan}, "1 concepts with a relevance", 3),
     ],
 )
-def test_what_cannot_be_used_is_left_out_and_said(change: dict[str, object], finding: str, edges: int) -> None:
+def test_what_cannot_be_used_is_left_out_and_said(
+    change: dict[str, object], finding: str, edges: int
+) -> None:
     pack = parse(v1_with(**change))
     assert any(line.startswith(finding) for line in pack.findings), pack.findings
     assert pack.columns.edge_count == edges
@@ -139,7 +144,9 @@ def test_empty_pack(tmp_path: Path) -> None:
     assert len(empty) == 0 and empty.columns.edge_count == 0 and len(empty.tensors.vectors) == 0
 
 
-@pytest.mark.skipif("AESG_V3_PYTHON" not in os.environ, reason="AESG_V3_PYTHON names no python with aesg 3.0.0")
+@pytest.mark.skipif(
+    "AESG_V3_PYTHON" not in os.environ, reason="AESG_V3_PYTHON names no python with aesg 3.0.0"
+)
 def test_an_unmodified_3_0_0_loads_ours(tmp_path: Path) -> None:
     """The released package reads what a memory of ours exports, value for value."""
     from aesg import AESGConfig, AESGMemory

@@ -16,7 +16,17 @@ from aesg.packs.export import write_columns
 from aesg.packs.version2 import HEADER
 from tests.packs.packmaker import bytes_of, parse, sealed, some_columns
 
-SECTIONS = ["vectors", *FIELDS, "degree", "targets", "strengths", "weights", "confidences", "use_counts", "kinds"]
+SECTIONS = [
+    "vectors",
+    *FIELDS,
+    "degree",
+    "targets",
+    "strengths",
+    "weights",
+    "confidences",
+    "use_counts",
+    "kinds",
+]
 
 
 def section_starts(data: bytes) -> dict[str, int]:
@@ -128,7 +138,9 @@ def lie(section: str, dtype: str, position: int, value: float) -> bytes:
         ("kinds", "|u1", 0, 1, "one edge of a kind"),
     ],
 )
-def test_each_lie_has_its_error(section: str, dtype: str, position: int, value: float, complaint: str) -> None:
+def test_each_lie_has_its_error(
+    section: str, dtype: str, position: int, value: float, complaint: str
+) -> None:
     with pytest.raises(AESGStorageError, match=complaint):
         parse(lie(section, dtype, position, value))
 

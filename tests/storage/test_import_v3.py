@@ -70,7 +70,10 @@ def test_everything_comes_over(old: Path, tmp_path: Path) -> None:
         for edge in EXPECTED["edges"]:
             pair = (edge["source_id"], edge["target_id"])
             values = (edge["weight"], edge["confidence"], edge["use_count"])
-            if pair[0] in living and values[0] * values[1] > best.get(pair, (-1, 1))[0] * best.get(pair, (-1, 1))[1]:
+            if (
+                pair[0] in living
+                and values[0] * values[1] > best.get(pair, (-1, 1))[0] * best.get(pair, (-1, 1))[1]
+            ):
                 best[pair] = values
         got_edges = {
             (int(e["source_id"]), int(e["target_id"])): (e["weight"], e["confidence"], e["use_count"])

@@ -97,10 +97,8 @@ def test_a_stream_loader_says_which_streams_begin():
 def test_hooks_come_in_order():
     recorder = Recorder()
     AESGTrainer(language_model(), callbacks=[recorder], batch_size=4).fit(pairs(8), epochs=1)
-    assert recorder.seen == (
-        ["train_start", "epoch_start 0", "batch_start 0", "batch_end 0"]
-        + ["batch_start 1", "batch_end 1", "epoch_end 0", "train_end"]
-    )
+    batches = ["batch_start 0", "batch_end 0", "batch_start 1", "batch_end 1"]
+    assert recorder.seen == ["train_start", "epoch_start 0", *batches, "epoch_end 0", "train_end"]
 
 
 def test_epochs_are_counted_on():
@@ -297,5 +295,5 @@ def test_unknown_device(device):
 
 
 def test_batches_that_are_no_pairs():
-    with pytest.raises(AESGTrainingError, match="batches of .inputs, targets., got list of 1"):
+    with pytest.raises(AESGTrainingError, match=r"batches of \(inputs, targets\), got list of 1"):
         AESGTrainer(language_model()).fit(TensorDataset(torch.zeros(3, 2, dtype=torch.long)), epochs=1)

@@ -20,10 +20,10 @@ AESG_TARGET static void pack_panel(const float* from, int64_t dim, int64_t rows,
 #if AESG_FAST_TRANSPOSE
   for (; row + 8 <= rows; row += 8) {
     int64_t d = 0;
-    for (; d + 8 <= dim; d += 8) {
-      __m256 column[8];
-      transpose_8x8(from + row * dim + d, dim, column);
-      for (int i = 0; i < 8; ++i) _mm256_storeu_ps(panel + (d + i) * kPanel + row, column[i]);
+    for (; d + 4 <= dim; d += 4) {
+      __m256 column[4];
+      transpose_8x4(from + row * dim + d, dim, column);
+      for (int i = 0; i < 4; ++i) _mm256_storeu_ps(panel + (d + i) * kPanel + row, column[i]);
     }
     for (; d < dim; ++d)
       for (int64_t r = row; r < row + 8; ++r) panel[d * kPanel + r] = from[r * dim + d];
@@ -147,7 +147,7 @@ AESG_TARGET static void search(const SeedSearch& job, const float* packed, int64
 AESG_TARGET static void search_one(const SeedSearch& job, const float* query, int64_t first_row,
                                    int64_t last_row, TopK* best, float* bar) {
   constexpr int kTile = 32;
-  const int64_t dim = job.dim, even_dim = dim / 8 * 8;
+  const int64_t dim = job.dim, even_dim = dim / 4 * 4;
   alignas(64) float scale[kTile], scores[kTile];
   for (int64_t row = first_row; row < last_row; row += kTile) {
     const int64_t rows = std::min<int64_t>(kTile, last_row - row);
@@ -162,25 +162,27 @@ AESG_TARGET static void search_one(const SeedSearch& job, const float* query, in
       offer<kTile / S::kLanes>(scores, row, bar, best);
       continue;
     }
-    std::fill_n(scores, kTile, 0.0f);
     const float* next = job.vectors.at(std::min(row + kTile, last_row - 1));
-    for (int64_t d = 0; d < even_dim; d += 8) {
-      const float* block = from + d;
-#pragma GCC unroll 1
-      for (int g = 0; g < kTile; g += 8) {
-        __builtin_prefetch(next, 0, 3);
-        __builtin_prefetch(next + 16, 0, 3);
-        __builtin_prefetch(next + 32, 0, 3);
-        __builtin_prefetch(next + 48, 0, 3);
-        next += 64;
-        __m256 column[8], sum = _mm256_load_ps(scores + g);
-        transpose_8x8(block, dim, column);
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) sum = _mm256_fmadd_ps(_mm256_broadcast_ss(query + d + i), column[i], sum);
-        _mm256_store_ps(scores + g, sum);
-        block += 8 * dim;
+    __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int64_t d = 0; d < even_dim; d += 4) {
+      for (int line = 0; line < 8; ++line) __builtin_prefetch(next + 16 * line);  // the next tile, in step
+      next += 128;
+      const __m256 x0 = _mm256_broadcast_ss(query + d), x1 = _mm256_broadcast_ss(query + d + 1);
+      const __m256 x2 = _mm256_broadcast_ss(query + d + 2), x3 = _mm256_broadcast_ss(query + d + 3);
+      const float* upper = from + d;
+#pragma GCC unroll 4
+      for (int g = 0; g < 4; ++g) {
+        asm("" : "+r"(upper));  // else the compiler keeps a pointer to each of the 32 rows, in memory
+        __m256 column[4];
+        transpose_8x4(upper, dim, column);
+        sum[g] = _mm256_fmadd_ps(x0, column[0], sum[g]);
+        sum[g] = _mm256_fmadd_ps(x1, column[1], sum[g]);
+        sum[g] = _mm256_fmadd_ps(x2, column[2], sum[g]);
+        sum[g] = _mm256_fmadd_ps(x3, column[3], sum[g]);
+        upper += 8 * dim;
       }
     }
+    for (int g = 0; g < 4; ++g) _mm256_store_ps(scores + 8 * g, sum[g]);
     for (int64_t d = even_dim; d < dim; ++d)
       for (int r = 0; r < kTile; ++r) scores[r] = S::fma(query[d], from[r * dim + d], scores[r]);
     uint32_t any = 0;

@@ -6,6 +6,7 @@
 // have the same bits on every machine that has FMA.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -75,10 +76,27 @@ struct Portable {
     return a * b + c;
 #endif
   }
+  static AESG_INLINE Vec splat(float x) { return Vec{x, x, x, x}; }
+  static AESG_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+  static AESG_INLINE Mask nearest(Vec a) {  // integers, ties to even
+#if defined(__x86_64__)
+    return (Mask)_mm_cvtps_epi32((__m128)a);
+#elif defined(__aarch64__)
+    return (Mask)vcvtnq_s32_f32((float32x4_t)a);
+#else
+    return Mask{static_cast<int32_t>(std::lrintf(a[0])), static_cast<int32_t>(std::lrintf(a[1])),
+                static_cast<int32_t>(std::lrintf(a[2])), static_cast<int32_t>(std::lrintf(a[3]))};
+#endif
+  }
+  static AESG_INLINE void store(int32_t* p, Mask v) { std::memcpy(p, &v, sizeof v); }
   static AESG_INLINE Mask greater(Vec a, Vec b) { return a > b; }  // false for NaN
   static AESG_INLINE Mask either(Mask a, Mask b) { return a | b; }
   static AESG_INLINE uint32_t bits(Mask m) {  // bit i: lane i
+#if defined(__x86_64__)
+    return static_cast<uint32_t>(_mm_movemask_ps((__m128)m));
+#else
     return static_cast<uint32_t>((m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8));
+#endif
   }
 };
 
@@ -120,26 +138,21 @@ struct Avx512 {
   static AESG_INLINE AESG_AVX512 uint32_t bits(Mask m) { return m; }
 };
 
-// Eight rows of eight floats, rows `stride` apart, as eight columns. Halves of rows r and r + 4 are joined
-// while loading, which costs no shuffle; the rest are 4x4 transposes within 128-bit lanes.
-static AESG_INLINE AESG_AVX2 void transpose_8x8(const float* from, int64_t stride, __m256 (&column)[8]) {
-  __m256 r[8];
+// Eight rows of four floats, rows `stride` apart, as four columns of eight. Rows r and r + 4 are joined while
+// loading, which costs no shuffle; the rest is a 4x4 transpose within 128-bit lanes.
+static AESG_INLINE AESG_AVX2 void transpose_8x4(const float* from, int64_t stride, __m256 (&column)[4]) {
+  __m256 r[4];
+  const float* below = from + 4 * stride;
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const float *upper = from + i * stride, *lower = from + (i + 4) * stride;
-    r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper)), _mm_loadu_ps(lower), 1);
-    r[i + 4] =
-        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper + 4)), _mm_loadu_ps(lower + 4), 1);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 8; i += 4) {
-    const __m256 a = _mm256_unpacklo_ps(r[i], r[i + 1]), b = _mm256_unpackhi_ps(r[i], r[i + 1]);
-    const __m256 c = _mm256_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
-    column[i] = _mm256_shuffle_ps(a, c, 0x44);
-    column[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
-    column[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
-    column[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
-  }
+  for (int i = 0; i < 4; ++i)
+    r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + i * stride)),
+                                _mm_loadu_ps(below + i * stride), 1);
+  const __m256 a = _mm256_unpacklo_ps(r[0], r[1]), b = _mm256_unpackhi_ps(r[0], r[1]);
+  const __m256 c = _mm256_unpacklo_ps(r[2], r[3]), d = _mm256_unpackhi_ps(r[2], r[3]);
+  column[0] = _mm256_shuffle_ps(a, c, 0x44);
+  column[1] = _mm256_shuffle_ps(a, c, 0xee);
+  column[2] = _mm256_shuffle_ps(b, d, 0x44);
+  column[3] = _mm256_shuffle_ps(b, d, 0xee);
 }
 #endif  // __x86_64__
 

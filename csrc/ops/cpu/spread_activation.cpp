@@ -1,11 +1,17 @@
-// spread_activation on the CPU: what a query touches lives in a small hash of its own, sources resolve their
-// chains once, and a hop counts only what changed. Since sums are integers, taking a source's old share out
-// and putting its new one in gives exactly the sum over all sources.
+// spread_activation on the CPU. Three things make it quick:
+//  - What a query touches lives in one small hash table of 16-byte entries, which stays in the nearest cache
+//  and
+//    is never cleared: an entry whose stamp is older than the query is free.
+//  - A hop fires only sources whose energy changed, and adds the difference to what they gave before. Sums
+//  are
+//    integers and energies never fall, so this is exactly the sum over all sources.
+//  - Edges are taken a block at a time; most end at the comparison with the transfer floor.
 #include "csrc/ops/cpu/spread_activation.h"
 
 #include <algorithm>
+#include <limits>
 
-#include "csrc/ops/cpu/top_k.h"
+#include "csrc/ops/cpu/simd.h"
 #include "csrc/ops/spread_activation_math.h"
 
 namespace aesg::cpu {
@@ -13,278 +19,243 @@ namespace {
 
 constexpr uint32_t kHashFactor = 0x9e3779b1u;  // 2^32 / golden ratio: neighbouring slots go far apart
 constexpr int kFirstTableBits = 10;
-// How far ahead of use memory is asked for, in sources; measured at 1M concepts.
-constexpr size_t kFarAhead = 12, kNearAhead = 6;
+constexpr size_t kAhead = 8;                // sources whose memory is asked for before its turn
+constexpr uint32_t kClockLimit = 1u << 31;  // far more firings than one query can make
+
+using Four = Portable;
+
+// What four edges give, in fixed point: 0 where the floor is not passed.
+AESG_INLINE Four::Mask give(const float* strengths, float energy, const SpreadRules& rules) {
+  const Four::Vec x =
+      Four::mul(Four::mul(Four::splat(energy), Four::load(strengths)), Four::splat(rules.decay));
+  const Four::Vec limited = Four::min(x, Four::splat(kLargestTransfer));
+  return Four::nearest(Four::mul(limited, Four::splat(kFixedOne))) &
+         Four::greater(x, Four::splat(rules.transfer_floor));
+}
 
 }  // namespace
 
-void Spreader::clear() {
+void Spreader::begin() {
   if (table_.empty()) {
-    table_.assign(size_t{1} << kFirstTableBits, Entry{0, -1});
+    table_.assign(size_t{1} << kFirstTableBits, Entry{0, 0, 0, 0});
     shift_ = 32 - kFirstTableBits;
   }
-  for (const uint32_t place : places_) table_[place].node = -1;
-  places_.clear();
-  nodes_.clear();
-  edges_.clear();
-  edge_places_.clear();
+  if (clock_ > kClockLimit) {
+    for (Entry& entry : table_) entry.stamp = 0;
+    clock_ = 0;
+  }
+  query_begin_ = hop_begin_ = ++clock_;
+  touched_.clear();
+  changed_.clear();
   sources_.clear();
   firing_.clear();
-  rises_.clear();
-  seed_nodes_.clear();
-  tangents_.clear();
 }
 
+// Doubles the table; what holds places learns the new ones.
 void Spreader::grow() {
-  table_.assign(table_.size() * 2, Entry{0, -1});
+  std::vector<Entry> old(table_.size() * 2, Entry{0, 0, 0, 0});
+  old.swap(table_);
   --shift_;
-  for (size_t node = 0; node < nodes_.size(); ++node) {
-    uint32_t place = static_cast<uint32_t>(nodes_[node].slot) * kHashFactor >> shift_;
-    while (table_[place].node >= 0) place = (place + 1) & (table_.size() - 1);
-    table_[place] = {nodes_[node].slot, static_cast<int32_t>(node)};
-    places_[node] = place;
+  for (uint32_t& place : touched_) {
+    const uint32_t fresh = find_place(old[place].slot);
+    table_[fresh] = old[place];
+    old[place].sum = static_cast<int32_t>(fresh);
+    place = fresh;
   }
+  for (uint32_t& place : changed_) place = static_cast<uint32_t>(old[place].sum);
 }
 
-int32_t Spreader::find(int32_t slot) const {
+// The place of a slot, or the free one where it belongs.
+AESG_INLINE uint32_t Spreader::find_place(int32_t slot) const {
+  const uint32_t mask = static_cast<uint32_t>(table_.size() - 1);
   uint32_t place = static_cast<uint32_t>(slot) * kHashFactor >> shift_;
-  while (table_[place].node >= 0 && table_[place].slot != slot) place = (place + 1) & (table_.size() - 1);
-  return table_[place].node;
+  while (table_[place].stamp >= query_begin_ && table_[place].slot != slot) place = (place + 1) & mask;
+  return place;
 }
 
-// REQUIRES: find(slot) < 0.
-int32_t Spreader::insert(int32_t slot, float factor) {
-  if (2 * (nodes_.size() + 1) > table_.size()) grow();
-  uint32_t place = static_cast<uint32_t>(slot) * kHashFactor >> shift_;
-  while (table_[place].node >= 0) place = (place + 1) & (table_.size() - 1);
-  const int32_t node = static_cast<int32_t>(nodes_.size());
-  table_[place] = {slot, node};
-  places_.push_back(place);
-  nodes_.push_back({0, slot, 0, 0, factor, -1, -1, -1, -1, -1, -1});
-  return node;
+// The entry of a slot, made if need be; null for a dead one, which energy never reaches.
+AESG_INLINE Spreader::Entry* Spreader::touch(int32_t slot) {
+  uint32_t place = find_place(slot);
+  Entry* entry = &table_[place];
+  if (entry->stamp >= query_begin_) return entry;
+  if (!graph_->active[slot]) return nullptr;
+  if (2 * (touched_.size() + 1) > table_.size()) {
+    grow();
+    place = find_place(slot);
+    entry = &table_[place];
+  }
+  const bool inside = region_ != 0 && graph_->regions[slot] == region_;
+  *entry = {slot, query_begin_, 0, inside ? 1u : 0u};
+  touched_.push_back(place);
+  return entry;
 }
 
-// Follows the chain of a source once: living targets become nodes, of parallel edges the strongest stays.
-void Spreader::resolve(int32_t source, bool keep_places) {
+// What an edge adds beyond its parallel edges met before it in the chain: only the strongest counts. Rare,
+// and therefore simply looked up again.
+int32_t Spreader::beyond_twins(const Source& source, int32_t target, int32_t block, int place, float now,
+                               float before, float factor) const {
+  const float strength = graph_->strengths.at(block)[place];
+  float twin = -std::numeric_limits<float>::infinity();
+  for (int32_t b = graph_->first_block[source.slot];; b = graph_->next_block[b]) {
+    for (int i = 0; i < (b == block ? place : kEdgesPerBlock); ++i)
+      if (graph_->targets.at(b)[i] == target) twin = std::max(twin, graph_->strengths.at(b)[i]);
+    if (b == block) break;
+  }
+  if (!(strength > twin)) return 0;
+  const auto gives = [&](float energy, float through) {
+    return fixed_transfer(transfer(energy, through, rules_->decay, factor), rules_->transfer_floor);
+  };
+  return (gives(now, strength) - gives(now, twin)) - (gives(before, strength) - gives(before, twin));
+}
+
+template <bool kRegions>
+void Spreader::fire(const Source& source, float now, float before) {
   const SpreadGraph& graph = *graph_;
-  nodes_[source].edges_begin = static_cast<int32_t>(edges_.size());
-  int64_t steps = graph.next_block.rows;  // a chain longer than all blocks is a ring
-  for (int32_t block = graph.first_block[nodes_[source].slot]; block != -1; block = graph.next_block[block]) {
-    if (block < 0 || block >= graph.next_block.rows || steps-- == 0) {
+  const SpreadRules& rules = *rules_;
+  const uint32_t stamp = ++clock_;
+  const uint32_t slots = static_cast<uint32_t>(graph.active.rows);
+  const uint32_t blocks = static_cast<uint32_t>(graph.next_block.rows);
+  const float widest = kRegions ? std::max(1.0f, rules.facilitation) : 1.0f;
+  uint32_t steps = blocks;  // a chain longer than all blocks is a ring
+  for (int32_t block = graph.first_block[source.slot], next; block != -1; block = next) {
+    if (static_cast<uint32_t>(block) >= blocks || steps-- == 0) {
       damaged_ = true;
-      break;
+      return;
     }
     const int32_t* targets = graph.targets.at(block);
     const float* strengths = graph.strengths.at(block);
-    for (int place = 0; place < kEdgesPerBlock; ++place) {
-      const int32_t target = targets[place];
-      if (target < 0) continue;
-      if (target >= graph.active.rows) {
-        damaged_ = true;
+    next = graph.next_block[block];
+    if (static_cast<uint32_t>(next) < blocks) __builtin_prefetch(graph.targets.at(next));
+
+    int32_t more[kEdgesPerBlock];
+    uint32_t carried;
+    if constexpr (kRegions) {  // whether an edge carries anything may depend on where it leads
+      carried = 0;
+      for (int i = 0; i < kEdgesPerBlock; ++i)
+        carried |=
+            static_cast<uint32_t>(transfer(now, strengths[i], rules.decay, widest) > rules.transfer_floor)
+            << i;
+    } else {  // seven edges as two overlapping fours
+      const Four::Mask low = give(strengths, now, rules), high = give(strengths + 3, now, rules);
+      carried = Four::bits(low > 0) | Four::bits(high > 0) << 3;
+      if (before > 0.0f) {
+        Four::store(more, low - give(strengths, before, rules));
+        Four::store(more + 3, high - give(strengths + 3, before, rules));
+      } else {
+        Four::store(more, low);
+        Four::store(more + 3, high);
+      }
+    }
+    for (; carried != 0; carried &= carried - 1) {
+      const int i = __builtin_ctz(carried);
+      const int32_t target = targets[i];
+      if (__builtin_expect(static_cast<uint32_t>(target) >= slots, 0)) {
+        damaged_ |= target != -1;
         continue;
       }
-      int32_t node = find(target);
-      if (node < 0) {
-        if (!graph.active[target]) continue;
-        const bool inside = region_ != 0 && graph.regions[target] == region_;
-        node = insert(target, inside ? facilitation_ : 1.0f);
+      Entry* entry = touch(target);
+      if (entry == nullptr) continue;
+      float factor = 1.0f;
+      if constexpr (kRegions) {
+        factor = entry->link & 1 ? rules.facilitation : 1.0f;
+        more[i] = fixed_transfer(transfer(now, strengths[i], rules.decay, factor), rules.transfer_floor);
+        if (more[i] == 0) continue;
+        if (before > 0.0f)
+          more[i] -=
+              fixed_transfer(transfer(before, strengths[i], rules.decay, factor), rules.transfer_floor);
       }
-      Node& to = nodes_[node];
-      if (to.last_source == source) {  // parallel edges
-        Edge& twin = edges_[to.last_edge];
-        if (strengths[place] > twin.strength) {
-          twin.strength = strengths[place];
-          if (keep_places) edge_places_[to.last_edge] = int64_t{block} * kEdgesPerBlock + place;
-        }
-        continue;
-      }
-      to.last_source = source;
-      to.last_edge = static_cast<int32_t>(edges_.size());
-      edges_.push_back({node, strengths[place]});
-      if (keep_places) edge_places_.push_back(int64_t{block} * kEdgesPerBlock + place);
+      if (__builtin_expect(entry->stamp == stamp, 0))
+        more[i] = beyond_twins(source, target, block, i, now, before, factor);
+      if (entry->stamp < hop_begin_) changed_.push_back(static_cast<uint32_t>(entry - table_.data()));
+      entry->stamp = stamp;
+      entry->sum = std::min(entry->sum + more[i], kSumLimit);
     }
   }
-  nodes_[source].edges_end = static_cast<int32_t>(edges_.size());
 }
 
-// Resolves the firing sources that are new. Their memory is scattered: it is asked for some sources ahead,
-// first the head of the chain, then the block, so that misses overlap.
-void Spreader::resolve_all(bool keep_places) {
-  const SpreadGraph& graph = *graph_;
-  const size_t n = firing_.size();
-  const auto fresh = [&](size_t i) { return nodes_[firing_[i]].edges_begin < 0; };
-  for (size_t i = 0; i < std::min(n, kFarAhead); ++i)
-    __builtin_prefetch(graph.first_block.at(nodes_[firing_[i]].slot));
-  for (size_t i = 0; i < n; ++i) {
-    if (i + kFarAhead < n) __builtin_prefetch(graph.first_block.at(nodes_[firing_[i + kFarAhead]].slot));
-    if (i + kNearAhead < n && fresh(i + kNearAhead)) {
-      const int32_t block = graph.first_block[nodes_[firing_[i + kNearAhead]].slot];
-      if (block >= 0 && block < graph.next_block.rows) {
-        __builtin_prefetch(graph.targets.at(block));
-        __builtin_prefetch(graph.strengths.at(block));
-        __builtin_prefetch(graph.next_block.at(block));
-      }
+// Lets energies rise to what arrived, and finds the sources of the next hop.
+void Spreader::end_hop(bool last) {
+  next_firing_.clear();
+  for (const uint32_t place : changed_) {
+    Entry& entry = table_[place];
+    const float energy = fixed_energy(entry.sum);
+    uint32_t source = entry.link >> 1;
+    if (source == 0) {
+      if (last || energy < rules_->source_floor) continue;
+      sources_.push_back({energy, 0.0f, entry.slot});
+      source = static_cast<uint32_t>(sources_.size());
+      entry.link |= source << 1;
+      __builtin_prefetch(graph_->first_block.at(entry.slot));
+    } else if (energy > sources_[source - 1].energy) {
+      sources_[source - 1].energy = energy;
+      if (energy < rules_->source_floor) continue;
+    } else {
+      continue;
     }
-    if (fresh(i)) resolve(firing_[i], keep_places);
+    next_firing_.push_back(source - 1);
   }
+  firing_.swap(next_firing_);
 }
 
 void Spreader::run(const SpreadGraph& graph, const SpreadRules& rules, const int64_t* seeds,
-                   const float* energies, int64_t seed_count, bool tangents) {
-  clear();
+                   const float* energies, int64_t seed_count) {
   graph_ = &graph;
-  facilitation_ = rules.facilitation;
-  seed_count_ = seed_count;
-  region_ = graph.regions && seed_count > 0 && seeds[0] >= 0 ? graph.regions[seeds[0]] : 0;
-
+  rules_ = &rules;
+  region_ = rules.facilitation == 1.0f ? 0 : graph.dominant_region(seeds, seed_count);
+  begin();
   for (int64_t s = 0; s < seed_count; ++s) {
-    const int32_t slot = static_cast<int32_t>(seeds[s]);
-    seed_nodes_.push_back(-1);
-    if (slot < 0 || !(energies[s] > 0.0f) || !graph.active[slot]) continue;
-    int32_t node = find(slot);
-    if (node < 0) {
-      const bool inside = region_ != 0 && graph.regions[slot] == region_;
-      node = insert(slot, inside ? facilitation_ : 1.0f);
+    if (seeds[s] < 0 || !(energies[s] > 0.0f)) continue;
+    Entry* entry = touch(static_cast<int32_t>(seeds[s]));
+    if (entry == nullptr) continue;
+    if (entry->link >> 1 == 0) {
+      sources_.push_back({energies[s], 0.0f, entry->slot});
+      entry->link |= static_cast<uint32_t>(sources_.size()) << 1;
+    } else {
+      Source& source = sources_[(entry->link >> 1) - 1];
+      source.energy = std::max(source.energy, energies[s]);
     }
-    if (!(energies[s] > nodes_[node].energy)) continue;
-    std::replace(seed_nodes_.begin(), seed_nodes_.end(), node, -1);  // a weaker one of the same slot
-    seed_nodes_[s] = node;
-    nodes_[node].energy = energies[s];
   }
-  for (size_t node = 0; node < nodes_.size(); ++node)
-    if (nodes_[node].energy >= rules.source_floor) firing_.push_back(static_cast<int32_t>(node));
-  if (tangents) {
-    tangents_.assign(nodes_.size() * seed_count, 0.0f);
-    for (int64_t s = 0; s < seed_count; ++s)
-      if (seed_nodes_[s] >= 0) tangents_[seed_nodes_[s] * seed_count + s] = 1.0f;
-  }
+  for (uint32_t i = 0; i < sources_.size(); ++i)
+    if (sources_[i].energy >= rules.source_floor) firing_.push_back(i);
 
-  for (int32_t hop = 0; hop < rules.hops && !firing_.empty(); ++hop) {
-    resolve_all(tangents);
+  for (int64_t hop = 0; hop < rules.hops && !firing_.empty(); ++hop) {
+    hop_begin_ = clock_ + 1;
     changed_.clear();
-    for (const int32_t source : firing_) {
-      Node& from = nodes_[source];
-      const float before = from.fired, now = from.energy;
-      if (before == 0.0f) sources_.push_back(source);
-      from.fired = now;
-      const Edge* end = edges_.data() + from.edges_end;
-      for (const Edge* edge = edges_.data() + from.edges_begin; edge != end; ++edge) {
-        Node& to = nodes_[edge->node];
-        int64_t more =
-            fixed_transfer(transfer(now, edge->strength, rules.decay, to.factor), rules.transfer_floor);
-        if (before != 0.0f)
-          more -=
-              fixed_transfer(transfer(before, edge->strength, rules.decay, to.factor), rules.transfer_floor);
-        if (more == 0) continue;
-        to.sum += more;
-        if (to.changed != hop) {
-          to.changed = hop;
-          changed_.push_back(edge->node);
-        }
+    for (size_t i = 0; i < firing_.size(); ++i) {
+      if (i + kAhead < firing_.size()) {
+        const int32_t block = graph.first_block[sources_[firing_[i + kAhead]].slot];
+        if (block >= 0 && block < graph.next_block.rows) __builtin_prefetch(graph.targets.at(block));
+      }
+      Source& source = sources_[firing_[i]];
+      const float before = source.fired;
+      source.fired = source.energy;
+      if (region_ != 0) {
+        fire<true>(source, source.energy, before);
+      } else {
+        fire<false>(source, source.energy, before);
       }
     }
-    next_firing_.clear();
-    const size_t first_rise = rises_.size();
-    for (const int32_t node : changed_) {
-      Node& to = nodes_[node];
-      const float energy = fixed_energy(to.sum);
-      if (!(energy > to.energy)) continue;
-      if (tangents)
-        rises_.push_back({hop, node, to.energy, to.sum >= kFixedUnit});
-      else
-        to.energy = energy;
-      if (energy >= rules.source_floor) next_firing_.push_back(node);
-    }
-    if (tangents) carry_tangents(rules, first_rise);
-    firing_.swap(next_firing_);
+    end_hop(hop + 1 == rules.hops);
   }
 }
 
-// The same hop for the derivatives: d n_j = sum over i of d x_ij, for the nodes that rise; then lets them
-// rise.
-void Spreader::carry_tangents(const SpreadRules& rules, size_t first_rise) {
-  const int64_t width = seed_count_;
-  tangents_.resize(nodes_.size() * width, 0.0f);
-  fresh_.assign((rises_.size() - first_rise) * width, 0.0f);
-  for (size_t i = first_rise; i < rises_.size(); ++i)
-    if (!rises_[i].saturated) nodes_[rises_[i].node].risen = static_cast<int32_t>(i - first_rise);
-  for (const int32_t source : sources_) {
-    const Node& from = nodes_[source];
-    const float* tangent = tangents_.data() + source * width;
-    for (int32_t e = from.edges_begin; e < from.edges_end; ++e) {
-      const Node& to = nodes_[edges_[e].node];
-      if (to.risen < 0) continue;
-      const float strength = edges_[e].strength;
-      if (!(transfer(from.energy, strength, rules.decay, to.factor) > rules.transfer_floor)) continue;
-      const float slope = transfer(1.0f, strength, rules.decay, to.factor);
-      float* sum = fresh_.data() + to.risen * width;
-      for (int64_t s = 0; s < width; ++s) sum[s] += slope * tangent[s];
-    }
+void Spreader::result(int64_t k, float* energies, int64_t* slots) {
+  best_.reset(std::min<int64_t>(k, static_cast<int64_t>(touched_.size())));
+  float bar = 0.0f;
+  for (const uint32_t place : touched_) {
+    const Entry& entry = table_[place];
+    const uint32_t source = entry.link >> 1;
+    const float energy = source != 0 ? sources_[source - 1].energy : fixed_energy(entry.sum);
+    if (energy < bar || energy <= 0.0f) continue;
+    best_.push({energy, entry.slot});
+    if (best_.full()) bar = best_.last().score;
   }
-  for (size_t i = first_rise; i < rises_.size(); ++i) {
-    Node& to = nodes_[rises_[i].node];
-    to.energy = fixed_energy(to.sum);
-    to.risen = -1;
-    std::copy_n(fresh_.data() + (i - first_rise) * width, width, tangents_.data() + rises_[i].node * width);
-  }
-}
-
-void Spreader::result(int64_t k, float* energies, int64_t* slots, float* jacobian) {
-  static thread_local TopK best;
-  best.reset(std::min<int64_t>(k, static_cast<int64_t>(nodes_.size())));
-  for (const Node& node : nodes_)
-    if (node.energy > 0.0f) best.push({node.energy, node.slot});
-  const std::vector<Scored>& found = best.sorted();
+  const std::vector<Scored>& found = best_.sorted();
   for (int64_t i = 0; i < k; ++i) {
     const bool there = i < static_cast<int64_t>(found.size());
     energies[i] = there ? found[i].score : 0.0f;
     slots[i] = there ? found[i].slot : -1;
-    if (jacobian == nullptr) continue;
-    float* row = jacobian + i * seed_count_;
-    if (there) {
-      const int32_t node = find(static_cast<int32_t>(found[i].slot));
-      std::copy_n(tangents_.data() + node * seed_count_, seed_count_, row);
-    } else {
-      std::fill_n(row, seed_count_, 0.0f);
-    }
   }
-}
-
-void Spreader::backward(const SpreadRules& rules, const float* gradients, const int64_t* slots, int64_t k,
-                        std::vector<EdgeGradient>* out) {
-  gradients_.assign(nodes_.size(), 0.0f);  // d loss / d energy after the hop looked at
-  arriving_.assign(nodes_.size(), 0.0f);   // d loss / d n of that hop
-  for (int64_t i = 0; i < k; ++i) {
-    const int32_t node = slots[i] >= 0 ? find(static_cast<int32_t>(slots[i])) : -1;
-    if (node >= 0) gradients_[node] += gradients[i];
-  }
-  std::vector<float> edge_gradients(edges_.size(), 0.0f);
-  for (size_t end = rises_.size(); end > 0;) {
-    size_t begin = end;
-    while (begin > 0 && rises_[begin - 1].hop == rises_[end - 1].hop) --begin;
-    for (size_t i = begin; i < end; ++i) {  // energies go back to what they were before the hop
-      const Rise& rise = rises_[i];
-      nodes_[rise.node].energy = rise.before;
-      arriving_[rise.node] = rise.saturated ? 0.0f : gradients_[rise.node];
-      gradients_[rise.node] = 0.0f;
-    }
-    for (const int32_t source : sources_) {
-      const Node& from = nodes_[source];
-      if (from.energy < rules.source_floor) continue;
-      for (int32_t e = from.edges_begin; e < from.edges_end; ++e) {
-        const float arriving = arriving_[edges_[e].node];
-        if (arriving == 0.0f) continue;
-        const float strength = edges_[e].strength, factor = nodes_[edges_[e].node].factor;
-        if (!(transfer(from.energy, strength, rules.decay, factor) > rules.transfer_floor)) continue;
-        gradients_[source] += arriving * transfer(1.0f, strength, rules.decay, factor);
-        edge_gradients[e] += arriving * transfer(from.energy, 1.0f, rules.decay, factor);
-      }
-    }
-    for (size_t i = begin; i < end; ++i) arriving_[rises_[i].node] = 0.0f;
-    end = begin;
-  }
-  for (size_t e = 0; e < edges_.size(); ++e)
-    if (edge_gradients[e] != 0.0f) out->push_back({edge_places_[e], edge_gradients[e]});
 }
 
 bool Spreader::take_damage() {

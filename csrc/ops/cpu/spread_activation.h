@@ -1,11 +1,11 @@
 // CPU kernel of spread_activation on plain pointers, one query at a time. The caller threads over queries.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "csrc/ops/columns.h"
+#include "csrc/ops/cpu/top_k.h"
 
 namespace aesg::cpu {
 
@@ -18,6 +18,11 @@ struct SpreadGraph {
   Column<const int32_t> next_block;   // [M], -1: the chain ends
   Column<const uint8_t> active;       // [N]
   Column<const int32_t> regions;      // [N] or null, 0: no region
+
+  // The region of the first seed, 0: none.
+  int32_t dominant_region(const int64_t* seeds, int64_t seed_count) const {
+    return regions && seed_count > 0 && seeds[0] >= 0 ? regions[seeds[0]] : 0;
+  }
 };
 
 struct SpreadRules {
@@ -28,82 +33,57 @@ struct SpreadRules {
   float transfer_floor;  // transfers not above it are lost
 };
 
-// Gradient of the loss with respect to one edge's strength; edge = 7 * block + place.
-struct EdgeGradient {
-  int64_t edge;
-  float gradient;
-};
-
-// Memory of one thread, kept between calls. Costs follow what a query touches, never N.
+// Spreads one query after the other on one thread; its memory is kept between calls. Costs follow what a
+// query touches, never N.
 class Spreader {
  public:
-  // Energies of one query after all hops. Seeds below 0 and inactive ones are skipped, of equal ones the
-  // strongest counts. REQUIRES: seeds < N; energies finite. `tangents`: also d energy / d seed energy.
+  // Energies of one query after all hops. Seeds below 0 and inactive ones are left out, of equal ones the
+  // strongest counts. REQUIRES: seeds < N; energies finite.
   void run(const SpreadGraph& graph, const SpreadRules& rules, const int64_t* seeds, const float* energies,
-           int64_t seed_count, bool tangents);
+           int64_t seed_count);
 
-  // The k strongest, ties lower slot, padded with 0 and -1; jacobian[k][seed_count] or null.
-  void result(int64_t k, float* energies, int64_t* slots, float* jacobian);
+  // The k strongest of the last run, ties lower slot, padded with 0 and -1.
+  void result(int64_t k, float* energies, int64_t* slots);
 
-  // d loss / d strength of every edge that carried something to where `gradients` [k] of `slots` [k] came
-  // from. REQUIRES: run with tangents (which keeps the history).
-  void backward(const SpreadRules& rules, const float* gradients, const int64_t* slots, int64_t k,
-                std::vector<EdgeGradient>* out);
-
-  // Whether run() met a slot or block outside the graph: the edge data is damaged. Cleared by reading.
+  // Whether a run met a slot or block outside the graph: the edge data is damaged. Cleared by reading.
   bool take_damage();
 
  private:
-  struct Node {
-    int64_t sum;  // n_j of the last hop
+  struct Entry {  // of the hash table, 16 bytes: a touched concept
     int32_t slot;
+    uint32_t stamp;  // clock of the last firing that reached it; older than the query: the place is free
+    int32_t sum;     // n_j in fixed point, held at kSumLimit
+    uint32_t link;   // bit 0: inside the dominant region; above: 1 + place among the sources, 0: none
+  };
+  struct Source {  // a seed, or a concept that reached the source floor
     float energy;
-    float fired;                     // energy at which its edges were last counted, 0: never
-    float factor;                    // facilitation into this node, or 1
-    int32_t edges_begin, edges_end;  // resolved edges, begin -1: not yet
-    int32_t last_source, last_edge;  // the resolved edge into this node made last: finds parallel edges
-    int32_t changed;                 // hop in which sum was last changed
-    int32_t risen;                   // place among this hop's risen nodes, -1: not risen
-  };
-  struct Edge {
-    int32_t node;
-    float strength;
-  };
-  struct Rise {  // one step of history: in `hop`, `node` rose from `before`
-    int32_t hop, node;
-    float before;
-    bool saturated;
-  };
-  struct Entry {
-    int32_t slot, node;
+    float fired;  // energy at which its edges were last counted, 0: never
+    int32_t slot;
   };
 
-  void clear();
+  void begin();
   void grow();
-  int32_t find(int32_t slot) const;
-  int32_t insert(int32_t slot, float factor);
-  void resolve(int32_t source, bool keep_places);
-  void resolve_all(bool keep_places);
-  void carry_tangents(const SpreadRules& rules, std::size_t first_rise);
+  uint32_t find_place(int32_t slot) const;
+  Entry* touch(int32_t slot);
+  template <bool kRegions>
+  void fire(const Source& source, float now, float before);
+  int32_t beyond_twins(const Source& source, int32_t target, int32_t block, int place, float now,
+                       float before, float factor) const;
+  void end_hop(bool last);
 
   const SpreadGraph* graph_ = nullptr;
-  int32_t region_ = 0;  // the dominant one, 0: none
-  float facilitation_ = 1;
+  const SpreadRules* rules_ = nullptr;
+  int32_t region_ = 0;
   bool damaged_ = false;
-  int shift_ = 0;                              // hash -> table place
-  std::vector<Entry> table_;                   // open addressing, node -1: empty
-  std::vector<uint32_t> places_;               // table place of each node
-  std::vector<Node> nodes_;                    // touched by this query
-  std::vector<Edge> edges_;                    // resolved edges of all sources met
-  std::vector<int64_t> edge_places_;           // 7 * block + place of each, with history only
-  std::vector<int32_t> sources_;               // nodes at or above the source floor
-  std::vector<int32_t> firing_, next_firing_;  // sources whose energy changed
-  std::vector<int32_t> changed_;               // nodes whose sum changed in this hop
-  std::vector<Rise> rises_;                    // history, hop by hop
-  int64_t seed_count_ = 0;
-  std::vector<int32_t> seed_nodes_;      // node that seed s counts for, -1: none
-  std::vector<float> tangents_, fresh_;  // [nodes][seed_count], and those of this hop's risen nodes
-  std::vector<float> gradients_, arriving_;
+  uint32_t clock_ = 0;                       // counts firings, over all queries
+  uint32_t query_begin_ = 1;                 // first clock of this query
+  uint32_t hop_begin_ = 1;                   // first clock of this hop
+  int shift_ = 0;                            // hash -> place
+  std::vector<Entry> table_;                 // open addressing
+  std::vector<uint32_t> touched_, changed_;  // places: of this query, of this hop
+  std::vector<Source> sources_;
+  std::vector<uint32_t> firing_, next_firing_;  // sources whose energy changed
+  TopK best_;
 };
 
 }  // namespace aesg::cpu

@@ -1,0 +1,1 @@
+"""Benchmarks: contestants that must agree first and are then timed in turn in one process."""

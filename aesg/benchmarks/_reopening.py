@@ -1,0 +1,60 @@
+"""Facts written by one process and asked for by another: run as a program, it is one of the two."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import aesg
+from aesg.benchmarks._facts import CHAIN, CONFIG, TOLD, asked, chains, noisy, tell, unit_vectors
+from aesg.memory.controller import AESGMemory
+
+NOISE = 0.1
+
+
+def across_processes(directory: Path, facts: int, seed: int) -> dict[str, float]:
+    """One process is told `facts` facts, asks and ends; another opens the directory and asks the same.
+
+    1.0 where every answer has the same bits, and the share of right ones two hops away.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for role in ("tell", "ask"):
+        # The child finds the package where this process found it.
+        path = os.pathsep.join([str(Path(aesg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, "-m", "aesg.benchmarks._reopening", role, str(directory), str(facts), str(seed)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+    told, asked_again = (np.load(directory / f"{role}.npz") for role in ("tell", "ask"))
+    same = all(told[name].tobytes() == asked_again[name].tobytes() for name in told.files)
+    return {"same bits": float(same), "right after reopening, 2 hops": float(asked_again["right"].mean())}
+
+
+def main(role: str, directory: Path, facts: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    count, pairs = chains(facts)
+    vectors = unit_vectors(count, generator)
+    starts = torch.arange(0, count - 2, CHAIN)
+    queries = noisy(vectors[starts], NOISE, generator)
+    config = CONFIG if role == "tell" else None
+    with AESGMemory(directory / "memory", config) as memory:
+        if role == "tell":
+            tell(memory, vectors, pairs, TOLD, NOISE, generator)
+            memory.save()
+        context = asked(memory, 2).retrieve(queries)
+        likeness = torch.cosine_similarity(context.vectors, vectors[starts + 2][:, None], dim=2)
+        np.savez(
+            directory / f"{role}.npz",
+            indices=context.indices.numpy(),
+            weights=context.weights.numpy(),
+            vectors=context.vectors.numpy(),
+            aggregate=context.aggregate().detach().numpy(),
+            right=(likeness.max(dim=1).values >= 0.8).numpy(),
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,141 @@
+"""What the graph is worth: recall over hops, latest values, reopening, a budget, a long life.
+
+`python -m aesg bench recall` measures every task over several seeds, beside its controls, and prints means with
+95 % intervals. A figure with an aim is marked where it is missed, and the exit code is 1 then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aesg.benchmarks._budget import digits_at_a_budget
+from aesg.benchmarks._facts import TOLD, associative_recall, latest_value
+from aesg.benchmarks._long_life import long_life
+from aesg.benchmarks._measure import environment, interval
+from aesg.benchmarks._reopening import across_processes
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One table. `run(directory, seed)` measures one seed; `aims` are (figure, "<" or ">", bound) of means."""
+
+    title: str
+    run: Callable[[Path, int], Figures]
+    aims: tuple[tuple[str, str, float], ...] = ()
+
+
+def tasks(short: bool) -> dict[str, Task]:
+    """All tasks by name; `short`: small enough for a test."""
+    facts, written, keys, inputs = (60, 60, 60, 20_000) if short else (1_000, 10_000, 1_000, 1_000_000)
+    recalled = (("1 hops", ">", 0.95), ("3 hops", ">", 0.90))
+    return {
+        "facts": Task(
+            f"{facts:,} facts told {TOLD} times, noise 0.1: is the concept so many facts away in the context?",
+            lambda directory, seed: associative_recall(directory, facts, 0.1, seed),
+            recalled,
+        ),
+        "noisy_facts": Task(
+            f"{facts:,} facts, noise 0.1 on each of 64 components (0.8 in all), threshold 0.55",
+            lambda directory, seed: associative_recall(directory, facts, 0.8, seed, threshold=0.55),
+            recalled,
+        ),
+        "latest": Task(
+            f"{keys:,} keys get a new value twice: is the answer the latest?",
+            lambda directory, seed: latest_value(directory, keys, 0.1, seed),
+            (("stale, told once", "<", 0.01), (f"stale, told {TOLD} times", "<", 0.01)),
+        ),
+        "processes": Task(
+            f"{written:,} facts written by one process, asked for by another",
+            lambda directory, seed: across_processes(directory, written, seed),
+            (("same bits", ">", 1.0),),
+        ),
+        "budget": Task(
+            "digits, two classes at a time, at most 100 concepts, no replay: accuracy on all ten",
+            digits_at_a_budget,
+            (("memory", ">", 0.96), ("concepts", "<", 100)),
+        ),
+        "long_life": Task(
+            f"{inputs:,} inputs of a drifting stream through a memory of 1,024 concepts",
+            lambda directory, seed: long_life(directory, inputs, seed),
+            (
+                ("recall of the recent", ">", 0.95),
+                ("recall of the often used", ">", 0.95),
+                ("concepts per pattern", "<", 1.1),
+                ("most concepts", "<", 1024),
+                ("findings of check()", "<", 0),
+            ),
+        ),
+    }
+
+
+def measure(task: Task, seeds: Sequence[int]) -> dict[str, list[float]]:
+    """The figures of every seed, each in a directory of its own."""
+    found: dict[str, list[float]] = {}
+    for seed in seeds:
+        with tempfile.TemporaryDirectory(prefix="aesg-recall-") as directory:
+            for name, value in task.run(Path(directory) / "memory", seed).items():
+                found.setdefault(name, []).append(value)
+    return found
+
+
+def summarize(task: Task, found: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+    """Mean, interval, single values and, where there is one, the aim of every figure."""
+    aims = {name: (sign, bound) for name, sign, bound in task.aims}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, values in found.items():
+        mean, half = interval(values)
+        rows[name] = {"mean": mean, "half_width_95": half, "values": values}
+        if name in aims:
+            sign, bound = aims[name]
+            reached = mean >= bound if sign == ">" else mean <= bound
+            rows[name] |= {"aim": f"{sign}= {bound:g}", "reached": reached}
+    return rows
+
+
+def print_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
+    print(f"\n{title}")
+    for name, row in rows.items():
+        aim = "" if "aim" not in row else f"  aim {row['aim']}{'' if row['reached'] else '  MISSED'}"
+        print(f"  {name:42} {row['mean']:10.4f} +- {row['half_width_95']:.4f}{aim}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures, prints, writes `recall.json` below --out. Returns 0 when every aim is reached, else 1."""
+    names = list(tasks(short=True))
+    parser = argparse.ArgumentParser(prog="aesg bench recall", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="small tasks, for tests")
+    parser.add_argument("--seeds", type=int, default=None, help="how many, default 5 (--short: 2)")
+    parser.add_argument("--tasks", nargs="+", choices=names, default=names)
+    parser.add_argument("--out", type=Path, default=None, help="directory for recall.json")
+    options = parser.parse_args(argv)
+    seeds = range(options.seeds or (2 if options.short else 5))
+    results: dict[str, Any] = {}
+    reached = True
+    for name in options.tasks:
+        task = tasks(options.short)[name]
+        began = time.perf_counter()
+        rows = summarize(task, measure(task, seeds))
+        seconds = time.perf_counter() - began
+        print_table(f"{name}: {task.title} ({len(seeds)} seeds, {seconds:.0f} s)", rows)
+        reached &= all(row.get("reached", True) for row in rows.values())
+        results[name] = {"title": task.title, "seconds": seconds, "figures": rows}
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        record = {"environment": environment(), "seeds": list(seeds), "short": options.short, "tasks": results}
+        path = options.out / "recall.json"
+        path.write_text(json.dumps(record, indent=2) + "\n")
+        print(f"\nwritten: {path}")
+    return 0 if reached else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,117 @@
+"""What every benchmark shares: timing contestants in turn, the table, the machine, the JSON file."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import aesg
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one contestant's runs."""
+
+    median: float
+    low: float  # 10th percentile
+    high: float  # 90th percentile
+    runs: int
+
+
+def time_in_turn(
+    contestants: Mapping[str, Callable[[], object]], seconds: float = 1.0, least: int = 5
+) -> dict[str, Timing]:
+    """Runs the contestants one after the other, again and again: disturbances meet them all alike.
+
+    Stops after `seconds` a contestant, but not before `least` rounds. A run shorter than a millisecond is
+    repeated inside one measurement.
+    """
+    repeats: dict[str, int] = {}
+    for name, run in contestants.items():
+        run()  # warm: caches, lazy initialisation
+        start = time.perf_counter()
+        run()
+        repeats[name] = max(1, int(1e-3 / max(time.perf_counter() - start, 1e-7)))
+    samples: dict[str, list[float]] = {name: [] for name in contestants}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        began = time.perf_counter()
+        while True:
+            for name, run in contestants.items():
+                run()  # brings back what the others pushed out of the caches
+                start = time.perf_counter()
+                for _ in range(repeats[name]):
+                    run()
+                samples[name].append((time.perf_counter() - start) / repeats[name])
+            rounds = len(next(iter(samples.values())))
+            if rounds >= least and time.perf_counter() - began > seconds * len(contestants):
+                break
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: _timing(values) for name, values in samples.items()}
+
+
+def _timing(values: Sequence[float]) -> Timing:
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return Timing(
+        statistics.median(ordered), ordered[round(0.1 * last)], ordered[round(0.9 * last)], len(ordered)
+    )
+
+
+def machine() -> dict[str, Any]:
+    """What a figure must be read with."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "load": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "aesg": aesg.__version__,
+    }
+
+
+def print_case(title: str, timings: Mapping[str, Timing], unit: float, unit_name: str) -> None:
+    """One table: each contestant's median and spread in `unit`s, and how many times ours it takes."""
+    print(f"\n{title}")
+    ours = next(iter(timings.values())).median
+    print(f"  {'':28} {'median':>10} {'10 %':>10} {'90 %':>10}  {unit_name:12} {'x ours':>7} {'runs':>5}")
+    for name, t in timings.items():
+        values = " ".join(f"{value / unit:10.2f}" for value in (t.median, t.low, t.high))
+        print(f"  {name:28} {values}  {unit_name:12} {t.median / ours:7.2f} {t.runs:5d}")
+
+
+def write_json(path: str | None, name: str, threads: int, cases: list[dict[str, Any]]) -> None:
+    """Cases with their timings, and the machine, to `path` (None: nothing)."""
+    if path is None:
+        return
+    record = {"benchmark": name, "machine": machine(), "threads": threads, "cases": cases}
+    Path(path).write_text(json.dumps(record, indent=2) + "\n")
+    print(f"\nwritten: {path}")
+
+
+def as_json(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
+    return {name: asdict(timing) for name, timing in timings.items()}
+
+
+def integers(text: str) -> list[int]:
+    """"1,32,1e6" as a list, for command lines."""
+    return [int(float(part)) for part in text.split(",")]
