@@ -31,7 +31,7 @@ def with_field(data: bytes, offset: int, form: str, value: int) -> bytes:
 
 def test_a_missing_file_has_the_documented_error(tmp_path: Path) -> None:
     path = tmp_path / "not_a_real_pack.aesgpack"
-    with pytest.raises(AESGStorageError, match="Failed to read pack file '.*not_a_real_pack.aesgpack': "):
+    with pytest.raises(AESGStorageError, match=r"Failed to read pack file '.*not_a_real_pack\.aesgpack': "):
         read_pack(path)
 
 

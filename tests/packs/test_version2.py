@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,7 +195,7 @@ def test_dead_concepts_do_not_go_into_version_2(tmp_path: Path) -> None:
         ({"format_version": 2, "provenance": {"x": object()}}, "provenance: expected JSON"),
     ],
 )
-def test_bad_arguments_write_nothing(tmp_path: Path, arguments: dict[str, object], complaint: str) -> None:
+def test_bad_arguments_write_nothing(tmp_path: Path, arguments: dict[str, Any], complaint: str) -> None:
     with pytest.raises(AESGMemoryError, match=complaint):
-        write_columns(some_columns(), tmp_path / "x.aesgpack", created_at=0, **arguments)  # type: ignore[arg-type]
+        write_columns(some_columns(), tmp_path / "x.aesgpack", created_at=0, **arguments)
     assert list(tmp_path.iterdir()) == []

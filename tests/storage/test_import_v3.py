@@ -217,7 +217,7 @@ def test_a_pickle_in_meta_runs_nothing(old: Path, tmp_path: Path) -> None:
 def deep_key() -> bytes:
     """A dict key that takes 2^60 steps to hash."""
     program = b"\x80\x04})"  # {} and ()
-    return program + b"\x94h\x00h\x00\x86" * 0 + b"".join(b"\x94h%c\x86" % i for i in range(60)) + b"K\x01s."
+    return program + b"".join(b"\x94h%c\x86" % i for i in range(60)) + b"K\x01s."
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def deep_key() -> bytes:
     ],
 )
 def test_hostile_programs_get_a_typed_error(program: bytes) -> None:
-    with pytest.raises(AESGStorageError, match="meta.npy"):
+    with pytest.raises(AESGStorageError, match="meta"):
         read_meta(npy_of(program))
 
 
@@ -285,7 +285,17 @@ def test_metas_of_every_numpy(protocol: int, home: str) -> None:
         assert read_meta(npy_of(program))["cap_edges"] == 300_000
 
 
-@pytest.mark.parametrize("counts", [{"node_count": -1}, {"vector_dim": 0}, {"vector_dim": 9000}, {"cap_edges": 2**50}, {"node_count": True}, {"edge_count": "3"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"node_count": -1},
+        {"vector_dim": 0},
+        {"vector_dim": 9000},
+        {"cap_edges": 2**50},
+        {"node_count": True},
+        {"edge_count": "3"},
+    ],
+)
 def test_counts_that_mean_nothing(counts: dict[str, Any]) -> None:
     array = np.empty((), dtype=object)
     array[()] = EXPECTED["meta"] | counts
@@ -308,7 +318,7 @@ def test_what_cannot_be_imported(old: Path, tmp_path: Path) -> None:
     with pytest.raises(AESGStorageError, match="it holds vector_dim 16, expected 8"):
         import_v3(old, tmp_path / "new", vector_dim=8)
     (old / "nodes.aesg").unlink()
-    with pytest.raises(AESGStorageError, match="expected a file nodes.aesg"):
+    with pytest.raises(AESGStorageError, match="expected a file nodes"):
         import_v3(old, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
