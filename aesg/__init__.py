@@ -20,7 +20,8 @@ _HOMES = {
     "aesg.architectures.seq2seq": ("AESGSeq2Seq",),
     "aesg.architectures.transformer": ("AESGTransformer",),
     "aesg.config": ("AESGConfig",),
-    "aesg.data": ("ListDataset", "StreamBatch", "StreamLoader", "adapt_data"),
+    "aesg.data": ("ListDataset", "ShuffledSampler", "StreamBatch", "StreamLoader", "adapt_data"),
+    "aesg.evaluation": ("Evaluator",),
     "aesg.exceptions": (
         "AESGConfigError",
         "AESGError",
@@ -34,7 +35,14 @@ _HOMES = {
     "aesg.memory.modes": ("MemoryMode",),
     "aesg.storage.engine": ("AESGStorage",),
     "aesg.storage.logger": ("EvolutionLogger",),
-    "aesg.trainer.callbacks": ("Callback", "Checkpoint", "EarlyStopping"),
+    "aesg.trainer.callbacks": (
+        "CSVLogger",
+        "Callback",
+        "Checkpoint",
+        "EarlyStopping",
+        "TensorBoardCallback",
+        "WandBCallback",
+    ),
     "aesg.trainer.trainer": ("AESGTrainer",),
     "aesg.validation": ("Validator",),
 }
@@ -50,7 +58,8 @@ if TYPE_CHECKING:
     from aesg.architectures.seq2seq import AESGSeq2Seq
     from aesg.architectures.transformer import AESGTransformer
     from aesg.config import AESGConfig
-    from aesg.data import ListDataset, StreamBatch, StreamLoader, adapt_data
+    from aesg.data import ListDataset, ShuffledSampler, StreamBatch, StreamLoader, adapt_data
+    from aesg.evaluation import Evaluator
     from aesg.exceptions import (
         AESGConfigError,
         AESGError,
@@ -64,7 +73,14 @@ if TYPE_CHECKING:
     from aesg.memory.modes import MemoryMode
     from aesg.storage.engine import AESGStorage
     from aesg.storage.logger import EvolutionLogger
-    from aesg.trainer.callbacks import Callback, Checkpoint, EarlyStopping
+    from aesg.trainer.callbacks import (
+        Callback,
+        Checkpoint,
+        CSVLogger,
+        EarlyStopping,
+        TensorBoardCallback,
+        WandBCallback,
+    )
     from aesg.trainer.trainer import AESGTrainer
     from aesg.validation import Validator
 
@@ -87,16 +103,21 @@ __all__ = [
     "AESGTrainer",
     "AESGTrainingError",
     "AESGTransformer",
+    "CSVLogger",
     "Callback",
     "Checkpoint",
     "EarlyStopping",
+    "Evaluator",
     "EvolutionLogger",
     "ListDataset",
     "MemoryMode",
     "RetrievedContext",
+    "ShuffledSampler",
     "StreamBatch",
     "StreamLoader",
+    "TensorBoardCallback",
     "Validator",
+    "WandBCallback",
     "__version__",
     "adapt_data",
 ]

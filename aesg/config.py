@@ -50,9 +50,13 @@ class AESGConfig:
     link_count: int = 4  # edges made at birth
     link_min_similarity: float = 0.5  # 0.3 gave ten times the edges for the same recall
     edge_initial_confidence: float = 0.5
-    edge_fade: float = 0.99  # share of confidence an edge keeps that was not used between two sweeps
+    edge_fade: float = (
+        0.999  # share of confidence kept between two sweeps without use: gone after about 2,000
+    )
     succession_rate: float = 0.3  # kappa of the running estimate P(next | current)
-    succession_yield: float = 0.7  # share that known successors give up for a new one, so that the latest leads
+    succession_yield: float = (
+        0.7  # share that known successors give up for a new one, so that the latest leads
+    )
     coactivation_rate: float = 0.05  # pull towards confidence 1 of an edge whose ends are primary together
     relevance_gain: float = 0.1  # pull of one full-energy use towards relevance 1
     relevance_decay: float = 0.95  # a consolidation keeps this share of relevance

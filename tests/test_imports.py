@@ -22,7 +22,7 @@ FLOORS: list[tuple[str, set[str]]] = [
     ("F3", {"memory", "packs"}),
     ("F4 layers", {"nn"}),
     ("F4 models", {"architectures"}),
-    ("F5", {"trainer", "evaluation", "data", "runs"}),
+    ("F5", {"trainer", "evaluation", "data", "runs", "integrations"}),
     ("F6", {"cli", "benchmarks", "tools", "__main__"}),
 ]
 LEVEL = {part: level for level, (_, parts) in enumerate(FLOORS) for part in parts}

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from aesg.architectures.base import check_positive, check_tokens
-from aesg.architectures.text_model import RecurrentStack, TextModel
+from aesg.architectures.text_model import RecurrentStack, TextModel, run_plain
 from aesg.exceptions import AESGConfigError, AESGMemoryError
 from aesg.nn.memory_layer import one_call
-from aesg.nn.rnn import AESG_GRU, run_plain
+from aesg.nn.rnn import AESG_GRU
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from aesg.architectures.base import (
@@ -21,7 +22,7 @@ from aesg.architectures.base import (
     token_config,
 )
 from aesg.config import AESGConfig
-from aesg.nn.rnn import MemoryRNN, run_plain
+from aesg.nn.rnn import MemoryRNN
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
@@ -81,6 +82,15 @@ class TextModel(MemoryModel):
     def _of_size(cls, size: TextSize) -> dict[str, Any]:
         """Further arguments of a preset."""
         return {}
+
+
+def run_plain(rnn: nn.GRU | nn.LSTM, x: Tensor, states: Any) -> tuple[Tensor, Any]:
+    """torch's own recurrent layers on x [B, T, H], in their weights' precision also under autocast."""
+    dtype = next(rnn.parameters()).dtype
+    if states is not None:
+        states = tuple(part.to(dtype) for part in states) if isinstance(states, tuple) else states.to(dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        return rnn(x.to(dtype), states)
 
 
 class RecurrentStack(nn.Module):

@@ -50,11 +50,9 @@ def tell(
     memory.reset_state()
 
 
-def asked(memory: AESGMemory, hops: int, **fields: object) -> AESGMemory:
+def asked(memory: AESGMemory, hops: int) -> AESGMemory:
     """A second view of the same graph that only reads, with so many hops."""
-    config = replace(
-        memory.config, spreading_activation_steps=hops, memory_mode="INFERENCE", priming=0.0, **fields
-    )
+    config = replace(memory.config, spreading_activation_steps=hops, memory_mode="INFERENCE", priming=0.0)
     return AESGMemory(memory.directory, config)
 
 
@@ -82,8 +80,8 @@ def shuffle_contents(memory: AESGMemory, generator: torch.Generator) -> None:
 def network_recall(
     vectors: Tensor, pairs: Tensor, noise: float, generator: torch.Generator, numbers: int
 ) -> list[float]:
-    """The control without memory: a perceptron with as many numbers, told the same pairs in the same way, that
-    maps a vector to what follows; applied once a hop. Right when the target is among the ten nearest.
+    """The control without memory: a perceptron with as many numbers, told the same pairs in the same way,
+    that maps a vector to what follows; applied once a hop. Right when the target is among the ten nearest.
     """
     hidden = max(8, numbers // (2 * DIM))
     with torch.random.fork_rng():
@@ -110,7 +108,11 @@ def network_recall(
 
 
 def associative_recall(
-    directory: Path, facts: int, noise: float, seed: int, threshold: float = CONFIG.novelty_explanation_threshold
+    directory: Path,
+    facts: int,
+    noise: float,
+    seed: int,
+    threshold: float = CONFIG.novelty_explanation_threshold,
 ) -> dict[str, float]:
     """Recall of the concept 1, 2 and 3 facts away, and of the controls; shares in [0, 1].
 

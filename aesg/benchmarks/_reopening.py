@@ -15,6 +15,7 @@ from aesg.benchmarks._facts import CHAIN, CONFIG, TOLD, asked, chains, noisy, te
 from aesg.memory.controller import AESGMemory
 
 NOISE = 0.1
+BLOCK = 1000  # facts told together before the next: their concepts fit the novelty pool
 
 
 def across_processes(directory: Path, facts: int, seed: int) -> dict[str, float]:
@@ -26,7 +27,15 @@ def across_processes(directory: Path, facts: int, seed: int) -> dict[str, float]
     for role in ("tell", "ask"):
         # The child finds the package where this process found it.
         path = os.pathsep.join([str(Path(aesg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-m", "aesg.benchmarks._reopening", role, str(directory), str(facts), str(seed)]
+        command = [
+            sys.executable,
+            "-m",
+            "aesg.benchmarks._reopening",
+            role,
+            str(directory),
+            str(facts),
+            str(seed),
+        ]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
     told, asked_again = (np.load(directory / f"{role}.npz") for role in ("tell", "ask"))
     same = all(told[name].tobytes() == asked_again[name].tobytes() for name in told.files)
@@ -42,7 +51,8 @@ def main(role: str, directory: Path, facts: int, seed: int) -> None:
     config = CONFIG if role == "tell" else None
     with AESGMemory(directory / "memory", config) as memory:
         if role == "tell":
-            tell(memory, vectors, pairs, TOLD, NOISE, generator)
+            for block in pairs.split(BLOCK):
+                tell(memory, vectors, block, TOLD, NOISE, generator)
             memory.save()
         context = asked(memory, 2).retrieve(queries)
         likeness = torch.cosine_similarity(context.vectors, vectors[starts + 2][:, None], dim=2)

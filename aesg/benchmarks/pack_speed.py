@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 cases.append({"batch": batch, "ratio": ratio, "seconds": as_json(timings)})
     if options.out is not None:
         Path(options.out).mkdir(parents=True, exist_ok=True)
-        write_json(str(Path(options.out) / "pack_speed.json"), "pack_speed", options.threads, cases)
+        write_json(str(Path(options.out) / "pack_speed.json"), "pack_speed", options, cases)
     return 0
 
 

@@ -1,7 +1,7 @@
 """What the graph is worth: recall over hops, latest values, reopening, a budget, a long life.
 
-`python -m aesg bench recall` measures every task over several seeds, beside its controls, and prints means with
-95 % intervals. A figure with an aim is marked where it is missed, and the exit code is 1 then.
+`python -m aesg bench recall` measures every task over several seeds, beside its controls, and prints means
+with 95 % intervals. A figure with an aim is marked where it is missed, and the exit code is 1 then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Task:
-    """One table. `run(directory, seed)` measures one seed; `aims` are (figure, "<" or ">", bound) of means."""
+    """One table. `run(directory, seed)` measures one seed; `aims`: (figure, "<" or ">", bound) of means."""
 
     title: str
     run: Callable[[Path, int], Figures]
@@ -39,7 +39,7 @@ def tasks(short: bool) -> dict[str, Task]:
     recalled = (("1 hops", ">", 0.95), ("3 hops", ">", 0.90))
     return {
         "facts": Task(
-            f"{facts:,} facts told {TOLD} times, noise 0.1: is the concept so many facts away in the context?",
+            f"{facts:,} facts told {TOLD} times, noise 0.1: is what lies so many facts away in the context?",
             lambda directory, seed: associative_recall(directory, facts, 0.1, seed),
             recalled,
         ),
@@ -130,7 +130,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         results[name] = {"title": task.title, "seconds": seconds, "figures": rows}
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-        record = {"environment": environment(), "seeds": list(seeds), "short": options.short, "tasks": results}
+        record = {
+            "environment": environment(),
+            "seeds": list(seeds),
+            "short": options.short,
+            "tasks": results,
+        }
         path = options.out / "recall.json"
         path.write_text(json.dumps(record, indent=2) + "\n")
         print(f"\nwritten: {path}")

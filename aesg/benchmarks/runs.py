@@ -134,7 +134,7 @@ def _median(call: Callable[[], Any], calls: int = CALLS) -> tuple[float, Any]:
 
 
 def _mlflow(root: Path, name: str, sizes: dict[str, int]) -> dict[str, float]:
-    """The same saves through mlflow's client: an artifact is a file logged with a metric, an event a metric."""
+    """The same saves through mlflow: an artifact is a logged file with a metric, an event a metric."""
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow.tracking import MlflowClient
 

@@ -1,7 +1,7 @@
 """Exact top-k cosine search against its peers: `python -m aesg bench seeds`.
 
-Peers get vectors and queries scaled to length 1 beforehand; ours takes them as a memory has them (raw vectors,
-stored inverse norms, an active mask), so the comparison is on the cautious side.
+Peers get vectors and queries scaled to length 1 beforehand; ours takes them as a memory has them (raw
+vectors, stored inverse norms, an active mask), so the comparison is on the cautious side.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
+from aesg.benchmarks.timing import (
+    as_json,
+    integers,
+    machine,
+    print_case,
+    time_in_turn,
+    until_done,
+    write_json,
+)
 from aesg.ops import seed_search
 from aesg.ops.reference import normalize_ref
 
@@ -21,16 +29,21 @@ Search = Callable[[], tuple[Tensor, Tensor]]  # scores [B, k], indices [B, k]
 
 
 def contestants(queries: Tensor, vectors: Tensor, k: int, threads: int) -> dict[str, Search]:
-    """Ours first, then every peer that is installed."""
+    """Ours first, then every peer that is installed; on a device only torch, each run to its end."""
     inv_norm = 1 / vectors.norm(dim=1)
-    active = torch.ones(vectors.shape[0], dtype=torch.uint8)
+    active = torch.ones(vectors.shape[0], dtype=torch.uint8, device=vectors.device)
     unit_queries, unit_vectors = normalize_ref(queries), normalize_ref(vectors)
-    found: dict[str, Search] = {
-        "aesg.seed_search": lambda: seed_search(
-            queries, vectors, k, inv_norm=inv_norm, active=active, min_score=-1.0
-        ),
-        "torch matmul + topk": lambda: (unit_queries @ unit_vectors.T).topk(k),
-    }
+
+    def ours() -> tuple[Tensor, Tensor]:
+        return seed_search(queries, vectors, k, inv_norm=inv_norm, active=active, min_score=-1.0)
+
+    def torch_search() -> tuple[Tensor, Tensor]:
+        scores, indices = (unit_queries @ unit_vectors.T).topk(k)
+        return scores, indices
+
+    found: dict[str, Search] = {"aesg.seed_search": ours, "torch matmul + topk": torch_search}
+    if vectors.is_cuda:
+        return {name: until_done(run) for name, run in found.items()}
     try:
         import numpy as np
 
@@ -78,7 +91,7 @@ def check_equal(runs: dict[str, Search]) -> None:
     scores, indices = reference[1]()
     for name, run in others:
         their_scores, their_indices = run()
-        torch.testing.assert_close(scores, their_scores, atol=2e-6, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(scores, their_scores, atol=2e-6, rtol=0, msg=f"{name}: other scores")
         different = indices != their_indices
         gap = torch.full_like(scores, float("inf"))
         gap[:, 1:] = scores[:, :-1] - scores[:, 1:]
@@ -96,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=integers, default=[1, 32, 256])
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--seconds", type=float, default=1.0, help="a contestant and case")
     parser.add_argument("--json", default=None, help="file to write")
     options = parser.parse_args(argv)
@@ -105,17 +119,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     for n in options.n:
         for dim in options.dim:
             torch.manual_seed(0)
-            vectors = torch.randn(n, dim)
+            vectors = torch.randn(n, dim).to(options.device)
             for batch in options.batch:
-                queries = torch.randn(batch, dim)
+                queries = torch.randn(batch, dim).to(options.device)
                 runs = contestants(queries, vectors, options.k, options.threads)
                 check_equal(runs)
                 timings = time_in_turn(runs, options.seconds)
                 ours = next(iter(timings.values())).median
-                rate = f"{2e-9 * n * dim * batch / ours:.1f} GFLOP/s, {4e-9 * n * dim / ours:.1f} GB/s of vectors"
+                rate = f"{2e-9 * n * dim * batch / ours:.1f} GFLOP/s, {4e-9 * n * dim / ours:.1f} GB/s"
                 print_case(f"N={n} D={dim} B={batch} ({rate})", timings, 1e-6 * batch, "us/query")
-                cases.append({"n": n, "dim": dim, "batch": batch, "k": options.k, "seconds": as_json(timings)})
-    write_json(options.json, "seeds", options.threads, cases)
+                cases.append(
+                    {"n": n, "dim": dim, "batch": batch, "k": options.k, "seconds": as_json(timings)}
+                )
+    write_json(options.json, "seeds", options, cases)
     return 0
 
 

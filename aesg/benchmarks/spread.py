@@ -26,7 +26,9 @@ class Graph(NamedTuple):
     offsets: np.ndarray  # [N + 1] i64
     target: np.ndarray  # [E] i32
     strength: np.ndarray  # [E] f32
-    blocks: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # first_block, targets, strengths, next_block, active
+    blocks: tuple[
+        Tensor, Tensor, Tensor, Tensor, Tensor
+    ]  # first_block, targets, strengths, next_block, active
 
 
 def make_graph(n: int, degree: int, power_law: bool, seed: int = 0) -> Graph:
@@ -51,7 +53,7 @@ def make_graph(n: int, degree: int, power_law: bool, seed: int = 0) -> Graph:
 def _as_blocks(
     n: int, offsets: np.ndarray, source: np.ndarray, target: np.ndarray, strength: np.ndarray
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Blocks side by side in 64 bytes as a store has them, chains of a concept scattered as after learning."""
+    """Blocks side by side in 64 bytes as a store has them, chains scattered as after learning."""
     per = -(-np.diff(offsets) // 7)
     first = np.concatenate([[0], np.cumsum(per)])
     count = int(first[-1])
@@ -112,7 +114,9 @@ def numpy_spread(graph: Graph, seeds: np.ndarray, energies: np.ndarray, hops: in
             alive = known[a[known] > 0]
             rows.append(_ranked(alive, a[alive], k))
             a[known] = 0
-        return torch.from_numpy(np.stack([r[0] for r in rows])), torch.from_numpy(np.stack([r[1] for r in rows]))
+        return torch.from_numpy(np.stack([r[0] for r in rows])), torch.from_numpy(
+            np.stack([r[1] for r in rows])
+        )
 
     return run
 
@@ -188,12 +192,19 @@ def numba_spread(graph: Graph, seeds: np.ndarray, energies: np.ndarray, hops: in
     return run
 
 
-def contestants(graph: Graph, seeds: Tensor, energies: Tensor, hops: int, k: int) -> dict[str, Spread]:
-    """Ours first, then the peers."""
-    options = {"hops": hops, "decay": DECAY, "source_floor": SOURCE_FLOOR, "transfer_floor": TRANSFER_FLOOR}
-    found: dict[str, Spread] = {
-        "aesg.spread_activation": lambda: spread_activation(seeds, energies, *graph.blocks, **options, k=k)
-    }
+def contestants(
+    graph: Graph, seeds: Tensor, energies: Tensor, hops: int, k: int, device: str
+) -> dict[str, Spread]:
+    """Ours first, then the peers, which run on the CPU."""
+
+    def ours() -> tuple[Tensor, Tensor]:
+        energies_, indices = spread_activation(
+            *inputs, hops=hops, decay=DECAY, source_floor=SOURCE_FLOOR, transfer_floor=TRANSFER_FLOOR, k=k
+        )
+        return energies_.cpu(), indices.cpu()
+
+    inputs = [column.to(device) for column in (seeds, energies, *graph.blocks)]
+    found: dict[str, Spread] = {f"aesg.spread_activation, {device}": ours}
     compiled = numba_spread(graph, seeds.numpy(), energies.numpy(), hops, k)
     if compiled is not None:
         found["numba loop over CSR"] = compiled
@@ -222,6 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--seconds", type=float, default=0.5, help="a contestant and case")
     parser.add_argument("--json", default=None, help="file to write")
     options = parser.parse_args(argv)
@@ -236,13 +248,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 seeds = torch.randint(0, n, (batch, options.seeds), generator=generator)
                 energies = 0.4 + 0.6 * torch.rand(batch, options.seeds, generator=generator)
                 for hops in options.hops:
-                    runs = contestants(graph, seeds, energies, hops, options.k)
+                    runs = contestants(graph, seeds, energies, hops, options.k, options.device)
                     check_equal(runs)
                     timings = time_in_turn(runs, options.seconds)
                     print_case(f"N={n} {kind} T={hops} B={batch}", timings, 1e-6 * batch, "us/query")
                     case = {"n": n, "graph": kind, "hops": hops, "batch": batch, "seconds": as_json(timings)}
                     cases.append(case)
-    write_json(options.json, "spread", options.threads, cases)
+    write_json(options.json, "spread", options, cases)
     return 0
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -76,7 +78,9 @@ def machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        ]
         model = names[0] if names else model
     return {
         "cpu": model,
@@ -86,7 +90,18 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "aesg": aesg.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "revision": _revision(),
     }
+
+
+def _revision() -> str | None:
+    """The git revision of the sources, with a + when they were changed; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def print_case(title: str, timings: Mapping[str, Timing], unit: float, unit_name: str) -> None:
@@ -99,11 +114,22 @@ def print_case(title: str, timings: Mapping[str, Timing], unit: float, unit_name
         print(f"  {name:28} {values}  {unit_name:12} {t.median / ours:7.2f} {t.runs:5d}")
 
 
-def write_json(path: str | None, name: str, threads: int, cases: list[dict[str, Any]]) -> None:
-    """Cases with their timings, and the machine, to `path` (None: nothing)."""
+def until_done(run: Callable[[], Any]) -> Callable[[], Any]:
+    """`run`, and the wait until the device has done it."""
+
+    def whole() -> Any:
+        result = run()
+        torch.cuda.synchronize()
+        return result
+
+    return whole
+
+
+def write_json(path: str | None, name: str, options: argparse.Namespace, cases: list[dict[str, Any]]) -> None:
+    """Cases with their timings, the options and the machine to `path` (None: nothing)."""
     if path is None:
         return
-    record = {"benchmark": name, "machine": machine(), "threads": threads, "cases": cases}
+    record = {"benchmark": name, "machine": machine(), "options": vars(options), "cases": cases}
     Path(path).write_text(json.dumps(record, indent=2) + "\n")
     print(f"\nwritten: {path}")
 
@@ -113,5 +139,5 @@ def as_json(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
 
 
 def integers(text: str) -> list[int]:
-    """"1,32,1e6" as a list, for command lines."""
+    """ "1,32,1e6" as a list, for command lines."""
     return [int(float(part)) for part in text.split(",")]

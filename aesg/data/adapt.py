@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from aesg.data.sampling import ShuffledSampler
 from aesg.data.streams import StreamLoader
 from aesg.exceptions import AESGTrainingError
 
@@ -30,14 +31,15 @@ def adapt_data(data: Any, batch_size: int = 32, shuffle: bool = False) -> Iterab
     """Makes batches of whatever holds training data.
 
     A DataLoader or StreamLoader is returned as it is. A Dataset (also an IterableDataset, which is never
-    shuffled) and a list or tuple of pairs are wrapped in a DataLoader with `batch_size` and `shuffle`.
+    shuffled) and a list or tuple of pairs are wrapped in a DataLoader with `batch_size` and `shuffle`; the
+    shuffled order comes from torch's global generator and can be gone on with within a pass.
 
     Raises AESGTrainingError for empty data, pairs that are no pairs, and types that hold no samples.
     """
     if isinstance(data, (DataLoader, StreamLoader)):
         loader: Any = data
     elif isinstance(data, IterableDataset):
-        return DataLoader(data, batch_size=batch_size)
+        return DataLoader(data, batch_size=batch_size, collate_fn=_collate)
     elif isinstance(data, Dataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         if isinstance(data, (str, bytes, dict)):
             raise AESGTrainingError(f"Expected (input, target) pairs, got {type(data).__name__}")
@@ -50,7 +52,8 @@ def adapt_data(data: Any, batch_size: int = 32, shuffle: bool = False) -> Iterab
             data = ListDataset(data)
         if _length(data) == 0:
             raise AESGTrainingError(EMPTY_DATASET)
-        return DataLoader(data, batch_size=batch_size, shuffle=shuffle)
+        sampler = ShuffledSampler(data) if shuffle else None
+        return DataLoader(data, batch_size=batch_size, sampler=sampler, collate_fn=_collate)
     else:
         raise AESGTrainingError(
             "Expected a DataLoader, a Dataset, a StreamLoader or a list of (input, target) pairs, "
@@ -59,6 +62,16 @@ def adapt_data(data: Any, batch_size: int = 32, shuffle: bool = False) -> Iterab
     if _length(loader) == 0:
         raise AESGTrainingError(EMPTY_DATASET)
     return loader
+
+
+def _collate(samples: list[Any]) -> Any:
+    """Samples as one batch; AESGTrainingError where their shapes differ."""
+    try:
+        return default_collate(samples)
+    except (RuntimeError, TypeError) as error:
+        raise AESGTrainingError(
+            f"These samples make no batch: {error}. Use one shape, or a DataLoader whose collate_fn pads."
+        ) from error
 
 
 def _length(data: Any) -> int | None:

@@ -72,6 +72,7 @@ class StreamLoader:
         self.passes = 0
         self._steps_to_skip = 0
         self._step = 0
+        self._reader: object | None = None  # of the pass under way
 
     def __len__(self) -> int:
         """Steps of the pass that comes next."""
@@ -80,20 +81,25 @@ class StreamLoader:
     def __iter__(self) -> Iterator[StreamBatch]:
         skip, self._steps_to_skip = self._steps_to_skip, 0
         self._step = 0
-        for rows in self._plan(self.passes):
-            if self.max_steps is not None and self._step >= self.max_steps:
-                break
-            self._step += 1
-            if self._step > skip:
-                yield self._batch(rows)
-        self.passes += 1
-        self._step = 0
+        self._reader = reader = object()
+        try:
+            for rows in self._plan(self.passes):
+                if self.max_steps is not None and self._step >= self.max_steps:
+                    break
+                self._step += 1
+                if self._step > skip:
+                    yield self._batch(rows)
+            self.passes += 1
+        finally:  # also where a pass is left early: the next one begins at its start
+            if self._reader is reader:
+                self._step = 0
 
     def state_dict(self) -> dict[str, int]:
-        return {"passes": self.passes, "step": self._step}
+        return {"passes": self.passes, "step": self._step or self._steps_to_skip}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.passes, self._steps_to_skip = int(state["passes"]), int(state["step"])
+        self._step = 0
 
     def _plan(self, number: int) -> Iterator[list[tuple[int, int] | None]]:
         """For each step and stream: (text, offset) or None when the stream has nothing to read."""

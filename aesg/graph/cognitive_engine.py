@@ -84,7 +84,7 @@ class CognitiveEngine:
 
     @torch.no_grad()
     def _bear_abstract(self, parents: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Bears abstract concepts above groups of `counts` [m] parents each: the projection of their means."""
+        """Bears abstract concepts above groups of `counts` [m] parents: the projection of their means."""
         rows = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
         vectors = self.graph.gather(torch.from_numpy(parents))
         sums = torch.zeros(len(counts), vectors.shape[1]).index_add_(0, rows, vectors)
@@ -114,14 +114,16 @@ class CognitiveEngine:
 
     # -- reinforcement -------------------------------------------------------------------------------------
 
-    def note_retrieval(self, members: Tensor, energies: Tensor, previous: Tensor, current: Tensor) -> None:
-        """Notes contexts (slots, energies [Q, K]) and successions (slots [Q], -1: none), to be digested in
-        bulk.
+    def note_retrieval(
+        self, members: Tensor, energies: Tensor, seeds: Tensor, previous: Tensor, current: Tensor
+    ) -> None:
+        """Notes contexts (slots, energies [Q, K]), what was like the queries (slots [Q, S]) and successions
+        (slots [Q], -1: none), to be digested in bulk.
         """
         scale = self._permissions().learning_rate_scale
         if scale > 0.0:
             self.graph.state.log.note(
-                members, energies, previous, current, LearningRates.of(self.config, scale)
+                members, energies, seeds, previous, current, LearningRates.of(self.config, scale)
             )
             self.graph.state.touch()
 

@@ -50,8 +50,8 @@ def find_excess(graph: SemanticGraph) -> np.ndarray:
     """Slots i64 [n] of the weakest above `max_concepts`, ascending. O(N).
 
     A concept is kept for being recent or for being often used: its worth is r + u / (u + f) / 2, r its
-    relevance, u its use and f `survival_threshold_frequency`. So what was just born is worth more than what was
-    often used and is no more, and has time to be used itself. Of equals the higher slot goes.
+    relevance, u its use and f `survival_threshold_frequency`. So what was just born is worth more than what
+    was often used and is no more, and has time to be used itself. Of equals the higher slot goes.
     """
     storage, config = graph.state.storage, graph.config
     excess = storage.core.active_count - config.max_concepts

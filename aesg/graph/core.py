@@ -17,6 +17,7 @@ from aesg.ops import seed_search, spread_activation
 from aesg.storage.engine import AESGStorage
 from aesg.validation import Validator
 
+GROUP_BITS = 10  # a group has 1024 slots
 NEIGHBOR_MIN_SIMILARITY = 0.1  # reference, SemanticGraph.find_nearest_neighbors
 SIMILARITY, SUCCESSION, ABSTRACTION = 0, 1, 2  # edge kinds
 
@@ -79,7 +80,10 @@ class SemanticGraph:
         if groups.shape[0] == 0:
             return torch.zeros(*slots.shape, self.vector_dim)
         clamped = slots.clamp(min=0)
-        rows = groups[clamped // groups.shape[1], clamped % groups.shape[1]]
+        if groups.shape[0] == 1:  # one index costs half of two
+            rows = groups[0].index_select(0, clamped.reshape(-1)).view(*slots.shape, self.vector_dim)
+        else:
+            rows = groups[clamped >> GROUP_BITS, clamped & (groups.shape[1] - 1)]
         return rows.masked_fill_((slots < 0).unsqueeze(-1), 0.0)
 
     def ids(self, slots: Tensor) -> Tensor:

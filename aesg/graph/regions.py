@@ -85,7 +85,7 @@ def assign_regions(graph: SemanticGraph, rows: int | None = None) -> dict[int, i
 
 
 def renew_centers(graph: SemanticGraph, regions: Tensor) -> None:
-    """Makes the centres of these regions the means of who lives there now: nobody else's trace stays in them."""
+    """Makes the centres of these regions the means of who lives there now: no one else's trace stays."""
     state, storage = graph.state, graph.state.storage
     regions = torch.unique(regions[regions != NO_REGION])
     if state.centers is None or len(regions) == 0:

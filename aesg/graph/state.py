@@ -151,7 +151,7 @@ class GraphState:
             "pruning": {"wait": self.pruning_wait, "aged_unpruned": self.aged_unpruned},
             "regions.cursor": self.region_cursor,
             "streams": self.streams,
-            "packs": self.packs,
+            **({"packs": self.packs} if self.packs else {}),
             "pairs.keys": self.log.pairs.keys,
             "pairs.counts": self.log.pairs.counts,
             **({} if self.centers is None else {"regions.centers": self.centers.numpy()}),

@@ -50,6 +50,7 @@ class UseLog:
         """Forgets what is pending."""
         self._members: list[Tensor] = []  # [Q, K] i64 each, -1 padded, strongest first
         self._energies: list[Tensor] = []  # [Q, K] f32 each
+        self._seeds: list[Tensor] = []  # [Q, 3] i64 each
         self._followed: list[tuple[Tensor, Tensor]] = []  # (previous, current) i64 [n] each
         self._pending_rows = 0
 
@@ -58,10 +59,16 @@ class UseLog:
         return self._pending_rows
 
     def note(
-        self, members: Tensor, energies: Tensor, previous: Tensor, current: Tensor, rates: LearningRates
+        self,
+        members: Tensor,
+        energies: Tensor,
+        seeds: Tensor,
+        previous: Tensor,
+        current: Tensor,
+        rates: LearningRates,
     ) -> None:
-        """Notes the contexts of Q queries (slots and energies [Q, K]) and what followed what (slots [Q], -1:
-        none).
+        """Notes the contexts of Q queries (slots and energies [Q, K]), what was like them (slots [Q, S]) and
+        what followed what (slots [Q], -1: none).
 
         A full log, or one noted at other rates, digests itself first.
         """
@@ -70,6 +77,7 @@ class UseLog:
         self._rates = rates
         self._members.append(members)
         self._energies.append(energies)
+        self._seeds.append(_first_columns(seeds, PRIMARY_COUNT))
         self._followed.append((previous, current))
         self._pending_rows += members.shape[0]
 
@@ -78,6 +86,7 @@ class UseLog:
         if not self._pending_rows or self._rates is None:
             return
         members, energies, followed, rates = self._members, self._energies, self._followed, self._rates
+        seeds = self._seeds
         self.clear()
         # The three rules touch different things, so each may take all notes at once.
         used = torch.cat([slots.reshape(-1) for slots in members])
@@ -85,7 +94,8 @@ class UseLog:
         _core.use(self._store, used.numpy(), strengths.numpy(), rates.relevance_gain)
         primaries = torch.cat([_first_columns(slots, PRIMARY_COUNT) for slots in members]).numpy()
         _core.coactivate(self._store, primaries, rates.coactivation_rate)
-        self.pairs.add(primaries)
+        # What only spread or priming brought in was not meant: pairs count where the query was like both.
+        self.pairs.add(torch.cat(seeds).numpy())
         previous = torch.cat([pair[0] for pair in followed])
         current = torch.cat([pair[1] for pair in followed])
         _core.follow(

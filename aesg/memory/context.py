@@ -51,8 +51,12 @@ class RetrievedContext:
         """
         total = self.weights.sum(-1, keepdim=True)
         share = self.weights / total.clamp(min=torch.finfo(total.dtype).tiny)  # 0 / tiny = 0
-        mean = torch.einsum("...k,...kd->...d", share, self.vectors)
-        return mean if self._projection is None else mean + self._projection(mean)
+        mean = (share.unsqueeze(-2) @ self.vectors).squeeze(-2)
+        return mean + self.projection(mean)
+
+    def projection(self, mean: Tensor) -> Tensor:
+        """P m of `aggregate()` for means [..., D]; zero where the memory has no projection."""
+        return torch.zeros_like(mean) if self._projection is None else self._projection(mean)
 
     @property
     def origins(self) -> Tensor:

@@ -22,20 +22,25 @@ from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
 from aesg.graph.forgetting import forget, slots_near, slots_of_ids
 from aesg.graph.state import GraphState
+from aesg.memory.calls import Call, Found, Query, joined_seeds, joined_steps
 from aesg.memory.context import RetrievedContext
 from aesg.memory.modes import MemoryMode, ModeSwitch
-from aesg.memory.navigation import Found, Navigator, Query, joined_steps
+from aesg.memory.navigation import Navigator
+from aesg.memory.packing import PackMethods
 from aesg.memory.state import BatchActiveContext
-from aesg.packs.absorb import Absorbed, absorb
-from aesg.packs.export import export_pack
+from aesg.memory.work import Work
 from aesg.packs.manager import PackManager
-from aesg.packs.pack import MemoryPack
 from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
 from aesg.validation import Validator
 
 
-class AESGMemory(nn.Module):
+def recomputing() -> bool:
+    """Whether backward is running: then a gradient checkpoint asks again for what it did not keep."""
+    return torch._C._current_graph_task_id() != -1
+
+
+class AESGMemory(PackMethods, nn.Module):
     """A graph of concept vectors in one directory that answers whole batches of queries and learns from them.
 
     directory: made if missing; opening it again in the same process shares the open graph.
@@ -85,8 +90,8 @@ class AESGMemory(nn.Module):
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
-        self._pending: list[tuple[Query, Found]] | None = None  # what `one_call` will learn, else None
-        self._reset_statistics()
+        self._pending: list[Call] | None = None  # the calls of a `one_call`
+        self._work = Work(self.vector_dim)
         self.to(self.device)
 
     # -- what it is ----------------------------------------------------------------------------------------
@@ -128,12 +133,16 @@ class AESGMemory(nn.Module):
         """Same as `retrieve(query)`."""
         return self.retrieve(query)
 
+    @torch.compiler.disable  # reads and changes the graph beside torch: a compiled model breaks off here
     def retrieve(self, query: Tensor, batch_idx: int = 0) -> RetrievedContext:
         """The context of every query: [D], [B, D], or [B, T, D] for T steps of B streams asked at once.
 
         Each row is its own query: what one retrieves never depends on another. Row b belongs to stream b
         (`batch_idx` for a single query). In modes that learn, novel queries wait in the pool or are born, use
         and succession are noted; what is born is seen from the next call on.
+
+        Inside a gradient checkpoint the second pass searches again, also among what was born since, but
+        counts and learns nothing.
 
         Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
         another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
@@ -142,14 +151,17 @@ class AESGMemory(nn.Module):
         checked = self.navigator.check(query, self.active_state, batch_idx)
         found, answers = self.navigator.find(checked, self.active_state)
         context = self.navigator.context(checked, found, answers, query.device)
-        if self._permissions().learns:
-            if self._pending is None:
+        again = recomputing()
+        learns = self._permissions().learns and not again
+        if self._pending is not None:
+            kept = [answer.detached() for answer in answers]
+            self._pending.append(Call(checked.detached(), found.detached(), kept, learns))
+        elif not again:
+            self.navigator.remember(checked, answers, self.active_state)
+            if learns:
                 self._learn(checked, found)
-            else:
-                self._pending.append((checked, found.detached()))
-        self._queries += checked.rows.shape[0]
-        self._explained += float(found.explanation.sum())
-        self._retrieval_seconds += time.perf_counter() - started
+        if not again:
+            self._work.note(checked.rows, found.explanation, time.perf_counter() - started)
         return context
 
     @contextmanager
@@ -169,8 +181,30 @@ class AESGMemory(nn.Module):
             pending = self._pending
         finally:
             self._pending = None
-        for query, found in joined_steps(pending):
+        if pending and not recomputing():
+            self.navigator.remember(pending[-1].query, pending[-1].answers, self.active_state)
+        for query, found in joined_steps([(call.query, call.found) for call in pending if call.learns]):
             self._learn(query, found)
+
+    @torch.compiler.disable
+    def retrieve_again(self, query: Tensor) -> RetrievedContext:
+        """The answers to the last T calls of one step each in this `one_call`, as one answer to their queries
+        [B, T, D].
+
+        With it a model that had to ask step by step can do everything else for all steps at once, gradients
+        included. Nothing is searched, noted or counted. O(B T S D), then by edges touched.
+        """
+        checked = self.navigator.check(query, self.active_state, 0)
+        calls = (self._pending or [])[-checked.steps :]
+        joined = list(joined_steps([(call.query, call.found) for call in calls]))
+        if len(joined) != 1 or joined[0][0].rows.shape != checked.rows.shape:
+            raise AESGMemoryError(
+                f"retrieve_again: expected the queries of the last calls in one_call, got {list(query.shape)}"
+            )
+        answers = [call.answers for call in calls]
+        sources = [answer.source for answer in answers[-1]]
+        found, again = self.navigator.find_again(checked, sources, joined_seeds(answers))
+        return self.navigator.context(checked, found, again, query.device)
 
     @torch.no_grad()
     def _learn(self, query: Query, found: Found) -> None:
@@ -185,7 +219,11 @@ class AESGMemory(nn.Module):
         streams.last_seed[query.streams] = current[:, -1]
         streams.last_id[query.streams] = self.graph.ids(current[:, -1])
         self.cognitive_engine.note_retrieval(
-            found.own_members, found.energies.detach(), previous.reshape(-1), current.reshape(-1)
+            found.own_members,
+            found.energies.detach(),
+            found.seeds,
+            previous.reshape(-1),
+            current.reshape(-1),
         )
         if not bool(explained.all()):
             self.cognitive_engine.observe_novelty(query.rows.detach()[~explained])
@@ -237,8 +275,8 @@ class AESGMemory(nn.Module):
     def compact(self) -> None:
         """Saves and gives back what the files hold beyond it: what was removed is then in no file.
 
-        Raises AESGStorageError while a reader has the directory open, whose snapshot needs the old bytes: what
-        was learnt is saved all the same.
+        Raises AESGStorageError while a reader has the directory open, whose snapshot needs the old bytes:
+        what was learnt is saved all the same.
         """
         self.save()
         self.storage.core.compact()
@@ -254,7 +292,7 @@ class AESGMemory(nn.Module):
         """One consolidation, and the sweep when due; call it after each batch. Does nothing in INFERENCE."""
         started = time.perf_counter()
         self.cognitive_engine.update()
-        self._topology_seconds += time.perf_counter() - started
+        self._work.topology_seconds += time.perf_counter() - started
 
     def save(self) -> None:
         """Makes everything learnt so far durable: it survives a crash from here on."""
@@ -305,59 +343,6 @@ class AESGMemory(nn.Module):
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
 
-    # -- packs ---------------------------------------------------------------------------------------------
-
-    def export_pack(
-        self,
-        path: str | os.PathLike[str],
-        region_id: int | None = None,
-        min_relevance: float | None = None,
-        *,
-        ids: Sequence[int] | np.ndarray | Tensor | None = None,
-        format_version: int = 1,
-        **described: Any,
-    ) -> None:
-        """Writes the living concepts that meet every condition given, and the edges among them, as a pack
-        file.
-
-        Version 1 is what aesg 3.0.0 reads. Version 2 is mapped when attached, has a checksum over all of it,
-        keeps the kinds of edges, and takes `name`, `version`, `description`, `licence`, `embedding` (a
-        fingerprint of the model whose vectors these are) and `provenance` (a dict of JSON values).
-        Directories are made, an older file is replaced in one step.
-
-        Raises AESGMemoryError for unknown ids and other arguments, AESGStorageError when writing fails.
-        """
-        self._require_open("export_pack")
-        options = {"ids": ids, "format_version": format_version, **described}
-        export_pack(self, path, region_id, min_relevance, **options)
-
-    def load_pack(self, path: str | os.PathLike[str], name: str | None = None) -> MemoryPack:
-        """The pack in a file, checked, under its own name or `name`. See `PackManager.load_pack`."""
-        return self.pack_manager.load_pack(path, name)
-
-    def attach_pack(self, pack: MemoryPack, priority: int = 50, *, name: str | None = None) -> None:
-        """Searches the pack together with the memory from now on. See `PackManager.attach_pack`."""
-        self._require_open("attach_pack")
-        self.pack_manager.attach_pack(pack, priority, name=name)
-
-    def detach_pack(self, pack_name: str) -> None:
-        """Ends what `attach_pack` began: answers are exactly those of before."""
-        self.pack_manager.detach_pack(pack_name)
-
-    def absorb(self, pack: MemoryPack, *, similarity: float | None = None) -> Absorbed:
-        """Copies a pack's concepts and edges into this memory; near-duplicates become one.
-
-        `similarity`: the cosine from which two concepts are one, by default `merge_similarity_threshold`. The
-        pack may be attached or not. Raises AESGMemoryError in INFERENCE and for bad arguments,
-        AESGStorageError for another vector_dim, before anything changed.
-        """
-        self._require_learning("absorb")
-        self.pack_manager.require_fitting(pack)
-        threshold = self.config.merge_similarity_threshold if similarity is None else similarity
-        if not 0.0 <= threshold <= 1.0:
-            raise AESGMemoryError(f"absorb: expected a similarity in [0, 1], got {similarity}")
-        return absorb(self.graph, pack.columns, threshold)
-
     def __deepcopy__(self, memo: dict[int, Any]) -> AESGMemory:
         """A copy with its own projection, mode and streams on the same open graph."""
         twin = AESGMemory(
@@ -371,6 +356,8 @@ class AESGMemory(nn.Module):
         twin.load_state_dict(self.state_dict())
         twin.set_mode(self.mode)
         twin.active_state = copy.deepcopy(self.active_state)
+        for own, other in zip(twin.parameters(), self.parameters(), strict=True):
+            own.requires_grad_(other.requires_grad)
         return twin.train(self.training)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -385,8 +372,12 @@ class AESGMemory(nn.Module):
     # -- statistics ----------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """Counts of the graph and, since this memory was made, of its work (seconds, queries, mean
-        explanation).
+        """Counts of the graph and, since this memory was made, of its work.
+
+        births, prunes, merges, splits, consolidations, sweeps: of the directory, since it was made. queries,
+        mean_explanation, retrieval_seconds, topology_seconds: of this memory. query_resultant (1: all recent
+        queries point one way) and query_effective_rank (in how many directions they differ) tell whether the
+        queries can be told apart at all.
         """
         storage, counters = self.storage, self._state.counters
         return {
@@ -395,17 +386,13 @@ class AESGMemory(nn.Module):
             "edges": storage.edge_count,
             "candidates": len(self._state.pool),
             **counters,
-            "queries": self._queries,
-            "mean_explanation": self._explained / max(1, self._queries),
-            "retrieval_seconds": self._retrieval_seconds,
-            "topology_seconds": self._topology_seconds,
+            "queries": self._work.queries,
+            "mean_explanation": float(self._work.explained) / max(1, self._work.queries),
+            "query_resultant": self._work.spread.resultant(),
+            "query_effective_rank": self._work.spread.effective_rank(),
+            "retrieval_seconds": self._work.retrieval_seconds,
+            "topology_seconds": self._work.topology_seconds,
         }
-
-    def _reset_statistics(self) -> None:
-        self._queries = 0
-        self._explained = 0.0
-        self._retrieval_seconds = 0.0
-        self._topology_seconds = 0.0
 
     def _require_learning(self, what: str) -> None:
         """What a user asks for by name raises in INFERENCE instead of doing nothing in silence."""

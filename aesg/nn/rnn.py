@@ -18,49 +18,95 @@ from aesg.nn.memory_layer import (
     check_shape,
     check_sizes,
     one_call,
-    reader_heads,
 )
-from aesg.nn.memory_reader import MemoryReader
+from aesg.nn.memory_reader import OUTPUT_STD, QUERY_STD, MemoryReader
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
+
+READER_HEADS = 2  # one begins with what is like the query, the other with what is not
+TINY = torch.finfo(torch.float32).tiny
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors [..., D] of length 1; the zero vector stays."""
+    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(TINY)
+
 
 State = TypeVar("State", Tensor, tuple[Tensor, Tensor])
 
 
 class StepReader(MemoryReader):
-    """A MemoryReader whose reading goes to all gates of a cell: [..., H] -> [..., G H]."""
+    """A MemoryReader that says what it found as it is, for the gates of a cell: [..., H] -> [..., (h + 1) D].
 
-    def __init__(self, hidden_size: int, vector_dim: int, num_heads: int, gates: int) -> None:
+    h heads, D the concepts' width.
+    """
+
+    def __init__(self, hidden_size: int, vector_dim: int, num_heads: int) -> None:
         super().__init__(hidden_size, vector_dim, num_heads)
-        self.output_proj = nn.Linear((num_heads + 1) * vector_dim, gates * hidden_size, bias=False)
-        self.reset_parameters()
+        del self.output_proj
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.query_proj.weight, std=QUERY_STD)
+        nn.init.normal_(self.attend_proj.weight, std=OUTPUT_STD)
+
+    def forward(self, hidden: Tensor, memory: Any) -> Tensor:
+        """What MemoryReader computes, in the fewest calls: a step of a sequence is so small that calls are
+        what it costs.
+
+        hidden [B, T, H]. The likeness is folded into what a head seeks; a member that is none is the zero
+        vector with the least weight, so it adds nothing; only the direction of the gist is used.
+        """
+        normed = self.query_norm(hidden)  # [B, T, H]
+        query = self.query_proj(normed).float()  # [B, T, D]
+        context = memory.retrieve(query)
+        energies = context.weights.flatten(0, 1).unsqueeze(1)  # [Q, 1, K], Q = B T
+        members = unit(context.vectors.flatten(0, 1))  # [Q, K, D]
+        sought = self.attend_proj(normed).float().view(len(members), self.num_heads, -1)  # [Q, h, D]
+        likeness = self.likeness_weight.unsqueeze(1)  # [h, 1]
+        sought = torch.addcmul(sought, likeness, unit(query.flatten(0, 1)).unsqueeze(1))
+        with torch.autocast(hidden.device.type, enabled=False):
+            scores = torch.baddbmm(energies.clamp_min(TINY).log(), sought, members.mT)  # [Q, h, K]
+            shares = F.softmax(F.pad(scores, (0, 1)), dim=-1)[..., :-1]  # the last member is "nothing"
+            found = torch.bmm(shares, members).flatten(1)  # [Q, h D]
+            mean = torch.bmm(energies, context.vectors.flatten(0, 1)).squeeze(1)  # [Q, D]
+            gist = unit(mean + context.projection(mean))
+        return torch.cat((found, gist), dim=1).view(*hidden.shape[:2], -1).to(normed.dtype)
 
 
 class MemoryRNN(MemoryLayer, Generic[State]):
     """What AESG_GRU and AESG_LSTM share: the query, the loop over the steps.
 
     At step t the memory is asked with what the input x_t and the state h_{t-1} say together; a state alone
-    does not know yet what it is asked about. What is read enters the gates beside the input, which is the
-    same as concatenating it to the input of the cell.
+    does not know yet what it is asked about. What is read is concatenated to the input of the cell.
+
+    full_gradient: whether in `sequence` the gradient of what was read also reaches the state that asked.
+    Without, the gradient stops there and reaches the question's weights, the input and the reading only; a
+    training step then takes about half the time.
     """
 
     gates: int
     rnn: nn.GRU | nn.LSTM  # holds the cell's weights; without a memory it does the work
 
-    def __init__(self, input_size: int, hidden_size: int, memory: AESGMemory | None) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, memory: AESGMemory | None, *, full_gradient: bool = False
+    ) -> None:
         check_sizes(input_size=input_size, hidden_size=hidden_size)
         super().__init__(memory)
         self.input_size = input_size
         self.hidden_size = hidden_size
+        self.full_gradient = full_gradient
         self.rnn = self._make_rnn()
         self.reader: StepReader | None = None
-        self.query_input: nn.Linear | None = None
         if memory is not None:
             with apart_from_other_weights():
-                self.query_input = nn.Linear(input_size, hidden_size, bias=False)
-                heads = reader_heads(hidden_size)
-                self.reader = StepReader(hidden_size, memory.vector_dim, heads, self.gates)
+                heads = READER_HEADS
+                self.reader = StepReader(hidden_size, memory.vector_dim, heads)
+                self.reader_input = nn.Linear(input_size, hidden_size, bias=False)
+                self.reader_gates = nn.Linear(
+                    (heads + 1) * memory.vector_dim, self.gates * hidden_size, bias=False
+                )
+                nn.init.normal_(self.reader_gates.weight, std=OUTPUT_STD)
 
     def forward(self, x: Tensor, state: State) -> State:
         """One step: input [B, I] and state to the next state.
@@ -69,8 +115,8 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         """
         check_shape("x", x, "B", self.input_size)
         self._check_state(state, x.shape[0])
-        gates, asks = self._of_input(x, True)
-        return self._step(gates, asks, state)
+        asks = None if self.reader is None else self.reader_input(x)
+        return self._step(F.linear(x, *self._weights("ih")), asks, state)
 
     def sequence(self, x: Tensor, state: State | None = None, *, read: bool = True) -> tuple[Tensor, State]:
         """All steps of x [B, T, I]: the outputs [B, T, H] and the last state.
@@ -81,33 +127,41 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         Raises AESGMemoryError for other shapes.
         """
         check_shape("x", x, "B", "T", self.input_size)
-        if state is not None:
-            self._check_state(state, x.shape[0])
-        if self.reader is None or not read:
-            return self._without_memory(x, state)
         if state is None:
             state = self.zeros(x.shape[0], x.device)
-        gates, asks = self._of_input(x, read)
-        assert asks is not None
-        outputs = []
+        else:
+            self._check_state(state, x.shape[0])
+        if self.reader is None or not read:
+            return self._run_fused(x, state, [*self._weights("ih"), *self._weights("hh")])
+        asks = self.reader_input(x)  # [B, T, H]
         with one_call(self.memory):
-            for gate, ask in zip(gates.unbind(1), asks.unbind(1), strict=True):
-                state = self._step(gate, ask, state)
-                outputs.append(self.output_of(state))
-        return torch.stack(outputs, dim=1), state
+            if self.full_gradient or not torch.is_grad_enabled():
+                return self._run_steps(x, asks, state)
+            # What the steps find is found step by step; all else, once more with gradients, for all at once.
+            with torch.no_grad():
+                outputs, _ = self._run_steps(x, asks, state)
+            before = torch.cat((self.output_of(state).unsqueeze(1).detach(), outputs[:, :-1]), dim=1)
+            found = self.reader(asks + before, _Again(self.memory))  # [B, T, (h + 1) D]
+        weight, bias = self._weights("ih")
+        weights = [torch.cat((weight, self.reader_gates.weight), dim=1), bias, *self._weights("hh")]
+        return self._run_fused(torch.cat((x, found.to(x.dtype)), dim=2), state, weights)
 
-    def _of_input(self, x: Tensor, read: bool) -> tuple[Tensor, Tensor | None]:
-        """What inputs [..., I] give to the gates [..., G H] and to the queries [..., H]."""
-        gates = F.linear(x, *self._weights("ih"))
-        return gates, None if self.query_input is None or not read else self.query_input(x)
+    def _run_steps(self, x: Tensor, asks: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [B, T, I] step by step, with one retrieval each."""
+        gates = F.linear(x, *self._weights("ih"))  # [B, T, G H]
+        outputs = []
+        for gate, ask in zip(gates.unbind(1), asks.unbind(1), strict=True):
+            state = self._step(gate, ask, state)
+            outputs.append(self.output_of(state))
+        return torch.stack(outputs, dim=1), state
 
     def _gates(self, gates: Tensor, asks: Tensor | None, hidden: Tensor) -> Tensor:
         """The input's share of the gates [B, G H], with what was read added."""
         if self.reader is None or asks is None:
             return gates
         # [B, 1, H]: a step of a sequence. What went before is in `hidden`, so no former answer primes this.
-        read = self.reader((asks + hidden).unsqueeze(1), self.memory)
-        return gates + read.squeeze(1)
+        found = self.reader((asks + hidden).unsqueeze(1), self.memory)
+        return gates + self.reader_gates(found.squeeze(1))
 
     def _weights(self, side: str) -> tuple[Tensor, Tensor]:
         """Weight and bias of the gates: "ih" from the input, "hh" from the state."""
@@ -120,7 +174,8 @@ class MemoryRNN(MemoryLayer, Generic[State]):
     def _step(self, gates: Tensor, asks: Tensor | None, state: State) -> State:
         raise NotImplementedError
 
-    def _without_memory(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def _run_fused(self, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
+        """torch's own kernel on x [B, T, *]; weights: of the input, its bias, of the state, its bias."""
         raise NotImplementedError
 
     def _check_state(self, state: State, batch: int) -> None:
@@ -134,6 +189,13 @@ class MemoryRNN(MemoryLayer, Generic[State]):
     def output_of(state: State) -> Tensor:
         """The hidden state [B, H] that goes to the next layer."""
         raise NotImplementedError
+
+
+class _Again:
+    """A memory to a reader: answers what was asked step by step, for all steps at once."""
+
+    def __init__(self, memory: Any) -> None:
+        self.retrieve = memory.retrieve_again
 
 
 class AESG_GRU(MemoryRNN[Tensor]):
@@ -152,8 +214,12 @@ class AESG_GRU(MemoryRNN[Tensor]):
         new = torch.addcmul(given[:, 2 * width :], reset, recurrent[:, 2 * width :]).tanh()
         return torch.lerp(new, state.to(new.dtype), update)  # (1 - z) n + z h
 
-    def _without_memory(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        outputs, last = run_plain(self.rnn, x, None if state is None else state.unsqueeze(0))
+    def _run_fused(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+        x, state, *ordered = in_dtype_of(weights[2], x, state, weights[0], weights[2], weights[1], weights[3])
+        with torch.autocast(x.device.type, enabled=False):
+            outputs, last = torch.gru(
+                x, state.unsqueeze(0), ordered, True, 1, 0.0, self.training, False, True
+            )
         return outputs, last.squeeze(0)
 
     def _check_state(self, state: Tensor, batch: int) -> None:
@@ -185,11 +251,15 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
         cell = torch.addcmul(forget.sigmoid() * cell.to(new.dtype), into.sigmoid(), new.tanh())
         return out.sigmoid() * cell.tanh(), cell
 
-    def _without_memory(
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None
+    def _run_fused(
+        self, x: Tensor, state: tuple[Tensor, Tensor], weights: list[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        before = None if state is None else (state[0].unsqueeze(0), state[1].unsqueeze(0))
-        outputs, (hidden, cell) = run_plain(self.rnn, x, before)
+        x, hidden, cell, *ordered = in_dtype_of(
+            weights[2], x, *state, weights[0], weights[2], weights[1], weights[3]
+        )
+        before = [hidden.unsqueeze(0), cell.unsqueeze(0)]
+        with torch.autocast(x.device.type, enabled=False):
+            outputs, hidden, cell = torch.lstm(x, before, ordered, True, 1, 0.0, self.training, False, True)
         return outputs, (hidden.squeeze(0), cell.squeeze(0))
 
     def _check_state(self, state: tuple[Tensor, Tensor], batch: int) -> None:
@@ -205,13 +275,9 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
         return state[0]
 
 
-def run_plain(rnn: nn.GRU | nn.LSTM, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-    """torch's own recurrent layer on x [B, T, I], in its weights' precision also under autocast.
+def in_dtype_of(weight: Tensor, *tensors: Tensor) -> list[Tensor]:
+    """The tensors in the weight's precision.
 
-    Its fused kernels take all arguments in one dtype, which autocast does not see to on every device.
+    torch's fused kernels take all arguments in one dtype, which autocast does not see to on every device.
     """
-    with torch.autocast(x.device.type, enabled=False):
-        dtype = next(rnn.parameters()).dtype
-        if state is not None:
-            state = tuple(part.to(dtype) for part in state) if isinstance(state, tuple) else state.to(dtype)
-        return rnn(x.to(dtype), state)
+    return [tensor.to(weight.dtype) for tensor in tensors]

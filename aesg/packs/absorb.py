@@ -32,7 +32,8 @@ def absorb(graph: SemanticGraph, columns: PackColumns, similarity: float) -> Abs
     A concept with cosine >= `similarity` to one that is there, be it from this pack, becomes that one: its
     uses are added and the larger relevance stays. The others are born with new ids and age 0, in no region;
     they keep their time of creation, uses, relevance and stability. Edges move along; where one of its kind
-    is there, the stronger stays. Absorbing a pack again changes no concept and no edge, it only adds uses.
+    is there, the stronger stays. Nothing dies for lack of use until use here can show. Absorbing a pack again
+    changes no concept and no edge, it only adds uses.
     """
     state, core = graph.state, graph.storage.core
     state.log.digest()
@@ -45,6 +46,7 @@ def absorb(graph: SemanticGraph, columns: PackColumns, similarity: float) -> Abs
         some = edges.take(np.flatnonzero(edges.kind == kind))
         fresh += _core.put_edges(core, some.source, some.target, some.weight, some.confidence, kind)
     state.counters["births"] += sum(born)
+    state.pause_pruning()  # the uses that came along were counted elsewhere
     state.touch()
     return Absorbed(sum(born), len(living) - sum(born), fresh, slots)
 

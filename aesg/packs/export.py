@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,20 +16,17 @@ from aesg.packs.columns import FIELDS, EdgeList, PackColumns, make_columns
 from aesg.packs.files import AESGPACK_MAGIC, AESGPACK_VERSION, RECORDS_VERSION, PathLike, write_atomically
 from aesg.storage.nodes import BLOCK_EDGES, blocks, grouped
 
-if TYPE_CHECKING:
-    from aesg.memory.controller import AESGMemory
-
 
 def export_pack(
-    memory: AESGMemory,
+    graph: SemanticGraph,
     path: PathLike,
     region_id: int | None = None,
     min_relevance: float | None = None,
     **options: Any,
 ) -> None:
     """Writes living concepts of a memory as a pack file; see `AESGMemory.export_pack`."""
-    columns = select(memory.graph, region_id, min_relevance, options.pop("ids", None))
-    write_columns(columns, path, created_at=memory.graph.state.now(), **options)
+    columns = select(graph, region_id, min_relevance, options.pop("ids", None))
+    write_columns(columns, path, created_at=graph.state.now(), **options)
 
 
 def write_columns(

@@ -53,12 +53,13 @@ class RunRecorder(Callback):
         self.keep = keep
         self.save_every = save_every
         self.packs = [os.fspath(path) for path in packs]
-        self._saved: list[Artifact] = []  # checkpoints of this recorder that are still kept
+        self._saved: list[Artifact] = []  # the run's checkpoints that are still kept
         self._history: list[dict[str, Any]] = []
 
     def on_train_start(self, logs: Logs) -> None:
         trainer = logs["trainer"]
-        self._saved, self._history = [], []
+        self._saved = self.run.artifacts().search(CHECKPOINT)[::-1]  # a second `fit` goes on in the same run
+        self._history = []
         self.run.memory().record(
             "train_start",
             data={

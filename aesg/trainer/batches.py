@@ -53,7 +53,7 @@ class BatchLoss:
         self.criterion = criterion
         self.batches = 0
         self._sum = 0.0
-        self._weight = 0
+        self._weight = 0.0
 
     def __call__(self, outputs: Any, targets: Any) -> tuple[Tensor, int]:
         """Loss (a scalar) and weight: the targets that count, or the samples when targets are not class ids.
@@ -87,6 +87,13 @@ class BatchLoss:
         self.batches += 1
         self._sum += value * weight
         self._weight += weight
+
+    def state(self) -> tuple[int, float, float]:
+        """Batches, and the sums behind `average`."""
+        return self.batches, self._sum, self._weight
+
+    def load_state(self, state: tuple[int, float, float]) -> None:
+        self.batches, self._sum, self._weight = state
 
     def average(self) -> float:
         """The mean so far; 0 when nothing counted."""

@@ -10,6 +10,7 @@ moment one whole checkpoint exists, under one of the two names, and reading find
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -37,6 +38,9 @@ def write_checkpoint(path: str | os.PathLike[str], files: dict[str, Any], memory
         if target.exists() and not _is_checkpoint(target) and (not target.is_dir() or any(target.iterdir())):
             raise AESGStorageError(f"Expected a checkpoint or nothing at '{target}', found something else")
         target.parent.mkdir(parents=True, exist_ok=True)
+        # What a crash left of an earlier attempt.
+        for leftover in target.parent.glob(f".{glob.escape(target.name)}.????????"):
+            shutil.rmtree(leftover, ignore_errors=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         beside.chmod(0o755)
         for name, content in files.items():
@@ -57,6 +61,19 @@ def write_checkpoint(path: str | os.PathLike[str], files: dict[str, Any], memory
     finally:
         if beside is not None and beside.exists():
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove_checkpoint(path: str | os.PathLike[str]) -> None:
+    """Removes a checkpoint, which stays whole until it is none any more; nothing there, nothing done."""
+    target = Path(path)
+    if not _is_checkpoint(target):
+        return
+    try:
+        going = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        target.rename(going / target.name)
+        shutil.rmtree(going)
+    except OSError as error:
+        raise AESGStorageError(f"Failed to remove checkpoint '{target}': {error}") from error
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:

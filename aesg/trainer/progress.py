@@ -12,9 +12,14 @@ REFRESH_SECONDS = 0.5  # counting concepts and edges is cheap, but need not be d
 
 
 class ProgressBar:
-    """A tqdm bar over a loader. `shown` None: only when stderr is a terminal. A context manager."""
+    """A tqdm bar over a loader, of which `done` batches lie behind. A context manager.
 
-    def __init__(self, loader: Any, title: str, shown: bool | None, memory: Any | None) -> None:
+    `shown` None: only when stderr is a terminal.
+    """
+
+    def __init__(
+        self, loader: Any, title: str, shown: bool | None, memory: Any | None, done: int = 0
+    ) -> None:
         if shown is None:
             shown = sys.stderr.isatty()
         try:
@@ -23,7 +28,13 @@ class ProgressBar:
             total = None
         self.memory = memory
         self._bar = tqdm(
-            total=total, desc=title, disable=not shown, unit="batch", leave=True, file=sys.stderr
+            total=total,
+            initial=done,
+            desc=title,
+            disable=not shown,
+            unit="batch",
+            leave=True,
+            file=sys.stderr,
         )
         self._shown = shown
         self._refreshed = 0.0

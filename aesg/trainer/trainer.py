@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from aesg.data import StreamBatch, adapt_data
-from aesg.exceptions import AESGError, AESGStorageError, AESGTrainingError
-from aesg.trainer import checkpoint as files
+from aesg.data import ListDataset, StreamBatch, adapt_data
+from aesg.data.sampling import go_to_place
+from aesg.exceptions import AESGTrainingError
+from aesg.trainer import persistence
 from aesg.trainer.batches import BatchLoss, check_device, move, split_batch
-from aesg.trainer.callbacks import Callback
+from aesg.trainer.callbacks import Callback, Logs
+from aesg.trainer.memory_part import MemoryPart, find_memory
 from aesg.trainer.progress import ProgressBar
-from aesg.trainer.random_state import random_state, set_random_state
+from aesg.trainer.random_state import random_state, seed_all, set_random_state
+from aesg.trainer.stepping import Stepper
+from aesg.validation import Validator
 
 
 class AESGTrainer:
@@ -28,6 +32,12 @@ class AESGTrainer:
     optimizer: default Adam(lr=learning_rate). criterion: default CrossEntropyLoss; logits [B, T, V] with
     integer targets [B, T] are flattened for it. batch_size: for lists and Datasets, which are wrapped in a
     DataLoader. Without a memory the trainer warns once and trains the weights alone.
+
+    precision, gradient_accumulation (batches a step), gradient_clip (norm), scheduler, scheduler_interval:
+    see `aesg.trainer.stepping`. seed: of all generators, when the first `fit` begins. allow_nan: goes on
+    after a loss that is NaN or infinite, instead of stopping with an error.
+
+    Raises AESGTrainingError for a device, precision or option that cannot work.
     """
 
     def __init__(
@@ -36,23 +46,48 @@ class AESGTrainer:
         optimizer: torch.optim.Optimizer | None = None,
         criterion: Any = None,
         callbacks: Sequence[Callback] | None = None,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         batch_size: int = 32,
         learning_rate: float = 1e-3,
+        *,
+        precision: str = "32",
+        gradient_accumulation: int = 1,
+        gradient_clip: float | None = None,
+        scheduler: Any = None,
+        scheduler_interval: str = "epoch",
+        seed: int | None = None,
+        allow_nan: bool = False,
     ) -> None:
+        if batch_size < 1:
+            raise AESGTrainingError(f"batch_size must be >= 1, got {batch_size}")
         self.device = check_device(device)
         self.model = model.to(self.device)
         self.memory = find_memory(model)
+        self.memory_part = MemoryPart(self.memory)
         if self.memory is None:
             warnings.warn("The model has no AESGMemory: training its weights only", stacklevel=2)
-        self.optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=learning_rate)
+        self.optimizer = _default_optimizer(model, learning_rate) if optimizer is None else optimizer
+        self.stepper = Stepper(
+            model,
+            self.optimizer,
+            self.device,
+            precision,
+            gradient_accumulation,
+            gradient_clip,
+            scheduler,
+            scheduler_interval,
+        )
         self.criterion = nn.CrossEntropyLoss() if criterion is None else criterion
         self.callbacks = list(callbacks or [])
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.seed = seed
+        self.allow_nan = allow_nan
         self.epoch = 0  # epochs completed
         self.global_step = 0  # batches trained on
         self.best_loss = math.inf  # least average training loss of an epoch
+        self.under_way = persistence.UnderWay()  # the epoch that is being trained
+        self.resumed: dict[str, Any] | None = None  # where the next `fit` goes on
 
     # ---------------------------------------------------------------- training
 
@@ -62,232 +97,243 @@ class AESGTrainer:
         epochs: int = 1,
         *,
         validation_data: Any = None,
+        metrics: bool = False,
         stateful: bool = False,
         autosave_every: int | None = None,
         progress: bool | None = None,
+        memory_mode: str = "TRAIN",
     ) -> list[float]:
         """Trains for `epochs` more epochs and returns the average loss of each.
 
         Every batch: streams of the memory reset, forward, backward, optimizer step, `update_topology()`.
-        Every epoch: callbacks, `memory.save()`. The memory is in mode TRAIN, and in its former one after an
-        exception.
+        Every epoch: validation, `memory.save()`, callbacks. The memory is in `memory_mode`, and in its former
+        one after an exception. After `resume` the epoch that was interrupted is the first of `epochs`, and
+        all random generators go on where they were.
 
         stateful: streams go on from batch to batch. A loader that yields StreamBatch says itself which begin.
-        validation_data: evaluated after each epoch, its metrics in `logs` as `val_*`.
+        validation_data: evaluated after each epoch, its metrics in `logs` as `val_*`; with `metrics`, also
+        those of `Evaluator`.
         autosave_every: commits the memory every so many batches as well.
         progress: a bar on stderr; None shows it when stderr is a terminal.
 
         Raises AESGTrainingError for empty or malformed data, and for a loss that is NaN or does not fit.
         """
-        if epochs < 0 or (autosave_every is not None and autosave_every < 1):
-            raise AESGTrainingError(
-                f"Expected epochs >= 0 and autosave_every >= 1, got {epochs}, {autosave_every}"
-            )
+        if not isinstance(epochs, int) or epochs < 0:
+            raise AESGTrainingError(f"epochs must be an integer >= 0, got {epochs!r}")
+        if autosave_every is not None and autosave_every < 1:
+            raise AESGTrainingError(f"autosave_every must be >= 1, got {autosave_every}")
+        Validator.validate_memory_mode(memory_mode)
         loader = adapt_data(train_data, self.batch_size, shuffle=True)
-        logs: dict[str, Any] = {"trainer": self}
+        held_out = None if validation_data is None else adapt_data(validation_data, self.batch_size)
+        if self.seed is not None and self.global_step == 0 and self.resumed is None:
+            seed_all(self.seed)
+        if self.resumed is None:
+            self.stepper.drop()
+        logs: Logs = {"trainer": self}
         losses: list[float] = []
         try:
-            with self._memory_mode("TRAIN", restore=False):
+            with self.memory_part.training(memory_mode):
                 self._call("on_train_start", logs=logs)
                 for _ in range(epochs):
                     if logs.get("stop_training"):
                         break
                     losses.append(self._train_epoch(loader, logs, stateful, autosave_every, progress))
-                    if validation_data is not None:
-                        metrics = self.evaluate(validation_data, progress=progress)
-                        logs.update({f"val_{name}": value for name, value in metrics.items()})
-                    self.epoch += 1
-                    self.best_loss = min(self.best_loss, losses[-1])
-                    if self.memory is not None:
-                        self.memory.save()
-                    self._call("on_epoch_end", self.epoch - 1, logs=logs)
+                    self._end_epoch(logs, held_out, metrics)
                 self._call("on_train_end", logs=logs)
         except BaseException as error:
-            self._call("on_exception", error, logs=logs)
+            self._report(error, logs)
             raise
         return losses
 
     def _train_epoch(
-        self,
-        loader: Iterable[Any],
-        logs: dict[str, Any],
-        stateful: bool,
-        autosave_every: int | None,
-        progress: Any,
+        self, loader: Iterable[Any], logs: Logs, stateful: bool, autosave_every: int | None, progress: Any
     ) -> float:
-        logs["epoch"] = self.epoch
-        self._call("on_epoch_start", self.epoch, logs=logs)
-        self.model.train()
         mean = BatchLoss(self.criterion)
-        with ProgressBar(loader, f"epoch {self.epoch + 1}", progress, self.memory) as bar:
-            for index, batch in enumerate(loader):
+        batches = self._begin_epoch(loader, mean, logs)
+        self.model.train()
+        self.memory_part.restart_statistics()
+        began, first = time.perf_counter(), mean.batches
+        with ProgressBar(loader, f"epoch {self.epoch + 1}", progress, self.memory, first) as bar:
+            for index, batch in enumerate(batches, first):
+                started = time.perf_counter()
                 logs["batch"] = index
                 self._call("on_batch_start", index, logs=logs)
                 inputs, targets = split_batch(batch)
                 self._begin_streams(batch, stateful)
-                loss, weight = mean(*self._outputs(inputs, targets))
+                with self.stepper.autocast():
+                    loss, weight = mean(*self._outputs(inputs, targets))
                 value = float(loss.detach())
-                if not math.isfinite(value):
+                if not (math.isfinite(value) or self.allow_nan):
                     raise AESGTrainingError(
-                        f"Expected a finite loss, got {value} at batch {index} of epoch {self.epoch}; "
-                        "a smaller learning_rate or clipped gradients may help"
+                        f"Expected a finite loss, got {value} at batch {index} of epoch {self.epoch}; a "
+                        "smaller learning_rate or gradient_clip may help; allow_nan=True goes on regardless"
                     )
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                self.optimizer.step()
-                if self.memory is not None:
-                    self.memory.update_topology()
-                    if autosave_every is not None and (self.global_step + 1) % autosave_every == 0:
-                        self.memory.save()
+                self.stepper.backward(loss, weight)
+                self.memory_part.update_topology()
                 self.global_step += 1
+                if autosave_every is not None and self.global_step % autosave_every == 0:
+                    self.memory_part.save()
                 mean.add(value, weight)
                 logs["loss"], logs["counted"] = value, weight
+                logs["topology_seconds"] = self.memory_part.seconds
+                logs["step_seconds"] = time.perf_counter() - started
                 bar.update(value, weight)
                 self._call("on_batch_end", index, logs=logs)
                 if logs.get("stop_training"):
                     break
         if mean.batches == 0:
             raise AESGTrainingError("Empty dataset provided. Training requires at least one sample.")
+        self.stepper.flush()
         logs["loss"] = mean.average()
+        logs["step_seconds"] = (time.perf_counter() - began) / max(1, mean.batches - first)
         return mean.average()
 
+    def _begin_epoch(self, loader: Iterable[Any], mean: BatchLoss, logs: Logs) -> Iterator[Any]:
+        """The batches of this epoch, those that are left of it when it was resumed."""
+        logs["epoch"] = self.epoch
+        resumed, self.resumed = self.resumed, None
+        done = 0 if resumed is None else resumed["mean"][0]
+        if resumed is not None and done == 0:
+            set_random_state(resumed["random"])
+        if done == 0:
+            self._call("on_epoch_start", self.epoch, logs=logs)
+        if resumed is not None and resumed["place"] is not None:
+            go_to_place(loader, resumed["place"])
+        begin = random_state()
+        if resumed is None or done == 0:
+            batches = iter(loader)
+        else:
+            mean.load_state(tuple(resumed["mean"]))
+            begin = resumed["epoch_random"]
+            if resumed["place"] is None:  # draws what was drawn, to find the same batches
+                set_random_state(begin)
+            batches = iter(loader)
+            if resumed["place"] is None:
+                for _ in range(done):
+                    if next(batches, None) is None:
+                        raise AESGTrainingError(
+                            f"Expected the data of the interrupted run, of which {done} batches were done; "
+                            "got fewer"
+                        )
+            set_random_state(resumed["random"])
+        self.under_way = persistence.UnderWay(loader, mean, begin)
+        return batches
+
+    def _end_epoch(self, logs: Logs, held_out: Any, metrics: bool) -> None:
+        logs.update(self.memory_part.statistics())
+        if held_out is not None:
+            found = self.evaluate(held_out, metrics=metrics)
+            logs.update({f"val_{name}": value for name, value in found.items()})
+        self.stepper.end_epoch(logs["val_loss"] if held_out is not None else logs["loss"])
+        self.epoch += 1
+        self.best_loss = min(self.best_loss, logs["loss"])  # NaN is no minimum
+        self.memory_part.save()
+        self.under_way = persistence.UnderWay(self.under_way.loader)
+        self._call("on_epoch_end", self.epoch - 1, logs=logs)
+
     def _begin_streams(self, batch: Any, stateful: bool) -> None:
-        if self.memory is None:
-            return
         if isinstance(batch, StreamBatch):
             beginning = batch.begins.nonzero()[:, 0].tolist()
             if beginning:
-                self.memory.reset_state(beginning)
+                self.memory_part.begin(beginning)
         elif not stateful:
-            self.memory.reset_state()
+            self.memory_part.begin()
 
     # ---------------------------------------------------------------- evaluation
 
     @torch.no_grad()
     def evaluate(
-        self, test_data: Any, *, stateful: bool = False, progress: bool | None = False
+        self,
+        test_data: Any,
+        *,
+        metrics: bool = False,
+        decode: Callable[[list[int]], str] | None = None,
+        stateful: bool = False,
+        progress: bool | None = False,
     ) -> dict[str, float]:
         """{"loss": average over everything the loss counts}, in eval mode, the memory in mode INFERENCE.
 
-        Both modes are what they were afterwards, also after an exception. Streams begin as in `fit`.
+        Modes and streams of the memory are what they were afterwards, also after an exception. Streams begin
+        as in `fit`.
+
+        metrics: adds those of `Evaluator` for the model's domain, gathered batch by batch. Texts are compared
+        as what `decode` makes of token ids; without it each id is a word.
+
+        Raises AESGTrainingError for empty or malformed data, and with `metrics` for a model of no known
+        domain.
         """
         loader = adapt_data(test_data, self.batch_size)
+        meter = None
+        if metrics:
+            from aesg.evaluation import OutputMeter  # torchmetrics takes a second to import
+
+            meter = OutputMeter.of(self.model, decode, getattr(self.criterion, "ignore_index", -100))
         mean = BatchLoss(self.criterion)
         with self._eval(), ProgressBar(loader, "evaluate", progress, None) as bar:
-            if self.memory is not None:
-                self.memory.reset_state()
             for batch in loader:
                 inputs, targets = split_batch(batch)
                 self._begin_streams(batch, stateful)
-                loss, weight = mean(*self._outputs(inputs, targets))
+                with self.stepper.autocast():
+                    outputs, targets = self._outputs(inputs, targets)
+                    loss, weight = mean(outputs, targets)
                 mean.add(float(loss), weight)
+                if meter is not None:
+                    meter.update(outputs, targets)
                 bar.update(float(loss), weight)
-            if self.memory is not None:
-                self.memory.reset_state()
         if mean.batches == 0:
             raise AESGTrainingError("Empty dataset provided. Evaluation requires at least one sample.")
-        return {"loss": mean.average()}
+        return {"loss": mean.average(), **({} if meter is None else meter.compute())}
 
     @torch.no_grad()
     def predict(self, input_data: Any) -> Any:
-        """The model's output for an input tensor; for data, of pairs or inputs, the outputs joined.
+        """The model's output for an input tensor; for data, of pairs or of inputs, the outputs joined.
 
         In eval mode, the memory in mode INFERENCE; both are what they were afterwards.
         """
-        with self._eval():
+        with self._eval(), self.stepper.autocast():
             if isinstance(input_data, Tensor):
-                if self.memory is not None:
-                    self.memory.reset_state()
                 return self.model(input_data.to(self.device))
+            if isinstance(input_data, (list, tuple)) and all(isinstance(each, Tensor) for each in input_data):
+                input_data = ListDataset(input_data)
             outputs = []
             for batch in adapt_data(input_data, self.batch_size):
                 self._begin_streams(batch, stateful=False)
                 inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
                 outputs.append(self.model(move(inputs, self.device)))
+            if len({output.shape[1:] for output in outputs}) > 1:
+                raise AESGTrainingError(
+                    f"Expected outputs of one shape, got {sorted({tuple(o.shape[1:]) for o in outputs})}; "
+                    "predict such batches one by one"
+                )
             return torch.cat(outputs)
 
     # ---------------------------------------------------------------- persistence
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a checkpoint directory (`aesg.trainer.checkpoint`), replacing one already there."""
-        config = getattr(self.memory, "config", None)
-        content = {
-            files.WEIGHTS: self.model.state_dict(),
-            files.OPTIMIZER: self.optimizer.state_dict(),
-            files.CONFIG: {
-                "aesg_config": None if config is None else dataclasses.asdict(config),
-                "trainer": {
-                    "batch_size": self.batch_size,
-                    "learning_rate": self.learning_rate,
-                    "device": str(self.device),
-                    "model": type(self.model).__name__,
-                    "criterion": type(self.criterion).__name__,
-                    "optimizer": type(self.optimizer).__name__,
-                },
-            },
-            files.TRAINING: {
-                "epoch": self.epoch,
-                "global_step": self.global_step,
-                "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
-            },
-            files.RESUME: {
-                "random": random_state(),
-                "callbacks": [callback.state_dict() for callback in self.callbacks],
-            },
-        }
-        files.write_checkpoint(path, content, self.memory)
+        """Writes a checkpoint directory (`aesg.trainer.checkpoint`), replacing one already there.
+
+        Raises AESGStorageError when it cannot; a checkpoint already there is then still there.
+        """
+        persistence.save(self, path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Puts weights, optimizer, counters and the live memory into the state that `save(path)` wrote.
+        """Puts weights, optimizer, schedule, counters and the live memory into the state that `save` wrote.
 
         Everything is read and compared with the model before anything changes. Raises AESGStorageError that
-        names the file for a checkpoint that is missing, damaged, or of another model.
+        names the file for a checkpoint that is missing, damaged, or of another model. Of checkpoints of aesg
+        3.0.0 the memory is imported and the weights that fit are taken; a warning names those that do not.
         """
-        self._load(path)
+        persistence.load(self, path)
 
     def resume(self, path: str | os.PathLike[str]) -> int:
-        """`load`, also of random generators and callbacks; returns the epoch to go on from."""
-        state = self._load(path)
-        if state is not None:
-            set_random_state(state["random"])
-            for callback, saved in zip(self.callbacks, state["callbacks"], strict=False):
-                callback.load_state_dict(saved)
-        return self.epoch
+        """`load`, also of random generators, callbacks and the place in the data; the epoch to go on from.
 
-    def _load(self, path: str | os.PathLike[str]) -> dict[str, Any] | None:
-        place = files.find_checkpoint(path)
-        weights = files.read_tensors(place / files.WEIGHTS)
-        optimizer = files.read_tensors(place / files.OPTIMIZER)
-        training = files.read_json(place / files.TRAINING)
-        resume = files.read_tensors(place / files.RESUME) if (place / files.RESUME).exists() else None
-        try:
-            epoch, step = int(training["epoch"]), int(training["global_step"])
-            best = training.get("best_loss")
-            best = math.inf if best is None else float(best)
-        except (KeyError, TypeError, ValueError) as error:
-            raise AESGStorageError(f"'{place / files.TRAINING}' lacks a good value for {error}") from error
-        check_weights(self.model.state_dict(), weights, place / files.WEIGHTS)
-        memory_directory = place / files.MEMORY
-        if self.memory is not None and not memory_directory.is_dir():
-            raise AESGStorageError(
-                f"Expected the memory of the checkpoint at '{memory_directory}', found nothing"
-            )
-        former = self.optimizer.state_dict()
-        try:
-            self.optimizer.load_state_dict(optimizer)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise AESGStorageError(
-                f"'{place / files.OPTIMIZER}' does not fit the optimizer: {error}"
-            ) from error
-        try:
-            if self.memory is not None:
-                self.memory.restore(str(memory_directory))
-        except AESGError:
-            self.optimizer.load_state_dict(former)
-            raise
-        self.model.load_state_dict(weights)
-        self.epoch, self.global_step, self.best_loss = epoch, step, best
-        return resume
+        With the same data, the next `fit` goes on with the batch that would have come next. A loader or
+        sampler with a `state_dict` is told where; of others the batches that were done are drawn again and
+        passed over.
+        """
+        persistence.resume(self, path)
+        return self.epoch
 
     # ---------------------------------------------------------------- small parts
 
@@ -301,61 +347,31 @@ class AESGTrainer:
             return self.model(inputs, targets), targets
         return self.model(inputs), targets
 
-    def _call(self, hook: str, *arguments: Any, logs: dict[str, Any]) -> None:
-        for callback in self.callbacks:
+    def _call(self, hook: str, *arguments: Any, logs: Logs) -> None:
+        for callback in sorted(self.callbacks, key=lambda each: getattr(each, "last", False)):
             getattr(callback, hook)(*arguments, logs)
 
-    @contextmanager
-    def _memory_mode(self, name: str, restore: bool = True) -> Iterator[None]:
-        """Sets the memory's mode; `restore=False` puts the former one back after an exception only."""
-        if self.memory is None:
-            yield
-            return
-        former = getattr(self.memory.mode, "value", self.memory.mode)
-        self.memory.set_mode(name)
-        try:
-            yield
-        except BaseException:
-            self.memory.set_mode(former)
-            raise
-        if restore:
-            self.memory.set_mode(former)
+    def _report(self, error: BaseException, logs: Logs) -> None:
+        """Tells every callback of an error that is about to be raised again; theirs do not hide it."""
+        for callback in self.callbacks:
+            try:
+                callback.on_exception(error, logs)
+            except Exception as another:
+                warnings.warn(f"{type(callback).__name__}.on_exception failed: {another!r}", stacklevel=2)
 
     @contextmanager
     def _eval(self) -> Iterator[None]:
         training = self.model.training
         self.model.eval()
         try:
-            with self._memory_mode("INFERENCE"):
+            with self.memory_part.inference():
                 yield
         finally:
             self.model.train(training)
 
 
-def find_memory(model: nn.Module) -> Any | None:
-    """The model's memory: its attribute `memory`, else the first child module that is one, else None."""
-
-    def is_memory(part: Any) -> bool:
-        return all(hasattr(part, name) for name in ("retrieve", "update_topology", "reset_state", "set_mode"))
-
-    own = getattr(model, "memory", None)
-    if own is not None and is_memory(own):
-        return own
-    return next((part for part in model.modules() if part is not model and is_memory(part)), None)
-
-
-def check_weights(expected: dict[str, Any], given: Any, file: os.PathLike[str]) -> None:
-    """Raises AESGStorageError unless `given` has the names and shapes of `expected`."""
-    if not isinstance(given, dict):
-        raise AESGStorageError(f"Expected a state_dict in '{file}', got {type(given).__name__}")
-    missing, unknown = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
-    if missing or unknown:
-        raise AESGStorageError(
-            f"'{file}' does not fit the model: missing {missing[:5]}, unknown {unknown[:5]}"
-        )
-    for name, value in expected.items():
-        if isinstance(value, Tensor) and value.shape != getattr(given[name], "shape", None):
-            raise AESGStorageError(
-                f"'{file}' does not fit the model: {name}: expected {list(value.shape)}, "
-                f"got {list(getattr(given[name], 'shape', []))}"
-            )
+def _default_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    parameters = list(model.parameters())
+    if not parameters:
+        raise AESGTrainingError("Expected a model with parameters to train, got one without")
+    return torch.optim.Adam(parameters, lr=learning_rate)

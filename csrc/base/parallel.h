@@ -9,9 +9,9 @@
 
 namespace aesg {
 
-// Calls work(part, begin, end) for `threads` neighbouring parts of [0, n), the calling thread among those that
-// work. Fewer parts when a part would be smaller than `grain`. What a part throws is thrown here, the first
-// part's first.
+// Calls work(part, begin, end) for `threads` neighbouring parts of [0, n), the calling thread among those
+// that work. Fewer parts when a part would be smaller than `grain`. What a part throws is thrown here, the
+// first part's first.
 template <typename Work>
 void parallel_parts(int64_t n, int threads, int64_t grain, Work work) {
   const int64_t most = std::max<int64_t>(1, n / std::max<int64_t>(1, grain));

@@ -251,7 +251,8 @@ py::array_t<bool> share_abstraction(const StorePtr& store, const Array<int64_t>&
   if (pairs.ndim() != 2 || pairs.shape(1) != 2) throw ArgumentError("pairs: expected shape [n, 2]");
   require_living(*store, "pairs", pairs.data(), pairs.size());
   const std::vector<uint8_t> share = graph::share_abstraction(*store, pairs.data(), pairs.shape(0));
-  return py::array_t<bool>(static_cast<py::ssize_t>(share.size()), reinterpret_cast<const bool*>(share.data()));
+  return py::array_t<bool>(static_cast<py::ssize_t>(share.size()),
+                           reinterpret_cast<const bool*>(share.data()));
 }
 
 py::array_t<int64_t> find_crowded(const StorePtr& store, int64_t degree) {
@@ -267,7 +268,8 @@ void bind_graph(py::module_& module) {
              "log"_a = true, "ids"_a = py::none(),
              "Bears a concept for each row of vectors [n, D]; returns their slots i64 [n].");
   module.def("put_edges", &put_edges, "store"_a, "sources"_a, "targets"_a, "weights"_a, "confidences"_a,
-             "kind"_a = 0, "up"_a = false, "Makes or sets edges between living slots; returns how many are new.");
+             "kind"_a = 0, "up"_a = false,
+             "Makes or sets edges between living slots; returns how many are new.");
   module.def("retire", &retire, "store"_a, "slots"_a, "now"_a,
              "Makes concepts inactive and releases their edges; returns how many died.");
   module.def("set_vector", &set_vector, "store"_a, "slot"_a, "vector"_a, "now"_a,

@@ -10,7 +10,8 @@ namespace aesg::graph {
 
 namespace {
 
-// Living ends of the abstraction edges from a concept: what was abstracted from it (up) or its parents (down).
+// Living ends of the abstraction edges from a concept: what was abstracted from it (up) or its parents
+// (down).
 std::vector<int64_t> ends(Store& store, int64_t slot, bool up) {
   std::vector<int64_t> found;
   for_each_edge(store, slot, [&](int32_t block, int index) {

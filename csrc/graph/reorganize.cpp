@@ -67,7 +67,8 @@ std::vector<Edge> edges_of(Store& store, int64_t slot) {
   return found;
 }
 
-// Gives `source` that edge, to `target`. Where it has one the more confident of the two stays, uses are summed.
+// Gives `source` that edge, to `target`. Where it has one the more confident of the two stays, uses are
+// summed.
 void unite_edge(Store& store, int64_t source, int32_t target, const Edge& edge) {
   EdgeRef there = find_edge(store, source, target, edge.kind);
   if (!there) {
@@ -106,9 +107,9 @@ struct Likeness {
   float cosine;
 };
 
-// Living pairs with cosine >= `similarity`, by slot, joined by a similarity edge slot -> other that was made or
-// used since the last sweep: what is alike is active together as soon as one of it is asked for. Nearly all of the
-// time goes into fetching the neighbours' vectors, so those are asked for a few concepts ahead.
+// Living pairs with cosine >= `similarity`, by slot, joined by a similarity edge slot -> other that was made
+// or used since the last sweep: what is alike is active together as soon as one of it is asked for. Nearly
+// all of the time goes into fetching the neighbours' vectors, so those are asked for a few concepts ahead.
 std::vector<Likeness> find_alike(Store& store, float similarity, int threads) {
   constexpr int64_t kAhead = 4, kGrain = 4096, kLine = 64;
   const int64_t count = static_cast<int64_t>(store.counters().node_count);
@@ -303,8 +304,7 @@ int64_t split(Store& store, int64_t slot, float initial_confidence, uint64_t now
     return place != around.end() && *place == target && cluster[static_cast<size_t>(place - around.begin())];
   };
   for (const Edge& edge : edges_of(store, slot))
-    if (moves(edge.target))
-      unite_edge(store, fresh, edge.target, edge);
+    if (moves(edge.target)) unite_edge(store, fresh, edge.target, edge);
   filter_edges(store, slot, [&](const storage::HotBlock& hot, const storage::ColdBlock&, int index) {
     return !moves(hot.target[index]);
   });
@@ -312,8 +312,7 @@ int64_t split(Store& store, int64_t slot, float initial_confidence, uint64_t now
   for (int32_t neighbor : around) {
     if (!moves(neighbor)) continue;
     for (const Edge& edge : edges_of(store, neighbor))
-      if (edge.target == slot)
-        unite_edge(store, neighbor, static_cast<int32_t>(fresh), edge);
+      if (edge.target == slot) unite_edge(store, neighbor, static_cast<int32_t>(fresh), edge);
     filter_edges(store, neighbor, [&](const storage::HotBlock& hot, const storage::ColdBlock&, int index) {
       return hot.target[index] != slot;
     });

@@ -16,8 +16,8 @@ bool is_provenance(const ColdBlock& cold, int index) {
   return edge_kind(cold, index) == EdgeKind::kAbstraction;
 }
 
-// An edge used since the last sweep only loses its mark; the others lose confidence. Edges of abstraction tell
-// where a concept came from, which forgetting must know: they do not fade.
+// An edge used since the last sweep only loses its mark; the others lose confidence. Edges of abstraction
+// tell where a concept came from, which forgetting must know: they do not fade.
 void fade_edges(Store& store, int64_t slot, float fade) {
   for_each_edge(store, slot, [&](int32_t block, int index) {
     ColdBlock& cold = *store.cold(block);

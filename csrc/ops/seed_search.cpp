@@ -5,6 +5,7 @@
 #include <tuple>
 #include <vector>
 
+#include "csrc/ops/device.h"
 #include "csrc/ops/tensor_args.h"
 
 namespace aesg {
@@ -107,7 +108,32 @@ std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& 
   return {scores, slots};
 }
 
+#if defined(AESG_WITH_CUDA)
+// Does not wait for the device: a query that is not finite finds nothing instead of raising.
+std::tuple<Tensor, Tensor> seed_search_cuda(const Tensor& queries, const Tensor& vectors, int64_t k,
+                                            std::optional<Tensor> inv_norm, std::optional<Tensor> active,
+                                            std::optional<int64_t> count, double min_score) {
+  const Arguments arguments = check(queries, vectors, k, inv_norm, active, count, min_score);
+  expect(k <= gpu::kMostK, kNavigationError, "k: expected at most ", gpu::kMostK, " on a CUDA device, got ",
+         k);
+  const cpu::SeedSearch& job = arguments.job;
+  const gpu::SeedSearch launch{job.queries, job.batch,     job.dim, job.vectors, job.inv_norm, job.active,
+                               job.count,   job.min_score, k};
+  const OnDevice device(queries);
+  Tensor scores = make_tensor(queries, {job.batch, k}, ScalarType::Float);
+  Tensor slots = make_tensor(queries, {job.batch, k}, ScalarType::Long);
+  Tensor workspace = make_workspace(queries, gpu::seed_search_workspace(launch));
+  expect_launched(gpu::seed_search(launch, workspace.data_ptr(), static_cast<float*>(scores.data_ptr()),
+                                   static_cast<int64_t*>(slots.data_ptr()), device.stream),
+                  "seed_search");
+  return {scores, slots};
+}
+#endif
+
 }  // namespace
 }  // namespace aesg
 
+#if defined(AESG_WITH_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(aesg, CUDA, m) { m.impl("seed_search", TORCH_BOX(&aesg::seed_search_cuda)); }
+#endif
 STABLE_TORCH_LIBRARY_IMPL(aesg, CPU, m) { m.impl("seed_search", TORCH_BOX(&aesg::seed_search_cpu)); }

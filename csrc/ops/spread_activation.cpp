@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "csrc/ops/cpu/spread_trace.h"
+#include "csrc/ops/device.h"
 #include "csrc/ops/tensor_args.h"
 
 namespace aesg {
@@ -164,9 +165,61 @@ Tensor spread_activation_backward_cpu(const Tensor& gradients, const Tensor& ind
   return sums;
 }
 
+#if defined(AESG_WITH_CUDA)
+// Does not wait for the device: seeds outside the graph count as none, damaged chains end where they leave
+// it.
+std::tuple<Tensor, Tensor, Tensor> spread_activation_cuda(
+    const Tensor& seed_indices, const Tensor& seed_energies, const Tensor& first_block, const Tensor& targets,
+    const Tensor& strengths, const Tensor& next_block, const Tensor& active, std::optional<Tensor> regions,
+    int64_t hops, double decay, double facilitation, double source_floor, double transfer_floor, int64_t k,
+    bool jacobian) {
+  const Arguments arguments =
+      check(seed_indices, seed_energies, first_block, targets, strengths, next_block, active, regions, hops,
+            decay, facilitation, source_floor, transfer_floor, k);
+  expect(!jacobian, kNavigationError,
+         "seed_energies, strengths: expected none that requires a gradient on a CUDA device, got one");
+  expect(k <= gpu::kMostK, kNavigationError, "k: expected at most ", gpu::kMostK, " on a CUDA device, got ",
+         k);
+  const cpu::SpreadGraph& graph = arguments.graph;
+  const cpu::SpreadRules& rules = arguments.rules;
+  const int64_t batch = arguments.batch, seeds = arguments.seeds;
+  const gpu::Spread launch{static_cast<const int64_t*>(arguments.seed_indices.data_ptr()),
+                           static_cast<const float*>(arguments.seed_energies.data_ptr()),
+                           batch,
+                           seeds,
+                           graph.first_block,
+                           graph.targets,
+                           graph.strengths,
+                           graph.next_block,
+                           graph.active,
+                           graph.regions,
+                           hops,
+                           rules.decay,
+                           rules.facilitation,
+                           rules.source_floor,
+                           rules.transfer_floor,
+                           k};
+  const OnDevice device(seed_indices);
+  Tensor energies = make_tensor(seed_energies, {batch, k}, ScalarType::Float);
+  Tensor slots = make_tensor(seed_energies, {batch, k}, ScalarType::Long);
+  Tensor slopes = make_tensor(seed_energies, {0, k, seeds}, ScalarType::Float);
+  Tensor workspace = make_workspace(seed_energies, gpu::spread_activation_workspace(launch));
+  expect_launched(
+      gpu::spread_activation(launch, workspace.data_ptr(), static_cast<float*>(energies.data_ptr()),
+                             static_cast<int64_t*>(slots.data_ptr()), device.stream),
+      "spread_activation");
+  return {energies, slots, slopes};
+}
+#endif
+
 }  // namespace
 }  // namespace aesg
 
+#if defined(AESG_WITH_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(aesg, CUDA, m) {
+  m.impl("spread_activation", TORCH_BOX(&aesg::spread_activation_cuda));
+}
+#endif
 STABLE_TORCH_LIBRARY_IMPL(aesg, CPU, m) {
   m.impl("spread_activation", TORCH_BOX(&aesg::spread_activation_cpu));
   m.impl("spread_activation_backward", TORCH_BOX(&aesg::spread_activation_backward_cpu));

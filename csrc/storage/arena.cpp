@@ -38,8 +38,26 @@ void Arena::map_file(File& file, int64_t bytes) {
     throw StorageError("'" + file.path() + "' needs " + std::to_string(bytes) +
                        " bytes of address space, reserved are " + std::to_string(reserved_));
   }
-  file.map(base_, bytes);
+  file.map(base_, 0, bytes);
   mapped_ = std::max(mapped_, bytes);
+  file_bytes_ = bytes;
+}
+
+void Arena::settle(File& file, const std::vector<Run>& runs, int64_t end) {
+  if (page_size() != kPageBytes) return;  // runs end where a page of the store ends
+  try {
+    for (const Run& run : runs) {
+      int64_t to = std::min(run.end, file_bytes_);
+      if (run.first < to) file.release(base_ + run.first, run.first, to - run.first);
+    }
+    for (const Run& run : runs) {
+      if (run.first > file_bytes_ || run.end < end || file_bytes_ >= end || end > mapped_) continue;
+      file.map(base_ + file_bytes_, file_bytes_, end - file_bytes_);
+      file_bytes_ = end;
+    }
+  } catch (const StorageError&) {
+    // Only memory is at stake.
+  }
 }
 
 void Arena::grow(int64_t bytes) {

@@ -75,10 +75,15 @@ void File::sync() {
   if (result < 0) throw SyncError(failure("sync", path_, result));
 }
 
-void File::map(void* address, int64_t bytes) {
+void File::map(void* address, int64_t offset, int64_t bytes) {
   if (bytes == 0) return;
-  int result = retried([&] { return raw_map(address, bytes); });
+  int result = retried([&] { return raw_map(address, offset, bytes); });
   if (result < 0) throw StorageError(failure("map", path_, result));
+}
+
+void File::release(void* address, int64_t offset, int64_t bytes) {
+  int result = retried([&] { return raw_release(address, offset, bytes); });
+  if (result < 0) throw StorageError(failure("release pages of", path_, result));
 }
 
 bool File::try_lock(bool exclusive) {

@@ -39,9 +39,11 @@ class File {
   void write_at(const void* data, int64_t bytes, int64_t offset);
   void resize(int64_t bytes);
   void sync();  // throws SyncError
-  // Lays bytes [0, bytes) over `address` (page-aligned, inside a range the caller owns), private to the
-  // process: stores never reach the file. REQUIRES: the file is at least that long.
-  void map(void* address, int64_t bytes);
+  // Lays bytes [offset, offset + bytes) over `address` (both page-aligned, inside a range the caller owns),
+  // private to the process: stores never reach the file. REQUIRES: the file is at least that long.
+  void map(void* address, int64_t offset, int64_t bytes);
+  // Gives up the private copies of mapped pages: what is read there next are the file's bytes [offset, ...).
+  void release(void* address, int64_t offset, int64_t bytes);
   bool try_lock(bool exclusive);  // flock, not waiting; false: someone else holds it
   void unlock();
   virtual void close() = 0;  // gives up the descriptor (and its locks, when no fork shares them)
@@ -52,7 +54,8 @@ class File {
   virtual int64_t raw_write(const void* data, int64_t bytes, int64_t offset) = 0;
   virtual int raw_resize(int64_t bytes) = 0;
   virtual int raw_sync() = 0;
-  virtual int raw_map(void* address, int64_t bytes) = 0;
+  virtual int raw_map(void* address, int64_t offset, int64_t bytes) = 0;
+  virtual int raw_release(void* address, int64_t offset, int64_t bytes) = 0;
   virtual int raw_lock(bool exclusive) = 0;
   virtual int raw_unlock() = 0;
 

@@ -36,10 +36,13 @@ class PosixFile final : public File {
   }
   int raw_resize(int64_t bytes) override { return code(::ftruncate(fd_, bytes)); }
   int raw_sync() override { return code(::fdatasync(fd_)); }
-  int raw_map(void* address, int64_t bytes) override {
+  int raw_map(void* address, int64_t offset, int64_t bytes) override {
     void* at = ::mmap(address, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd_, 0);
+                      MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd_, offset);
     return at == MAP_FAILED ? -errno : 0;
+  }
+  int raw_release(void* address, int64_t, int64_t bytes) override {
+    return code(::madvise(address, static_cast<size_t>(bytes), MADV_DONTNEED));
   }
   int raw_lock(bool exclusive) override {
     return code(::flock(fd_, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB));

@@ -195,8 +195,9 @@ void Store::fold() {
 void Store::compact() {
   impl_->require_writable();
   if (!impl_->fold()) {
-    throw StorageError("'" + directory() +
-                       "' cannot be compacted while a reader has it open: close the reader, then compact again");
+    throw StorageError(
+        "'" + directory() +
+        "' cannot be compacted while a reader has it open: close the reader, then compact again");
   }
   // Also when there was nothing to fold: an earlier fold left its records in place.
   try {

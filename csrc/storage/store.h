@@ -124,8 +124,8 @@ class Store {
   // Brings the main files up to date and empties the journal. Done by itself when the journal is large, on
   // close and on open after a crash; repeating it does no harm.
   void fold();
-  // Folds and gives the journal's old bytes back, so that what was removed before the last commit is in no file.
-  // Throws StorageError, with nothing changed, while a reader has this store open.
+  // Folds and gives the journal's old bytes back, so that what was removed before the last commit is in no
+  // file. Throws StorageError, with nothing changed, while a reader has this store open.
   void compact();
   // Drops what was not committed, folds, releases the lock. Views stay readable as long as someone holds the
   // store.

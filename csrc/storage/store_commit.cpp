@@ -15,8 +15,10 @@ constexpr int64_t kChunkBytes = 4 << 20;
 // there.)
 class RecordWriter {
  public:
-  RecordWriter(File& file, int64_t offset) : file_(file), offset_(offset) {
-    buffer_.resize(sizeof(RecordHeader));
+  // The buffer is the caller's, so that its pages are made once.
+  RecordWriter(File& file, int64_t offset, std::vector<uint8_t>& buffer)
+      : file_(file), offset_(offset), buffer_(buffer) {
+    buffer_.assign(sizeof(RecordHeader), 0);
   }
 
   void add(const void* data, int64_t bytes) {
@@ -57,7 +59,7 @@ class RecordWriter {
   int64_t offset_;
   int64_t written_ = 0;  // bytes of the record handed out, the header's place included
   uint32_t crc_ = 0;
-  std::vector<uint8_t> buffer_;
+  std::vector<uint8_t>& buffer_;
 };
 
 void add_range(std::vector<Range>& ranges, Target target, int64_t first, int64_t count) {
@@ -107,8 +109,11 @@ void write_groups(File& file, Checksums sums, Summed which, const uint8_t* base,
   file.sync();
 }
 
-// A recycled or zero-filled journal needs no change of its length at a commit, which makes the sync cheaper.
-void lengthen(File& journal, int64_t need) {
+// A recycled or zero-filled journal needs no change of its length at a commit, which makes the sync cheaper;
+// behind a long record the zeros cost more than they save.
+void lengthen(File& journal, int64_t need, int64_t record_bytes) {
+  constexpr int64_t kLong = 64 << 10;
+  if (record_bytes >= kLong) return;
   int64_t have = journal.size();
   if (need <= have) return;
   constexpr int64_t kLeast = 256 << 10, kMost = 4 << 20;
@@ -208,7 +213,7 @@ uint64_t Store::Impl::commit(const Counters& now) {
       }
       sums->sync();
     }
-    RecordWriter out(*journal_file, journal.end());
+    RecordWriter out(*journal_file, journal.end(), record_buffer);
     for (const Range& range : ranges) {
       uint64_t word = pack(range);
       out.add(&word, sizeof word);
@@ -237,7 +242,8 @@ uint64_t Store::Impl::commit(const Counters& now) {
     }
     out.fill_line();
     out.finish(&record);
-    lengthen(*journal_file, journal.end() + static_cast<int64_t>(record.total_bytes));
+    const auto record_bytes = static_cast<int64_t>(record.total_bytes);
+    lengthen(*journal_file, journal.end() + record_bytes, record_bytes);
     journal_file->sync();
   } catch (const SyncError& error) {
     refusing = error.what();
@@ -253,6 +259,12 @@ uint64_t Store::Impl::commit(const Counters& now) {
   journal.append(record);
   committed = next;
   kept_events = next.event_count;
+  auto written = [](Arena& arena, File& file, int64_t first, int64_t last, int64_t group_bytes) {
+    const int64_t end = kHeaderBytes + last * group_bytes;
+    arena.settle(file, {{kHeaderBytes + first * group_bytes, end}}, end);
+  };
+  if (bulk_nodes) written(node_arena, *nodes, node_file_groups, node_groups, layout.group_bytes());
+  if (bulk_edges) written(edge_arena, *edges, edge_file_groups, edge_groups, kEdgeGroupBytes);
   node_file_groups = static_cast<int64_t>(record.node_groups);
   edge_file_groups = static_cast<int64_t>(record.edge_groups);
   node_dirty.clear_below(node_groups);

@@ -4,27 +4,14 @@
 // record over its own effects changes nothing.
 #include <algorithm>
 
+#include "csrc/storage/page_writer.h"
 #include "csrc/storage/store_impl.h"
 
 namespace aesg::storage {
 namespace {
 
-// Sorted, each once.
-void unique(std::vector<int64_t>& pages) {
-  std::sort(pages.begin(), pages.end());
-  pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
-}
-
-// Sums of the given pages anew, runs of neighbours together.
-void resum(File& file, Checksums sums, Summed which, std::vector<int64_t>& pages) {
-  unique(pages);
-  for (size_t i = 0; i < pages.size();) {
-    size_t end = i + 1;
-    while (end < pages.size() && pages[end] == pages[end - 1] + 1) ++end;
-    sums.write(which, pages[i], page_sums_of(file, pages[i], static_cast<int64_t>(end - i)));
-    i = end;
-  }
-}
+// Records are read and laid down together up to this many bytes.
+constexpr int64_t kBatchBytes = 64 << 20;
 
 void resum_log(File& log, Checksums sums, int64_t first_byte, int64_t end) {
   int64_t begin = first_byte / kPageBytes * kPageBytes;
@@ -46,41 +33,45 @@ bool Store::Impl::fold() {
   const RecordHeader& last = journal.last();
   const int64_t group_bytes = layout.group_bytes();
   const int64_t node_groups = all_node_groups(last), edge_groups = all_edge_groups(last);
-  std::vector<int64_t> node_pages, edge_pages;
-  auto grow = [](File& file, int64_t held, int64_t wanted, int64_t bytes, std::vector<int64_t>& pages) {
+  Checksums table(*sums);
+  PageWriter node_pages(*nodes, table, Summed::kNodes, node_arena);
+  PageWriter edge_pages(*edges, table, Summed::kEdges, edge_arena);
+  auto grow = [](File& file, const Arena& arena, int64_t held, int64_t wanted, int64_t bytes,
+                 PageWriter& pages) {
     if (file.size() > kHeaderBytes + held * bytes) file.resize(kHeaderBytes + held * bytes);
     if (wanted > held) file.resize(kHeaderBytes + wanted * bytes);
-    for (int64_t page = held * bytes / kPageBytes; page < wanted * bytes / kPageBytes; ++page) {
-      pages.push_back(page);
-    }
-  };
-  auto touch = [](std::vector<int64_t>& pages, const Range& range) {
-    int64_t end = (range.first + range.count - 1) * kLineBytes / kPageBytes;
-    for (int64_t page = range.first * kLineBytes / kPageBytes; page <= end; ++page) {
-      if (pages.empty() || pages.back() != page) pages.push_back(page);
-    }
+    // From where memory has no file under it, so that the file can be laid there.
+    int64_t first = held * bytes;
+    if (arena.file_bytes()) first = std::min(first, arena.file_bytes() - kHeaderBytes);
+    pages.add_pages(first / kPageBytes, wanted * bytes / kPageBytes);
   };
   try {
-    grow(*nodes, node_file_groups, node_groups, group_bytes, node_pages);
-    grow(*edges, edge_file_groups, edge_groups, kEdgeGroupBytes, edge_pages);
+    grow(*nodes, node_arena, node_file_groups, node_groups, group_bytes, node_pages);
+    grow(*edges, edge_arena, edge_file_groups, edge_groups, kEdgeGroupBytes, edge_pages);
     uint64_t events = slot.event_count, first_changed_event = events;
     bool any_state = false;
+    std::vector<Record> batch;
+    int64_t batch_bytes = 0;
+    auto lay_batch = [&] {
+      node_pages.flush();
+      edge_pages.flush();
+      batch.clear();
+      batch_bytes = 0;
+    };
     for (const JournalEntry& entry : journal.entries()) {
-      Record record = journal.read(entry);
+      batch.push_back(journal.read(entry));
+      const Record& record = batch.back();
       record.for_each_range([&](const Range& range, const uint8_t* lines) {
         if (journal.superseded(entry, range)) return;
-        int64_t offset = kHeaderBytes + range.first * kLineBytes, bytes = range.count * kLineBytes;
         switch (range.target) {
           case Target::kNodes:
-            nodes->write_at(lines, bytes, offset);
-            touch(node_pages, range);
+            node_pages.add(range, lines);
             break;
           case Target::kEdges:
-            edges->write_at(lines, bytes, offset);
-            touch(edge_pages, range);
+            edge_pages.add(range, lines);
             break;
           case Target::kState:
-            state_file->write_at(lines, bytes, offset);
+            state_file->write_at(lines, range.count * kLineBytes, kHeaderBytes + range.first * kLineBytes);
             any_state = true;
             break;
         }
@@ -92,14 +83,14 @@ bool Store::Impl::fold() {
                       static_cast<int64_t>(events) * kEventBytes);
         events += entry.header.new_events;
       }
+      batch_bytes += static_cast<int64_t>(entry.header.total_bytes);
+      if (batch_bytes >= kBatchBytes) lay_batch();
     }
+    lay_batch();
     int64_t state_end = kHeaderBytes + round_up(static_cast<int64_t>(last.state_bytes), kLineBytes);
     if (any_state || state_file->size() != state_end) state_file->resize(state_end);
     if (int64_t end = static_cast<int64_t>(events) * kEventBytes; log->size() > end) log->resize(end);
 
-    Checksums table(*sums);
-    resum(*nodes, table, Summed::kNodes, node_pages);
-    resum(*edges, table, Summed::kEdges, edge_pages);
     if (events != slot.event_count || first_changed_event != events) {
       resum_log(*log, table, static_cast<int64_t>(first_changed_event) * kEventBytes,
                 static_cast<int64_t>(events) * kEventBytes);
@@ -130,6 +121,8 @@ bool Store::Impl::fold() {
     node_file_groups = node_groups;
     edge_file_groups = edge_groups;
     journal.begin(*journal_file, slot);
+    node_arena.settle(*nodes, node_pages.same_runs(), kHeaderBytes + node_groups * group_bytes);
+    edge_arena.settle(*edges, edge_pages.same_runs(), kHeaderBytes + edge_groups * kEdgeGroupBytes);
   } catch (const SyncError& error) {
     refusing = error.what();
     throw;

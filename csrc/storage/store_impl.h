@@ -75,6 +75,8 @@ struct Store::Impl {
   mutable std::vector<uint8_t> staged_state;
   bool state_staged = false;
 
+  std::vector<uint8_t> record_buffer;  // of the last commit, at most a few MiB, for the next one
+
   bool closed = false;
   std::string refusing;  // why no commit can succeed any more
 };

@@ -4,6 +4,8 @@
 // then is drawn, opened, and compared with the commits that were acknowledged. Some of the openings are
 // themselves cut. At the end the same is done with syncs that lie, to show that the test sees what it looks
 // for.
+#include <malloc.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -125,6 +127,9 @@ class Campaign {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // The simulated disks come and go by the thousand: their memory stays with the process.
+  ::mallopt(M_MMAP_THRESHOLD, 64 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 256 << 20);
   const int64_t states = argc > 1 ? std::atoll(argv[1]) : 3000;
   const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
   Counts c = Campaign(seed, "").run(states);

@@ -34,7 +34,7 @@ class SimFile final : public File {
  protected:
   int64_t raw_size() override { return static_cast<int64_t>(inode_->now.size()); }
   int64_t raw_read(void* data, int64_t bytes, int64_t offset) override {
-    int verdict = fs_.next_call();
+    int verdict = fs_.next_call("read", path());
     if (verdict < 0) return verdict;
     int64_t n = std::clamp<int64_t>(static_cast<int64_t>(inode_->now.size()) - offset, 0, bytes);
     if (verdict == 1) n = (n + 1) / 2;
@@ -42,7 +42,7 @@ class SimFile final : public File {
     return n;
   }
   int64_t raw_write(const void* data, int64_t bytes, int64_t offset) override {
-    int verdict = fs_.next_call();
+    int verdict = fs_.next_call("write", path());
     if (verdict < 0) return verdict;
     int64_t size = static_cast<int64_t>(inode_->now.size());
     int64_t room = fs_.capacity - fs_.used() + std::max<int64_t>(size - offset, 0);
@@ -55,7 +55,7 @@ class SimFile final : public File {
     return n;
   }
   int raw_resize(int64_t bytes) override {
-    int verdict = fs_.next_call();
+    int verdict = fs_.next_call("resize", path());
     if (verdict < 0) return verdict;
     if (bytes < static_cast<int64_t>(inode_->now.size())) {
       touch(bytes, static_cast<int64_t>(inode_->now.size()));
@@ -66,7 +66,7 @@ class SimFile final : public File {
     return 0;
   }
   int raw_sync() override {
-    int verdict = fs_.next_call();
+    int verdict = fs_.next_call("sync", path());
     if (verdict < 0) {
       inode_->touched.clear();  // the worst that kernels do: written pages are taken for clean
       return verdict;
@@ -77,17 +77,24 @@ class SimFile final : public File {
     inode_->touched.clear();
     return 0;
   }
-  int raw_map(void* address, int64_t bytes) override {
-    int verdict = fs_.next_call();
+  int raw_map(void* address, int64_t offset, int64_t bytes) override {
+    int verdict = fs_.next_call("map", path());
     if (verdict < 0) return verdict;
     auto length = static_cast<size_t>(bytes);
     void* at =
         ::mmap(address, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (at == MAP_FAILED) return -errno;
-    std::memcpy(address, inode_->now.data(), std::min(length, inode_->now.size()));
+    copy_out(address, offset, bytes);
+    return 0;
+  }
+  int raw_release(void* address, int64_t offset, int64_t bytes) override {
+    int verdict = fs_.next_call("release", path());
+    if (verdict < 0) return verdict;
+    copy_out(address, offset, bytes);
     return 0;
   }
   int raw_lock(bool exclusive) override {
+    if (fs_.on_lock) fs_.on_lock();
     int own_shared = held_ == 1, own_exclusive = held_ == 2;
     if (inode_->exclusive > own_exclusive || (exclusive && inode_->shared > own_shared)) return -EWOULDBLOCK;
     drop_lock();
@@ -101,6 +108,10 @@ class SimFile final : public File {
   }
 
  private:
+  void copy_out(void* address, int64_t offset, int64_t bytes) {
+    int64_t n = std::clamp<int64_t>(static_cast<int64_t>(inode_->now.size()) - offset, 0, bytes);
+    if (n) std::memcpy(address, inode_->now.data() + offset, static_cast<size_t>(n));
+  }
   void drop_lock() {
     if (held_ == 1) --inode_->shared;
     if (held_ == 2) --inode_->exclusive;
@@ -126,8 +137,11 @@ class SimFile final : public File {
   int held_ = 0;  // 1 shared, 2 exclusive
 };
 
-int SimFileSystem::next_call() {
-  if (on_call) on_call();
+int SimFileSystem::next_call(const char* what, const std::string& path) {
+  if (on_call) {
+    at = std::string(what) + " " + base_name(path);
+    on_call();
+  }
   int64_t call = calls++;
   if (fail_at < 0 || call < fail_at || (!fail_for_ever && call > fail_at)) return 0;
   return fail_with == 0 ? 1 : -fail_with;
@@ -150,7 +164,7 @@ void SimFileSystem::rename_now(const std::function<void(Names&)>& change) {
 }
 
 std::unique_ptr<File> SimFileSystem::raw_open(const std::string& path, OpenMode mode, int* error) {
-  *error = std::min(next_call(), 0);
+  *error = std::min(next_call("open", path), 0);
   if (*error < 0) return nullptr;
   if (!names_.count(path)) {
     *error = -ENOENT;
@@ -162,7 +176,7 @@ std::unique_ptr<File> SimFileSystem::raw_open(const std::string& path, OpenMode 
 }
 
 int SimFileSystem::raw_kind(const std::string& path, PathKind* kind) {
-  int verdict = std::min(next_call(), 0);
+  int verdict = std::min(next_call("look at", path), 0);
   *kind = names_.count(path)         ? PathKind::kFile
           : directories_.count(path) ? PathKind::kDirectory
                                      : PathKind::kMissing;
@@ -170,13 +184,13 @@ int SimFileSystem::raw_kind(const std::string& path, PathKind* kind) {
 }
 
 int SimFileSystem::raw_make_directory(const std::string& path) {
-  int verdict = std::min(next_call(), 0);
+  int verdict = std::min(next_call("make directory", path), 0);
   if (verdict == 0) directories_.insert(path);  // taken as durable: the store's files are what is tested
   return verdict;
 }
 
 int SimFileSystem::raw_rename(const std::string& from, const std::string& to) {
-  int verdict = std::min(next_call(), 0);
+  int verdict = std::min(next_call("rename", from), 0);
   if (verdict < 0) return verdict;
   if (!names_.count(from)) return -ENOENT;
   rename_now([from, to](Names& names) {
@@ -189,7 +203,7 @@ int SimFileSystem::raw_rename(const std::string& from, const std::string& to) {
 }
 
 int SimFileSystem::raw_remove(const std::string& path) {
-  int verdict = std::min(next_call(), 0);
+  int verdict = std::min(next_call("remove", path), 0);
   if (verdict < 0) return verdict;
   if (!names_.count(path)) return -ENOENT;
   rename_now([path](Names& names) { names.erase(path); });
@@ -197,13 +211,13 @@ int SimFileSystem::raw_remove(const std::string& path) {
 }
 
 int SimFileSystem::raw_remove_directory(const std::string& path) {
-  int verdict = std::min(next_call(), 0);
+  int verdict = std::min(next_call("remove directory", path), 0);
   if (verdict == 0) directories_.erase(path);
   return verdict;
 }
 
-int SimFileSystem::raw_sync_directory(const std::string&) {
-  int verdict = std::min(next_call(), 0);
+int SimFileSystem::raw_sync_directory(const std::string& path) {
+  int verdict = std::min(next_call("sync directory", path), 0);
   if (verdict < 0) return verdict;
   durable_names_ = names_;
   pending_names_.clear();

@@ -39,7 +39,9 @@ class SimFileSystem final : public storage::FileSystem {
   int64_t calls = 0;               // raw calls that can fail, so far
   int64_t capacity = INT64_MAX;    // bytes of all files together
   std::set<std::string> unsynced;  // files whose sync lies (base names)
-  std::function<void()> on_call;   // before each raw call
+  std::function<void()> on_call;   // before each raw call that can fail
+  std::string at;                  // which one that is: "write nodes.aesg"
+  std::function<void()> on_lock;   // before each attempt to lock
 
   // Copies share nothing with the original.
   std::unique_ptr<SimFileSystem> after_clean_end() const;  // what reads see, all durable
@@ -61,7 +63,7 @@ class SimFileSystem final : public storage::FileSystem {
  private:
   friend class SimFile;
   // 0 to go on, 1 to transfer less than asked, or a negative errno.
-  int next_call();
+  int next_call(const char* what, const std::string& path);
   int64_t used() const;
   void rename_now(const std::function<void(Names&)>& change);
 

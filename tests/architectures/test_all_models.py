@@ -109,7 +109,7 @@ def test_without_memory_it_is_the_same_model(name, make_memory: Make) -> None:
     weights = model.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in plain.state_dict().items())
     assert {key for key in weights if key not in plain.state_dict()} == {
-        key for key in weights if "reader" in key or "memory." in key or "query_input" in key
+        key for key in weights if "reader" in key or "memory." in key
     }
     assert torch.equal(after, after_plain)
     x = inputs(name)
@@ -243,6 +243,21 @@ def test_whole_model_in_a_gradient_checkpoint(name, make_memory: Make) -> None:
         grads.append([p.grad.clone() for p in model.parameters()])
     for plain, checkpointed in zip(*grads, strict=True):
         torch.testing.assert_close(plain, checkpointed)
+
+
+@every
+def test_a_gradient_checkpoint_teaches_once(name, make_memory: Make) -> None:
+    """The second pass, in backward, counts no query and bears nothing."""
+    from torch.utils.checkpoint import checkpoint
+
+    memory = fill(make_memory(novelty_birth_threshold=1, novelty_explanation_threshold=1.0))
+    model, x = build(name, memory), inputs(name)
+    output = checkpoint(model, x, use_reentrant=False)
+    queries, living = memory.stats()["queries"], memory.storage.active_count
+    loss(output).backward()
+    assert memory.stats()["queries"] == queries > 0
+    assert memory.storage.active_count == living > 60
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 def test_two_models_share_one_memory(make_memory: Make) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from aesg import AESGMemory, cli
 from aesg.exceptions import AESGMemoryError, AESGStorageError
+from aesg.graph.state import PRUNING_WAIT
 from aesg.packs import read_pack
 from aesg.packs.absorb import first_alike
 from aesg.packs.combine import diff_packs, merge_packs
@@ -230,3 +231,18 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     (tmp_path / "p.aesgpack").write_bytes(bytes_of(some_columns(), 2, description="a\x1b[31mb"))
     assert cli.main(["pack", "info", str(tmp_path / "p.aesgpack")]) == 0
     assert "a?[31mb" in capsys.readouterr().out
+
+
+def test_absorbed_concepts_are_given_time_to_show_use(make_memory: Make, tmp_path: Path) -> None:
+    other = make_memory("other", vector_dim=DIM)
+    slots = axes(other, [0, 1])
+    other.storage.nodes["relevance"][slots] = 0.001
+    other.export_pack(tmp_path / "p.aesgpack")
+    home = make_memory("home", vector_dim=DIM, prune_min_age=1)
+    home.absorb(home.load_pack(tmp_path / "p.aesgpack"))
+    for _ in range(PRUNING_WAIT):
+        home.update_topology()
+    assert home.storage.active_count == 2
+    home.update_topology()
+    home.update_topology()
+    assert home.storage.active_count == 0

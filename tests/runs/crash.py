@@ -1,8 +1,8 @@
-"""Kills processes that save, at random moments, and looks at what they left: `python -m tests.runs.crash
-1000`.
+"""Kills processes that save, at random moments, and looks at what they left.
 
-A child reports what was acknowledged through a pipe; after kill -9 all of it must be there, whole, and the
-store must open, verify and take more. Every so often a new store begins, so that its making is hit as well.
+`python -m tests.runs.crash 1000`. A child reports what was acknowledged through a pipe; after kill -9 all of
+it must be there, whole, and the store must open, verify and take more. Every so often a new store begins, so
+that its making is hit as well.
 """
 
 from __future__ import annotations

@@ -52,10 +52,8 @@ def test_2_results_and_events(context):
         )
         recent = await mem.recent_tool_results(tool="train.step", limit=10)
         assert [value["name"] for value in recent[0].outputs] == ["val_acc", "ckpt_uri"]
-        assert (
-            Path(await arts.as_local_file((await mem.last_by_name("ckpt_uri"))["value"])).read_text()
-            == "weights"
-        )
+        found = await mem.last_by_name("ckpt_uri")
+        assert Path(await arts.as_local_file(found["value"])).read_text() == "weights"
 
         await mem.record(kind="train_log", data={"epoch": 1, "loss": 0.25, "acc": 0.91})
         recent = await mem.recent(kinds=["train_log"], limit=3)

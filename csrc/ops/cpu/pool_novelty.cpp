@@ -19,6 +19,8 @@ constexpr int64_t kChunk = 64;
 // Candidates kept from the search: when all of them changed since, the input is compared with the whole pool.
 constexpr int64_t kKept = 4;
 
+constexpr float kUnknown = -1.0f;
+
 float vector_inverse_norm(const float* vector, int64_t dim) {
   double sum = 0;
   for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(vector[d]) * vector[d];
@@ -28,14 +30,16 @@ float vector_inverse_norm(const float* vector, int64_t dim) {
 class Pooling {
  public:
   Pooling(const NoveltyPool& pool, const NoveltyRules& rules)
-      : pool_(pool), rules_(rules), size_(pool.state[0]), inverse_(pool.capacity), born_(pool.capacity) {
-    for (int64_t row = 0; row < size_; ++row) inverse_[row] = vector_inverse_norm(row_of(row), pool.dim);
-  }
+      : pool_(pool),
+        rules_(rules),
+        size_(pool.state[0]),
+        inverse_(pool.capacity, kUnknown),
+        born_(pool.capacity) {}
 
   void chunk(const float* inputs, int64_t n, uint8_t* born, float* born_vectors) {
     const int64_t dim = pool_.dim;
-    const Column<const float> rows{pool_.candidates, size_, dim}, inverse{inverse_.data(), size_};
-    const SeedSearch job{inputs, n, dim, rows, inverse, {}, size_, rules_.threshold};
+    const Column<const float> rows{pool_.candidates, size_, dim};
+    const SeedSearch job{inputs, n, dim, rows, {}, {}, size_, rules_.threshold};
     packed_.resize(n * dim);
     best_.resize(n);
     for (TopK& top : best_) top.reset(std::min(kKept, size_));
@@ -82,7 +86,8 @@ class Pooling {
  private:
   float* row_of(int64_t row) const { return pool_.candidates + row * pool_.dim; }
 
-  float similarity(int64_t row) const {
+  float similarity(int64_t row) {
+    if (inverse_[row] == kUnknown) inverse_[row] = vector_inverse_norm(row_of(row), pool_.dim);
     return clamp_similarity(seed_search_dot(unit_.data(), row_of(row), pool_.dim) * inverse_[row]);
   }
 
@@ -109,7 +114,7 @@ class Pooling {
 
   void touch(int64_t row) {
     pool_.stamps[row] = pool_.state[1]++;
-    inverse_[row] = vector_inverse_norm(row_of(row), pool_.dim);
+    inverse_[row] = kUnknown;
     if (is_changed_[row]) return;
     is_changed_[row] = 1;
     changed_.push_back(row);
@@ -145,7 +150,7 @@ class Pooling {
   const NoveltyRules& rules_;
   int64_t size_;
   bool first_ = rules_.birth_first;
-  std::vector<float> inverse_;  // inverse norms of the candidates
+  std::vector<float> inverse_;  // inverse norms of the candidates, as far as they were needed
   std::vector<uint8_t> born_;   // born in this call, still there to absorb
   std::vector<float> packed_, unit_;
   std::vector<TopK> best_;

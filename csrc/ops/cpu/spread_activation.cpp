@@ -18,9 +18,9 @@ namespace aesg::cpu {
 namespace {
 
 constexpr uint32_t kHashFactor = 0x9e3779b1u;  // 2^32 / golden ratio: neighbouring slots go far apart
-constexpr int kFirstTableBits = 10;
-constexpr size_t kAhead = 8;                // sources whose memory is asked for before its turn
-constexpr uint32_t kClockLimit = 1u << 31;  // far more firings than one query can make
+constexpr int kLeastBits = 10;
+constexpr size_t kHeadAhead = 12, kRestAhead = 6;  // sources whose memory is asked for before their turn
+constexpr uint32_t kClockLimit = 1u << 31;         // far more firings than one query can make
 
 using Four = Portable;
 
@@ -36,10 +36,9 @@ AESG_INLINE Four::Mask give(const float* strengths, float energy, const SpreadRu
 }  // namespace
 
 void Spreader::begin() {
-  if (table_.empty()) {
-    table_.assign(size_t{1} << kFirstTableBits, Entry{0, 0, 0, 0});
-    shift_ = 32 - kFirstTableBits;
-  }
+  // As many places as the last query would have wanted: a small table stays in the nearest cache.
+  while (bits_ > kLeastBits && (touched_.size() * 8) >> bits_ == 0) --bits_;
+  if (table_.size() < size_t{1} << bits_) table_.resize(size_t{1} << bits_, Entry{0, 0, 0, 0});
   if (clock_ > kClockLimit) {
     for (Entry& entry : table_) entry.stamp = 0;
     clock_ = 0;
@@ -51,24 +50,29 @@ void Spreader::begin() {
   firing_.clear();
 }
 
-// Doubles the table; what holds places learns the new ones.
+// Doubles the places in use.
 void Spreader::grow() {
-  std::vector<Entry> old(table_.size() * 2, Entry{0, 0, 0, 0});
-  old.swap(table_);
-  --shift_;
-  for (uint32_t& place : touched_) {
-    const uint32_t fresh = find_place(old[place].slot);
-    table_[fresh] = old[place];
-    old[place].sum = static_cast<int32_t>(fresh);
-    place = fresh;
+  moved_.clear();
+  for (const uint32_t place : touched_) {
+    moved_.push_back(table_[place]);
+    table_[place].stamp = 0;
   }
-  for (uint32_t& place : changed_) place = static_cast<uint32_t>(old[place].sum);
+  ++bits_;
+  if (table_.size() < size_t{1} << bits_) table_.resize(size_t{1} << bits_, Entry{0, 0, 0, 0});
+  touched_.clear();
+  changed_.clear();
+  for (const Entry& entry : moved_) {
+    const uint32_t place = find_place(entry.slot);
+    table_[place] = entry;
+    touched_.push_back(place);
+    if (entry.stamp >= hop_begin_) changed_.push_back(place);
+  }
 }
 
 // The place of a slot, or the free one where it belongs.
 AESG_INLINE uint32_t Spreader::find_place(int32_t slot) const {
-  const uint32_t mask = static_cast<uint32_t>(table_.size() - 1);
-  uint32_t place = static_cast<uint32_t>(slot) * kHashFactor >> shift_;
+  const uint32_t mask = (1u << bits_) - 1;
+  uint32_t place = static_cast<uint32_t>(slot) * kHashFactor >> (32 - bits_);
   while (table_[place].stamp >= query_begin_ && table_[place].slot != slot) place = (place + 1) & mask;
   return place;
 }
@@ -79,7 +83,7 @@ AESG_INLINE Spreader::Entry* Spreader::touch(int32_t slot) {
   Entry* entry = &table_[place];
   if (entry->stamp >= query_begin_) return entry;
   if (!graph_->active[slot]) return nullptr;
-  if (2 * (touched_.size() + 1) > table_.size()) {
+  if ((2 * touched_.size() + 2) >> bits_ != 0) {
     grow();
     place = find_place(slot);
     entry = &table_[place];
@@ -96,7 +100,7 @@ int32_t Spreader::beyond_twins(const Source& source, int32_t target, int32_t blo
                                float before, float factor) const {
   const float strength = graph_->strengths.at(block)[place];
   float twin = -std::numeric_limits<float>::infinity();
-  for (int32_t b = graph_->first_block[source.slot];; b = graph_->next_block[b]) {
+  for (int32_t b = source.block;; b = graph_->next_block[b]) {
     for (int i = 0; i < (b == block ? place : kEdgesPerBlock); ++i)
       if (graph_->targets.at(b)[i] == target) twin = std::max(twin, graph_->strengths.at(b)[i]);
     if (b == block) break;
@@ -117,7 +121,7 @@ void Spreader::fire(const Source& source, float now, float before) {
   const uint32_t blocks = static_cast<uint32_t>(graph.next_block.rows);
   const float widest = kRegions ? std::max(1.0f, rules.facilitation) : 1.0f;
   uint32_t steps = blocks;  // a chain longer than all blocks is a ring
-  for (int32_t block = graph.first_block[source.slot], next; block != -1; block = next) {
+  for (int32_t block = source.block, next; block != -1; block = next) {
     if (static_cast<uint32_t>(block) >= blocks || steps-- == 0) {
       damaged_ = true;
       return;
@@ -173,6 +177,20 @@ void Spreader::fire(const Source& source, float now, float before) {
   }
 }
 
+// Memory is scattered: the head of a chain is asked for some sources ahead, and when it has come, what it
+// names.
+AESG_INLINE void Spreader::fetch_head(Source& source) {
+  source.block = graph_->first_block[source.slot];
+  if (source.block < 0 || source.block >= graph_->next_block.rows) return;
+  __builtin_prefetch(graph_->targets.at(source.block));
+}
+
+AESG_INLINE void Spreader::fetch_rest(const Source& source) const {
+  if (source.block < 0 || source.block >= graph_->next_block.rows) return;
+  const int32_t next = graph_->next_block[source.block];
+  if (next >= 0 && next < graph_->next_block.rows) __builtin_prefetch(graph_->targets.at(next));
+}
+
 // Lets energies rise to what arrived, and finds the sources of the next hop.
 void Spreader::end_hop(bool last) {
   next_firing_.clear();
@@ -182,7 +200,7 @@ void Spreader::end_hop(bool last) {
     uint32_t source = entry.link >> 1;
     if (source == 0) {
       if (last || energy < rules_->source_floor) continue;
-      sources_.push_back({energy, 0.0f, entry.slot});
+      sources_.push_back({energy, 0.0f, entry.slot, -1});
       source = static_cast<uint32_t>(sources_.size());
       entry.link |= source << 1;
       __builtin_prefetch(graph_->first_block.at(entry.slot));
@@ -208,7 +226,8 @@ void Spreader::run(const SpreadGraph& graph, const SpreadRules& rules, const int
     Entry* entry = touch(static_cast<int32_t>(seeds[s]));
     if (entry == nullptr) continue;
     if (entry->link >> 1 == 0) {
-      sources_.push_back({energies[s], 0.0f, entry->slot});
+      sources_.push_back({energies[s], 0.0f, entry->slot, -1});
+      __builtin_prefetch(graph.first_block.at(entry->slot));
       entry->link |= static_cast<uint32_t>(sources_.size()) << 1;
     } else {
       Source& source = sources_[(entry->link >> 1) - 1];
@@ -221,11 +240,12 @@ void Spreader::run(const SpreadGraph& graph, const SpreadRules& rules, const int
   for (int64_t hop = 0; hop < rules.hops && !firing_.empty(); ++hop) {
     hop_begin_ = clock_ + 1;
     changed_.clear();
-    for (size_t i = 0; i < firing_.size(); ++i) {
-      if (i + kAhead < firing_.size()) {
-        const int32_t block = graph.first_block[sources_[firing_[i + kAhead]].slot];
-        if (block >= 0 && block < graph.next_block.rows) __builtin_prefetch(graph.targets.at(block));
-      }
+    const size_t count = firing_.size();
+    for (size_t i = 0; i < std::min(count, kHeadAhead); ++i) fetch_head(sources_[firing_[i]]);
+    for (size_t i = 0; i < std::min(count, kRestAhead); ++i) fetch_rest(sources_[firing_[i]]);
+    for (size_t i = 0; i < count; ++i) {
+      if (i + kHeadAhead < count) fetch_head(sources_[firing_[i + kHeadAhead]]);
+      if (i + kRestAhead < count) fetch_rest(sources_[firing_[i + kRestAhead]]);
       Source& source = sources_[firing_[i]];
       const float before = source.fired;
       source.fired = source.energy;

@@ -59,6 +59,7 @@ class Spreader {
     float energy;
     float fired;  // energy at which its edges were last counted, 0: never
     int32_t slot;
+    int32_t block;  // head of its chain
   };
 
   void begin();
@@ -67,6 +68,8 @@ class Spreader {
   Entry* touch(int32_t slot);
   template <bool kRegions>
   void fire(const Source& source, float now, float before);
+  void fetch_head(Source& source);
+  void fetch_rest(const Source& source) const;
   int32_t beyond_twins(const Source& source, int32_t target, int32_t block, int place, float now,
                        float before, float factor) const;
   void end_hop(bool last);
@@ -78,8 +81,9 @@ class Spreader {
   uint32_t clock_ = 0;                       // counts firings, over all queries
   uint32_t query_begin_ = 1;                 // first clock of this query
   uint32_t hop_begin_ = 1;                   // first clock of this hop
-  int shift_ = 0;                            // hash -> place
+  int bits_ = 10;                            // 2^bits_ places of the table are in use
   std::vector<Entry> table_;                 // open addressing
+  std::vector<Entry> moved_;                 // while growing
   std::vector<uint32_t> touched_, changed_;  // places: of this query, of this hop
   std::vector<Source> sources_;
   std::vector<uint32_t> firing_, next_firing_;  // sources whose energy changed

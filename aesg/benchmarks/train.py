@@ -1,0 +1,198 @@
+"""What a memory costs a model: `python -m aesg bench train`.
+
+Forward pass and training step of every model, with a memory and as the same model without one, in turn in one
+process. Processor seconds beside seconds: on a busy machine the former hardly change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from aesg import architectures
+from aesg.architectures.base import MemoryModel
+from aesg.benchmarks.timing import integers, machine, write_json
+from aesg.nn.rnn import MemoryRNN
+
+TEXTS = ("AESGGRUText", "AESGLSTMText", "AESGSeq2Seq", "AESGDecoderLM", "AESGTransformer")
+IMAGES = ("AESGColorizationNet", "AESGCNNClassifier", "AESGCNNAutoencoder")
+LOOPED = ("AESGGRUText", "AESGLSTMText")  # compared with a loop over cells as well
+EDGES_A_CONCEPT = 4
+NOISE = 0.3  # of a concept against the query it is like, in standard deviations
+
+
+class Work(NamedTuple):
+    """One model's inputs and targets."""
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+def make_work(name: str, batch: int, length: int, edge: int, vocab: int) -> Work:
+    """Random tokens [B, T] or pictures [B, C, edge, edge] with targets that fit."""
+    if name in TEXTS:
+        tokens, targets = torch.randint(0, vocab, (2, batch, length))
+        inputs = (tokens, targets) if name == "AESGSeq2Seq" else (tokens,)
+        return Work(inputs, targets, lambda out, wanted: F.cross_entropy(out.flatten(0, 1), wanted.flatten()))
+    if name == "AESGCNNClassifier":
+        return Work((torch.rand(batch, 3, edge, edge),), torch.randint(0, 10, (batch,)), F.cross_entropy)
+    channels = 1 if name == "AESGColorizationNet" else 3
+    return Work((torch.rand(batch, channels, edge, edge),), torch.rand(batch, 3, edge, edge), F.mse_loss)
+
+
+def make_model(name: str, size: str, vocab: int, directory: str | None) -> MemoryModel:
+    """The preset; equal weights whatever its memory."""
+    torch.manual_seed(0)
+    arguments = (vocab,) if name in TEXTS else ()
+    return getattr(getattr(architectures, name), size)(*arguments, storage_dir=directory)
+
+
+def fill(model: MemoryModel, work: Work, concepts: int) -> None:
+    """Gives the memory concepts like what the model asks about, and edges between them."""
+    memory = model.memory
+    assert memory is not None
+    asked: list[Tensor] = []
+    retrieve = memory.retrieve
+
+    def listening(query: Tensor, batch_idx: int = 0) -> Any:
+        asked.append(query.detach().reshape(-1, memory.vector_dim))
+        return retrieve(query, batch_idx)
+
+    memory.set_mode("INFERENCE")
+    memory.retrieve = listening
+    with torch.no_grad():
+        model(*work.inputs)
+    del memory.retrieve
+    memory.set_mode("ONLINE")
+    queries = torch.cat(asked)
+    vectors = queries[torch.randint(0, len(queries), (concepts,))]
+    memory.graph.add_concepts(vectors + NOISE * queries.std() * torch.randn_like(vectors))
+    sources = torch.arange(concepts).repeat_interleave(EDGES_A_CONCEPT)
+    targets = (sources + torch.randint(1, concepts, sources.shape)) % concepts
+    memory.graph.add_edges(sources, targets, torch.ones(len(sources)), torch.full((len(sources),), 0.3), 1)
+
+
+def loop_over_cells(model: MemoryModel) -> MemoryModel:
+    """The plain model with its top layer as a loop over cells instead of torch's fused kernel."""
+    top = next(part for part in model.modules() if isinstance(part, MemoryRNN))
+
+    def sequence(x: Tensor, state: Any = None, *, read: bool = True) -> Any:
+        return top._run_steps(x, x, top.zeros(len(x), x.device) if state is None else state)
+
+    top.sequence = sequence  # type: ignore[method-assign]
+    return model
+
+
+def forward_pass(model: MemoryModel, work: Work) -> Callable[[], object]:
+    def run() -> None:
+        with torch.no_grad(), model.reading_only():
+            model(*work.inputs)
+
+    return run
+
+
+def training_step(model: MemoryModel, work: Work) -> Callable[[], object]:
+    """Forward, backward, optimizer, update_topology: what a trainer does with a batch."""
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def run() -> None:
+        if model.memory is not None:
+            model.memory.reset_state()
+        loss = work.loss(model(*work.inputs), work.targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if model.memory is not None:
+            model.memory.update_topology()
+
+    return run
+
+
+def measure(contestants: dict[str, Callable[[], object]], runs: int) -> dict[str, dict[str, float]]:
+    """Medians in ms, by the clock and of processor time, taken in turn after one run to warm up."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    for round_ in range(runs + 1):
+        for name, run in contestants.items():
+            clock, processor = time.perf_counter(), time.process_time()
+            run()
+            if round_:
+                times[name].append((time.perf_counter() - clock, time.process_time() - processor))
+    return {
+        name: {
+            "ms": 1e3 * statistics.median(each[0] for each in pairs),
+            "processor_ms": 1e3 * statistics.median(each[1] for each in pairs),
+        }
+        for name, pairs in times.items()
+    }
+
+
+def bench(name: str, options: argparse.Namespace, vocab: int) -> list[dict[str, Any]]:
+    """Both measurements of one model, printed and as JSON cases."""
+    work = make_work(name, options.batch, options.length, options.edge, vocab)
+    models = {"plain": make_model(name, options.size, vocab, None)}
+    if name in LOOPED:
+        models["plain, cell loop"] = loop_over_cells(make_model(name, options.size, vocab, None))
+    cases = []
+    with tempfile.TemporaryDirectory() as folder:
+        for concepts in options.concepts:
+            model = make_model(name, options.size, vocab, str(Path(folder, f"{concepts}")))
+            fill(model, work, concepts)
+            models[f"{concepts:,} concepts"] = model
+        for what, make in (("forward", forward_pass), ("training step", training_step)):
+            for model in models.values():
+                model.train(what != "forward")
+            found = measure({key: make(model, work) for key, model in models.items()}, options.runs)
+            plain = found["plain"]
+            shape = f"V={vocab}" if name in TEXTS else f"{options.edge}x{options.edge}"
+            print(f"\n{name}.{options.size} {shape} {what}")
+            for key, each in found.items():
+                ratio = each["processor_ms"] / plain["processor_ms"]
+                print(
+                    f"  {key:20} {each['ms']:9.1f} ms {each['processor_ms']:9.1f} ms processor {ratio:6.2f} x"
+                )
+            cases.append(
+                {"model": name, "size": options.size, "shape": shape, "what": what, "results": found}
+            )
+        for model in models.values():
+            if model.memory is not None:
+                model.memory.close()
+    return cases
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="aesg bench train", description=__doc__)
+    parser.add_argument("--models", default=",".join(TEXTS + IMAGES), help="names, comma-separated")
+    parser.add_argument("--size", default="small", choices=("small", "medium", "large"))
+    parser.add_argument("--concepts", type=integers, default=[500, 100_000])
+    parser.add_argument("--vocab", type=integers, default=[1000, 10_000])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--length", type=int, default=32, help="tokens of a sequence")
+    parser.add_argument("--edge", type=int, default=128, help="of a picture")
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", metavar="DIR", help="write train.json there")
+    parser.add_argument("--short", action="store_true", help="tiny sizes: does it run at all")
+    options = parser.parse_args(argv)
+    if options.short:
+        options.concepts, options.vocab, options.runs = [50], [100], 1
+        options.batch, options.length, options.edge = 2, 4, 16
+    torch.set_num_threads(options.threads)
+    print(machine())
+    cases = []
+    for name in options.models.split(","):
+        for vocab in options.vocab if name in TEXTS else options.vocab[:1]:
+            cases += bench(name, options, vocab)
+    if options.out is not None:
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+        write_json(str(Path(options.out, "train.json")), "train", options.threads, cases)
+    return 0

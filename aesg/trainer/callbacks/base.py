@@ -1,0 +1,76 @@
+"""Callback, the base of all, and how callbacks read metrics out of `logs`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aesg.exceptions import AESGTrainingError
+
+Logs = dict[str, Any]
+NOT_METRICS = ("epoch", "batch", "counted", "stop_training")
+
+
+class Callback:
+    """Base of all callbacks; every hook does nothing unless overridden.
+
+    `last`: the trainer calls callbacks in the order of registration, but those that say `last = True` after
+    the others, so that what they save holds what the others learnt from the same epoch or batch.
+    """
+
+    last = False
+
+    def on_train_start(self, logs: Logs) -> None:
+        """Called once, before the first epoch."""
+
+    def on_train_end(self, logs: Logs) -> None:
+        """Called once, after the last epoch; not after an exception."""
+
+    def on_epoch_start(self, epoch: int, logs: Logs) -> None:
+        """Called at the start of each epoch; not again for one that was resumed in its midst."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Called at the end of each epoch, with its metrics in `logs`."""
+
+    def on_batch_start(self, batch: int, logs: Logs) -> None:
+        """Called before each batch."""
+
+    def on_batch_end(self, batch: int, logs: Logs) -> None:
+        """Called after each batch's weights and topology were updated, with its loss in `logs`."""
+
+    def on_exception(self, error: BaseException, logs: Logs) -> None:
+        """Called when training is left by an exception, which is raised again afterwards."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Called when a checkpoint is written: what this callback needs to go on, of plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Called when a run is resumed, with what `state_dict` gave."""
+
+
+def metrics_of(logs: Logs) -> dict[str, float]:
+    """The figures in `logs`: losses, `val_*`, and what is known of the memory."""
+    return {
+        name: float(value)
+        for name, value in logs.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in NOT_METRICS
+    }
+
+
+def monitored(logs: Logs, name: str) -> float:
+    """The metric `name` of `logs`; AESGTrainingError with the names there are when it is missing."""
+    there = metrics_of(logs)
+    if name not in there:
+        raise AESGTrainingError(f"Expected a metric to monitor among {sorted(there)}, got '{name}'")
+    return there[name]
+
+
+def better(value: float, than: float, mode: str, min_delta: float = 0.0) -> bool:
+    """Whether `value` improves on `than` by more than `min_delta`; NaN never does."""
+    return (than - value if mode == "min" else value - than) > min_delta
+
+
+def check_mode(mode: str) -> None:
+    """AESGTrainingError unless `mode` says which way a metric is better."""
+    if mode not in ("min", "max"):
+        raise AESGTrainingError(f"mode must be 'min' or 'max', got {mode!r}")

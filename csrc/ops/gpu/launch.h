@@ -1,0 +1,57 @@
+// What the bindings call on the device. No torch and no CUDA type here: raw device pointers, sizes, a
+// workspace the caller owns, and the stream as an opaque pointer. Every launcher returns 0 or a CUDA error
+// code, does nothing for empty work, never waits and never allocates.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "csrc/ops/columns.h"
+#include "csrc/ops/consolidate_math.h"
+
+namespace aesg::gpu {
+
+using Stream = void*;
+
+const char* error_text(int error);
+
+int consolidate(const ConsolidateRules& rules, int64_t count, Column<const uint8_t> active,
+                Column<const uint32_t> use_frequency, Column<uint32_t> age, Column<float> relevance,
+                uint8_t* doomed,  // [rows of age], all written
+                Stream stream);
+
+struct SeedSearch {
+  const float* queries;  // [B, D] contiguous; rows that are not finite find nothing
+  int64_t batch, dim;
+  Column<const float> vectors;
+  Column<const float> inv_norm;  // or null
+  Column<const uint8_t> active;  // or null
+  int64_t count;
+  float min_score;
+  int64_t k;  // 1..kMostK
+};
+
+inline constexpr int64_t kMostK = 1024;
+
+size_t seed_search_workspace(const SeedSearch& job);
+int seed_search(const SeedSearch& job, void* workspace, float* scores, int64_t* slots, Stream stream);
+
+struct Spread {
+  const int64_t* seeds;   // [B, S]; outside -1..N-1: as -1
+  const float* energies;  // [B, S]
+  int64_t batch, seed_count;
+  Column<const int32_t> first_block;
+  Column<const int32_t> targets;
+  Column<const float> strengths;
+  Column<const int32_t> next_block;
+  Column<const uint8_t> active;
+  Column<const int32_t> regions;  // or null
+  int64_t hops;
+  float decay, facilitation, source_floor, transfer_floor;
+  int64_t k;  // 1..kMostK
+};
+
+size_t spread_activation_workspace(const Spread& job);
+int spread_activation(const Spread& job, void* workspace, float* energies, int64_t* slots, Stream stream);
+
+}  // namespace aesg::gpu

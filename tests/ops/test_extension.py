@@ -1,0 +1,55 @@
+"""The library: what it registers, and how its errors become typed ones."""
+
+import pytest
+import torch
+
+from aesg import _extension
+from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGNavigationError
+
+OPS = ["seed_search", "spread_activation", "spread_activation_backward", "consolidate_", "pool_novelty_"]
+WITH_CUDA = ["seed_search", "spread_activation", "consolidate_"]
+
+
+def has(op, key):
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"aesg::{op}", key)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_op_has_a_cpu_kernel_and_a_fake(op):
+    assert has(op, "CPU") and has(op, "Meta")
+
+
+def test_cuda_kernels_are_registered_all_or_none():
+    assert {has(op, "CUDA") for op in WITH_CUDA} == {_extension.has_cuda_kernels()}
+
+
+@pytest.mark.parametrize(
+    "text, error, message",
+    [
+        ("AESGMemoryError: vectors: expected a, got b", AESGMemoryError, "vectors: expected a, got b"),
+        ("first AESGNavigationError: k: expected 1\nsecond line", AESGNavigationError, "k: expected 1"),
+        (
+            "aesg::seed_search() Expected a value\nof type",
+            AESGConfigError,
+            "aesg::seed_search() Expected a value",
+        ),
+        ("something else", RuntimeError, "something else"),
+    ],
+)
+def test_errors_are_typed_by_their_name(text, error, message):
+    with pytest.raises(error) as caught:
+        _extension.raise_typed(RuntimeError(text), AESGConfigError)
+    assert str(caught.value) == message
+
+
+def test_a_missing_library_says_how_to_build_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(_extension, "__file__", str(tmp_path / "_extension.py"))
+    with pytest.raises(ImportError, match="pip install -e"):
+        _extension._load()
+
+
+def test_an_unfitting_library_is_an_import_error(monkeypatch, tmp_path):
+    (tmp_path / "_ops.abi3.so").write_bytes(b"not a library")
+    monkeypatch.setattr(_extension, "__file__", str(tmp_path / "_extension.py"))
+    with pytest.raises(ImportError, match="does not load into torch"):
+        _extension._load()
