@@ -74,7 +74,8 @@ class SQLite:
             self.db.execute(f"PRAGMA {setting}")
         self.db.execute(
             "CREATE TABLE c "
-            "(id INTEGER PRIMARY KEY, vector BLOB, inv REAL, modified INT, relevance REAL, use INT, rest BLOB)"
+            "(id INTEGER PRIMARY KEY, vector BLOB, inv REAL, modified INT, relevance REAL, use INT,"
+            " rest BLOB)"
         )
         self.db.execute("BEGIN")
         self.db.executemany(
@@ -234,7 +235,8 @@ def bulk(folder: Path, n: int, dim: int, rounds: int = 3) -> dict[str, Any]:
     share = statistics.median(disk) / statistics.median(ours)
     print(f"\nbulk insertion of {n}, D={dim}: {statistics.median(ours):.3f} s, {held / 2**20:.0f} MiB")
     print(
-        f"  writing and syncing as many bytes: {statistics.median(disk):.3f} s: {100 * share:.0f} % of that speed"
+        f"  writing and syncing as many bytes: {statistics.median(disk):.3f} s: "
+        f"{100 * share:.0f} % of that speed"
     )
     return {"bulk": n, "dim": dim, "seconds": ours, "sequential_write": disk, "bytes": held, "share": share}
 

@@ -22,6 +22,17 @@ NEIGHBOR_MIN_SIMILARITY = 0.1  # reference, SemanticGraph.find_nearest_neighbors
 SIMILARITY, SUCCESSION, ABSTRACTION = 0, 1, 2  # edge kinds
 
 
+def whole_numbers(name: str, values: Tensor | np.ndarray | Sequence[int]) -> np.ndarray:
+    """Slots or ids as i64. Raises AESGMemoryError for what is no whole number: nothing is rounded."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise AESGMemoryError(f"{name}: expected whole numbers, got {array.dtype}")
+    try:
+        return array.astype(np.int64, casting="same_kind" if array.size else "unsafe")
+    except TypeError as error:
+        raise AESGMemoryError(f"{name}: expected whole numbers below 2**63, got {array.dtype}") from error
+
+
 class SemanticGraph:
     """The graph as the engine and the navigator use it. All bulk work happens in C++ and custom ops."""
 
@@ -180,8 +191,8 @@ class SemanticGraph:
         self._require_writable("add_edges")
         fresh = _core.put_edges(
             self.storage.core,
-            np.asarray(sources, dtype=np.int64),
-            np.asarray(targets, dtype=np.int64),
+            whole_numbers("sources", sources),
+            whole_numbers("targets", targets),
             np.asarray(weights, dtype=np.float32),
             np.asarray(confidences, dtype=np.float32),
             kind,

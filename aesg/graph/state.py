@@ -116,19 +116,19 @@ class GraphState:
         return generation
 
     def close(self, commit: bool = True) -> None:
-        """Commits what is pending (unless told not to) and gives the directory free."""
+        """Commits what is pending (unless told not to) and gives the directory free. Open still after an
+        error.
+        """
         if self.storage.closed:
             return
         if self._pid != os.getpid():  # a forked child never writes
             commit = False
-        try:
-            if commit and not self.storage.read_only:
-                self.commit()
-        finally:
-            self.log.clear()
-            self.storage.close(commit=False)
-            if _open_states.get(self._key) is self:
-                del _open_states[self._key]
+        if commit and not self.storage.read_only:
+            self.commit()  # where this fails the state stays open: what was learnt can still be saved
+        self.log.clear()
+        self.storage.close(commit=False)
+        if _open_states.get(self._key) is self:
+            del _open_states[self._key]
 
     def reload(self) -> None:
         """Takes the small state from the storage anew, after its contents were replaced."""
@@ -205,6 +205,7 @@ def _end(state: GraphState) -> None:
     try:
         state.close()
     except AESGStorageError as error:
+        state.close(commit=False)
         warnings.warn(
             f"What was not saved in '{state.directory}' is lost: {error}", RuntimeWarning, stacklevel=2
         )

@@ -56,7 +56,10 @@ class RetrievedContext:
 
     def projection(self, mean: Tensor) -> Tensor:
         """P m of `aggregate()` for means [..., D]; zero where the memory has no projection."""
-        return torch.zeros_like(mean) if self._projection is None else self._projection(mean)
+        if self._projection is None:
+            return torch.zeros_like(mean)
+        weight = next(self._projection.parameters())  # a model may be converted to another precision
+        return self._projection(mean.to(weight.dtype)).to(mean.dtype)
 
     @property
     def origins(self) -> Tensor:

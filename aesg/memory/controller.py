@@ -19,7 +19,7 @@ from aesg import _core
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGMemoryError
 from aesg.graph.cognitive_engine import CognitiveEngine
-from aesg.graph.core import SemanticGraph
+from aesg.graph.core import SemanticGraph, whole_numbers
 from aesg.graph.forgetting import forget, slots_near, slots_of_ids
 from aesg.graph.state import GraphState
 from aesg.memory.calls import Call, Found, Query, joined_seeds, joined_steps
@@ -147,6 +147,7 @@ class AESGMemory(PackMethods, nn.Module):
         Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
         another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
         """
+        self._require_open("retrieve")
         started = time.perf_counter()
         checked = self.navigator.check(query, self.active_state, batch_idx)
         found, answers = self.navigator.find(checked, self.active_state)
@@ -253,7 +254,7 @@ class AESGMemory(PackMethods, nn.Module):
         if (ids is None) == (query is None):
             raise AESGMemoryError("forget: expected either ids or query with radius")
         if ids is not None:
-            slots, unknown = slots_of_ids(self.graph, np.unique(np.asarray(ids, dtype=np.int64).reshape(-1)))
+            slots, unknown = slots_of_ids(self.graph, np.unique(whole_numbers("ids", ids).reshape(-1)))
             if len(unknown):
                 raise AESGMemoryError(f"forget: no living concept has id {int(unknown[0])}")
         else:
@@ -269,7 +270,8 @@ class AESGMemory(PackMethods, nn.Module):
         """
         self._require_learning("update_concept")
         checked = self.cognitive_engine.checked_vector(vector)
-        _core.set_vector(self.storage.core, int(slot), checked.numpy(), self._state.now())
+        (index,) = whole_numbers("slot", [slot]).tolist()
+        _core.set_vector(self.storage.core, index, checked.numpy(), self._state.now())
         self._state.touch()
 
     def compact(self) -> None:
@@ -422,6 +424,8 @@ def _checked_device(device: str | torch.device) -> torch.device:
         checked = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise AESGConfigError(f"Unknown device {device!r}: expected 'cpu' or 'cuda[:N]'") from error
+    if checked.type not in ("cpu", "cuda"):
+        raise AESGConfigError(f"Device {device!r}: expected 'cpu' or 'cuda[:N]'")
     if checked.type == "cuda" and not torch.cuda.is_available():
         raise AESGConfigError(f"Device {device!r} asked for, but torch sees no CUDA device; use 'cpu'")
     return checked

@@ -65,6 +65,7 @@ class AESGStorage:
     ) -> None:
         if vector_dim is not None and (not isinstance(vector_dim, int) or not 1 <= vector_dim <= 8192):
             raise AESGStorageError(f"vector_dim: expected 1..8192, got {vector_dim!r}")
+        _require_ours_or_empty(os.fspath(directory))
         self.core: _core.Store = _core.Store.open(os.fspath(directory), vector_dim or 0, read_only=read_only)
         self.clock = clock
         self.before_read: Callable[[], Any] | None = None
@@ -274,6 +275,8 @@ class AESGStorage:
         Raises AESGStorageError when a write or sync fails; the last commit stays readable, and after a failed
         sync no commit is taken any more.
         """
+        if not os.path.isdir(self.directory):
+            raise AESGStorageError(f"'{self.directory}' is gone: what is committed to it would be lost")
         return self.core.commit()
 
     flush = commit
@@ -295,6 +298,8 @@ class AESGStorage:
 
         Raises AESGStorageError when `directory` is neither missing nor empty; what was begun is removed then.
         """
+        if os.path.isdir(directory) and os.listdir(directory):
+            raise AESGStorageError(f"'{directory}' already holds something: a snapshot needs a new place")
         self.core.snapshot(os.fspath(directory))
 
     def restore(self, directory: str | os.PathLike[str]) -> None:
@@ -337,6 +342,37 @@ class AESGStorage:
         return (
             f"<AESGStorage '{self.directory}' ({how}): {self.core.node_count} nodes of {self.vector_dim} "
             f"dimensions, {self.core.edge_count} edges, generation {self.generation}>"
+        )
+
+
+# Every name that a memory directory may hold before its meta.npy is there.
+_OUR_FILES = frozenset(
+    [
+        "LOCK",
+        "checksums.aesg",
+        "edges.aesg",
+        "evolution.aesglog",
+        "journal.aesg",
+        "meta.npy.new",
+        "nodes.aesg",
+        "state.aesg",
+    ]
+)
+
+
+def _require_ours_or_empty(directory: str) -> None:
+    """Raises AESGStorageError for a directory without a memory that holds something else: not to be written
+    in.
+    """
+    if not os.path.isdir(directory) or os.path.lexists(os.path.join(directory, "meta.npy")):
+        return
+    try:
+        foreign = sorted(set(os.listdir(directory)) - _OUR_FILES)
+    except OSError as error:
+        raise AESGStorageError(f"'{directory}' cannot be read: {error}") from error
+    if foreign:
+        raise AESGStorageError(
+            f"'{directory}': expected a memory or an empty directory, found '{foreign[0]}' in it"
         )
 
 

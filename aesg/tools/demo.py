@@ -26,7 +26,7 @@ import torch
 from aesg.architectures.base import TEXT_SIZES
 from aesg.architectures.decoder_lm import AESGDecoderLM
 from aesg.data import StreamLoader
-from aesg.exceptions import AESGStorageError
+from aesg.exceptions import AESGConfigError, AESGStorageError
 from aesg.memory.controller import AESGMemory
 from aesg.tools.corpus import Corpus, load_corpus, openings
 from aesg.trainer import AESGTrainer, Callback
@@ -40,6 +40,7 @@ JOINING_SHARE = 0.4  # of training passes before the memory joins
 TRAINING_SHARE = 0.45  # of the time, at most, goes to training with the memory
 RESUMED_STEPS = 20
 RESULT, MEMORY, CHECKPOINT, ONLINE_COPY = "demo.json", "memory", "checkpoint", "memory-online"
+MARKER = "aesg-demo.txt"  # says that a folder is the demo's own
 SHORT = {"steps": 12, "batch_size": 4, "chunk": 32, "held_out": 4_000}
 
 
@@ -73,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def first_process(options: argparse.Namespace) -> int:
+    for name in ("steps", "batch_size", "chunk", "held_out"):
+        if getattr(options, name) < 1:
+            raise AESGConfigError(
+                f"--{name.replace('_', '-')}: expected at least 1, got {getattr(options, name)}"
+            )
     started = time.perf_counter()
     options.corpus_bytes = _bytes_needed(options)
     corpus = load_corpus(options.data, options.corpus_bytes)
@@ -83,6 +89,8 @@ def first_process(options: argparse.Namespace) -> int:
 
     say("\n1. Training with the memory: files in order, in parallel streams")
     model = _seeded_model(options.seed, out / MEMORY)
+    # Little text is read through in fewer steps; what follows goes by shares of those.
+    options.steps = len(_training_stream(corpus, options, options.steps))
     schedule = Schedule(options.steps, limit=options.seconds * TRAINING_SHARE)
     trainer = _trainer(model, schedule)
     trainer.fit(_training_stream(corpus, options, options.steps), epochs=1)
@@ -336,12 +344,13 @@ def _counts(memory: AESGMemory) -> dict[str, int]:
 
 def _fresh_directory(out: Path) -> Path:
     """`out`, emptied when an earlier demo left it. Raises AESGStorageError when it holds anything else."""
-    if out.exists():
-        ours = {RESULT, MEMORY, CHECKPOINT, ONLINE_COPY}
-        if not out.is_dir() or not {path.name for path in out.iterdir()} <= ours:
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        # Names alone prove nothing: a user's folder may well be called "memory".
+        if not (out / MARKER).is_file():
             raise AESGStorageError(f"Expected nothing or an earlier demo at '{out}', found something else")
         shutil.rmtree(out)
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARKER).write_text("Made by `aesg demo`, which empties this folder when it is run again.\n")
     return out.resolve()
 
 

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,16 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
 def read_tensors(file: Path, device: str = "cpu") -> Any:
     """The content of a `.pt` file of tensors and plain values. AESGStorageError names the file."""
     try:
+        # torch.load does not look at the checksums that torch.save wrote.
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise AESGStorageError(f"Checkpoint file '{file}' is damaged: wrong checksum of '{damaged}'")
         return torch.load(file, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise AESGStorageError(f"Expected checkpoint file '{file}', found nothing") from None
+    except AESGStorageError:
+        raise
     except Exception as error:  # torch.load raises a dozen kinds for damaged files
         raise AESGStorageError(f"Failed to read checkpoint file '{file}': {error}") from error
 
