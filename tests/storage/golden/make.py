@@ -1,7 +1,7 @@
 """Makes the golden memories of the current format: `python -m tests.storage.golden.make VERSION`.
 
-`closed` was closed, `crashed` holds commits that only the journal has, over ones that were folded. Archive and
-values are made once a format version and kept for ever.
+`closed` was closed, `crashed` holds commits that only the journal has, over ones that were folded. Archive
+and values are made once a format version and kept for ever.
 """
 
 from __future__ import annotations
