@@ -1,7 +1,7 @@
 """The store beside SQLite (WAL, synchronous=FULL) and LMDB: `python -m aesg bench store`.
 
 All three keep the same concepts on the same disk: id, vector and the small fields. Changes and commits are
-timed in turn, and beside them the sync of one page, the disk's share. Compared is what a user waits for: both.
+timed in turn, beside them the sync of one page, the disk's share. Compared is what a user waits for: both.
 """
 
 from __future__ import annotations
