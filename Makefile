@@ -24,7 +24,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint lint-ruff lint-format lint-types lint-cpp format test-cpp torture torture-runs clean distclean check-python FORCE
+.PHONY: help demo test fuzz-packs torture torture-runs build lint lint-ruff lint-format lint-types lint-cpp format test-cpp clean distclean check-python FORCE
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -44,6 +44,9 @@ torture-runs: $(BUILT) $(INSTALLED)  ## kill 1,000 processes that save into a st
 	$(PY) -m tests.runs.crash $(or $(ARGS),1000)
 
 build: $(BUILT) $(INSTALLED)  ## the environment in .venv and the extension modules, if anything changed
+
+fuzz-packs: $(BUILT) $(TOOLS)  ## ten million executions of the pack parser on mutated files
+	printf '%s\n' $$(seq 1 $(JOBS)) | xargs -P $(JOBS) -I{} $(PY) -m tests.packs.mutate --executions $$((10000000 / $(JOBS))) --seed {}
 
 lint: lint-ruff lint-format lint-types lint-cpp  ## ruff, mypy and clang-format, changing nothing
 lint-ruff: $(TOOLS)

@@ -1,4 +1,4 @@
-"""The command line: `aesg demo`, `aesg bench NAME ...`, `aesg runs ...`, `aesg --version`.
+"""The command line: `aesg demo | pack | import-v3 | runs | bench ...`, `aesg --version`.
 
 Only what a command needs is imported. An AESGError ends as one line on stderr and exit code 2, an interrupt
 as 130.
@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser(
         "demo", help="train with and without a memory on real text, reopen, compare", add_help=False
     )
+    commands.add_parser("pack", help="look at, check and combine .aesgpack files", add_help=False)
+    commands.add_parser("import-v3", help="make a memory from a directory of aesg 3.0.0", add_help=False)
     commands.add_parser("runs", help="list, show, compare and keep recorded runs", add_help=False)
     bench = commands.add_parser(
         "bench", help="run a benchmark; --record DIR keeps its report as a run there", add_help=False
@@ -40,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "demo":
             return _run("aesg.tools.demo", rest)
+        if options.command == "pack":
+            return _run("aesg.tools.pack_cli", rest)
+        if options.command == "import-v3":
+            return _run("aesg.tools.import_cli", rest)
         if options.command == "runs":
             return _run("aesg.tools.runs", rest)
         return _bench(options.name, rest)

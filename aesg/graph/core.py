@@ -81,7 +81,7 @@ class SemanticGraph:
             return torch.zeros(*slots.shape, self.vector_dim)
         clamped = slots.clamp(min=0)
         if groups.shape[0] == 1:  # one index costs half of two
-            rows = groups[0].index_select(0, clamped.reshape(-1)).view(*slots.shape, -1)
+            rows = groups[0].index_select(0, clamped.reshape(-1)).view(*slots.shape, self.vector_dim)
         else:
             rows = groups[clamped >> GROUP_BITS, clamped & (groups.shape[1] - 1)]
         return rows.masked_fill_((slots < 0).unsqueeze(-1), 0.0)
@@ -103,6 +103,21 @@ class SemanticGraph:
         clamped = slots.clamp(min=0)
         alive = active[clamped // active.shape[1], clamped % active.shape[1]] != 0
         return torch.where((slots >= 0) & alive & (self.ids(slots) == ids), slots, -1)
+
+    def is_active(self, slot: int) -> bool:
+        return bool(self._at("is_active", slot))
+
+    def region(self, slot: int) -> int:
+        return int(self._at("region_id", slot))
+
+    def out_edges(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
+        """Targets i64 [e] and strengths f32 [e] of a concept's edges."""
+        edges = self.storage.get_edges(slot)
+        return edges["target"], edges["weight"] * edges["confidence"]
+
+    def _at(self, column: str, slot: int) -> Tensor:
+        values = self.storage.column(column)
+        return values[slot // values.shape[1], slot % values.shape[1]]
 
     def get_node_vector(self, node_idx: int) -> Tensor:
         """A copy of the vector [D] f32 of a slot in use. Raises AESGMemoryError for an unknown slot."""

@@ -50,6 +50,7 @@ class GraphState:
         self.pruning_wait = 0  # consolidations until survival counts again
         self.aged_unpruned = False  # concepts were aged in a mode that does not prune
         self.streams: dict[str, Any] = {}  # streams as the last commit left them
+        self.packs: list[dict[str, Any]] = []  # attached packs: name, path, checksum, priority
         self._key = key
         self._changed = False
         self._pid = os.getpid()
@@ -139,6 +140,7 @@ class GraphState:
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self.pause_pruning(0)
         self.streams = {}
+        self.packs = []
         self._changed = False
         self._load(self.storage.read_state())
 
@@ -149,6 +151,7 @@ class GraphState:
             "pruning": {"wait": self.pruning_wait, "aged_unpruned": self.aged_unpruned},
             "regions.cursor": self.region_cursor,
             "streams": self.streams,
+            **({"packs": self.packs} if self.packs else {}),
             "pairs.keys": self.log.pairs.keys,
             "pairs.counts": self.log.pairs.counts,
             **({} if self.centers is None else {"regions.centers": self.centers.numpy()}),
@@ -168,6 +171,7 @@ class GraphState:
         self.aged_unpruned = bool(pruning.get("aged_unpruned", False))
         self.region_cursor = int(state.get("regions.cursor", 0))
         self.streams = dict(state.get("streams", {}))
+        self.packs = list(state.get("packs", []))
         if "pool.candidates" in state:
             self.pool.load_state(state)
         if "pairs.keys" in state:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aesg.graph.use_log import PRIMARY_COUNT
+from aesg.packs.ranking import ORIGIN_SHIFT, origins_of
 
 Path = list[int]
 
@@ -19,6 +20,8 @@ class RetrievedContext:
     vectors [..., K, D] f32, weights [..., K] f32 (energies in [0, 1], differentiable in the query),
     mask [..., K] bool, indices [..., K] i64 slots (-1 where fewer were activated),
     explanation [...] f32, the best seed's cosine (0 when nothing was like the query).
+    The index of a member from an attached pack is 2^32 or more, so that it is never taken for one of the
+    memory's slots: `origins` and `slots` take indices apart.
     The remaining attributes are views of these, made when asked for.
     """
 
@@ -30,6 +33,7 @@ class RetrievedContext:
         explanation: Tensor,
         projection: nn.Module | None = None,
         trace: Callable[[int, int], Path] | None = None,
+        origin_names: tuple[str, ...] = ("memory",),
     ) -> None:
         self.vectors = vectors
         self.weights = weights
@@ -38,6 +42,7 @@ class RetrievedContext:
         self.explanation = explanation
         self._projection = projection
         self._trace = trace
+        self.origin_names = origin_names  # what `origins` counts: the memory, then the packs that answered
 
     def aggregate(self) -> Tensor:
         """One vector a query, [..., D]: m + P m, m the energy-weighted mean, P the abstraction projection.
@@ -52,6 +57,16 @@ class RetrievedContext:
     def projection(self, mean: Tensor) -> Tensor:
         """P m of `aggregate()` for means [..., D]; zero where the memory has no projection."""
         return torch.zeros_like(mean) if self._projection is None else self._projection(mean)
+
+    @property
+    def origins(self) -> Tensor:
+        """Where each member comes from, i64 [..., K]: 0 the memory, p the pack `origin_names[p]`, -1 none."""
+        return origins_of(self.indices)
+
+    @property
+    def slots(self) -> Tensor:
+        """Every member's slot in the graph it comes from, i64 [..., K], -1 where there is none."""
+        return torch.where(self.mask, self.indices & ((1 << ORIGIN_SHIFT) - 1), -1)
 
     @property
     def primary_concepts(self) -> Any:

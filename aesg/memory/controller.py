@@ -22,11 +22,14 @@ from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
 from aesg.graph.forgetting import forget, slots_near, slots_of_ids
 from aesg.graph.state import GraphState
+from aesg.memory.calls import Call, Found, Query, joined_seeds, joined_steps
 from aesg.memory.context import RetrievedContext
 from aesg.memory.modes import MemoryMode, ModeSwitch
-from aesg.memory.navigation import Found, Navigator, Query, joined_steps
-from aesg.memory.spread import QuerySpread
+from aesg.memory.navigation import Navigator
+from aesg.memory.packing import PackMethods
 from aesg.memory.state import BatchActiveContext
+from aesg.memory.work import Work
+from aesg.packs.manager import PackManager
 from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
 from aesg.validation import Validator
@@ -37,25 +40,7 @@ def recomputing() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-class Work:
-    """What one memory did since it was made. An object of its own: setting attributes of a module is slow."""
-
-    def __init__(self, vector_dim: int) -> None:
-        self.queries = 0
-        self.spread = QuerySpread(vector_dim)
-        self.explained = torch.zeros((), dtype=torch.float64)  # sum over the queries of their best similarity
-        self.retrieval_seconds = 0.0
-        self.topology_seconds = 0.0
-
-    def note(self, rows: Tensor, similarities: Tensor, seconds: float) -> None:
-        """One call: its queries [Q, D], the seeds' similarities [Q, S], and how long it took."""
-        self.spread.add(rows)
-        self.queries += similarities.shape[0]
-        self.explained += similarities.detach()[:, 0].sum()
-        self.retrieval_seconds += seconds
-
-
-class AESGMemory(nn.Module):
+class AESGMemory(PackMethods, nn.Module):
     """A graph of concept vectors in one directory that answers whole batches of queries and learns from them.
 
     directory: made if missing; opening it again in the same process shares the open graph.
@@ -98,11 +83,14 @@ class AESGMemory(nn.Module):
             self._permissions,
             project=lambda mean: mean + projection(mean.to(projection.weight.device)).to(mean.device),
         )
-        self.navigator = Navigator(self.graph, self.config, self.abstraction_projection)
+        self.pack_manager = PackManager.of(self._state)
+        self.navigator = Navigator(
+            self.graph, self.config, self.abstraction_projection, self.pack_manager.answering
+        )
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
-        self._pending: list[tuple[Query, Found, bool]] | None = None  # the calls of a `one_call`; learn?
+        self._pending: list[Call] | None = None  # the calls of a `one_call`
         self._work = Work(self.vector_dim)
         self.to(self.device)
 
@@ -161,18 +149,19 @@ class AESGMemory(nn.Module):
         """
         started = time.perf_counter()
         checked = self.navigator.check(query, self.active_state, batch_idx)
-        found = self.navigator.find(checked, self.active_state)
-        context = self.navigator.context(checked, found, query.device)
+        found, answers = self.navigator.find(checked, self.active_state)
+        context = self.navigator.context(checked, found, answers, query.device)
         again = recomputing()
         learns = self._permissions().learns and not again
         if self._pending is not None:
-            self._pending.append((checked.detached(), found.detached(), learns))
+            kept = [answer.detached() for answer in answers]
+            self._pending.append(Call(checked.detached(), found.detached(), kept, learns))
         elif not again:
-            self.navigator.remember(checked, found, self.active_state)
+            self.navigator.remember(checked, answers, self.active_state)
             if learns:
                 self._learn(checked, found)
         if not again:
-            self._work.note(checked.rows, found.similarities, time.perf_counter() - started)
+            self._work.note(checked.rows, found.explanation, time.perf_counter() - started)
         return context
 
     @contextmanager
@@ -193,8 +182,8 @@ class AESGMemory(nn.Module):
         finally:
             self._pending = None
         if pending and not recomputing():
-            self.navigator.remember(*pending[-1][:2], self.active_state)
-        for query, found in joined_steps([call[:2] for call in pending if call[2]]):
+            self.navigator.remember(pending[-1].query, pending[-1].answers, self.active_state)
+        for query, found in joined_steps([(call.query, call.found) for call in pending if call.learns]):
             self._learn(query, found)
 
     @torch.compiler.disable
@@ -206,28 +195,35 @@ class AESGMemory(nn.Module):
         included. Nothing is searched, noted or counted. O(B T S D), then by edges touched.
         """
         checked = self.navigator.check(query, self.active_state, 0)
-        calls = [call[:2] for call in (self._pending or [])[-checked.steps :]]
-        joined = list(joined_steps(calls))
+        calls = (self._pending or [])[-checked.steps :]
+        joined = list(joined_steps([(call.query, call.found) for call in calls]))
         if len(joined) != 1 or joined[0][0].rows.shape != checked.rows.shape:
             raise AESGMemoryError(
                 f"retrieve_again: expected the queries of the last calls in one_call, got {list(query.shape)}"
             )
-        found = self.navigator.find_again(checked, joined[0][1].seeds)
-        return self.navigator.context(checked, found, query.device)
+        answers = [call.answers for call in calls]
+        sources = [answer.source for answer in answers[-1]]
+        found, again = self.navigator.find_again(checked, sources, joined_seeds(answers))
+        return self.navigator.context(checked, found, again, query.device)
 
     @torch.no_grad()
     def _learn(self, query: Query, found: Found) -> None:
         """Notes use and succession, and offers what nothing explained to the novelty pool."""
-        best = found.similarities[:, 0]
-        explained = best >= self.config.novelty_explanation_threshold
-        current = torch.where(explained, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
+        threshold = self.config.novelty_explanation_threshold
+        explained = found.explanation >= threshold
+        own = found.similarities[:, 0] >= threshold  # succession is learnt between the memory's own concepts
+        current = torch.where(own, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
         streams = self.active_state
         last = self.graph.still(streams.last_seed[query.streams], streams.last_id[query.streams])
         previous = torch.cat([last[:, None], current[:, :-1]], dim=1)
         streams.last_seed[query.streams] = current[:, -1]
         streams.last_id[query.streams] = self.graph.ids(current[:, -1])
         self.cognitive_engine.note_retrieval(
-            found.members, found.energies.detach(), found.seeds, previous.reshape(-1), current.reshape(-1)
+            found.own_members,
+            found.energies.detach(),
+            found.seeds,
+            previous.reshape(-1),
+            current.reshape(-1),
         )
         if not bool(explained.all()):
             self.cognitive_engine.observe_novelty(query.rows.detach()[~explained])
@@ -342,6 +338,7 @@ class AESGMemory(nn.Module):
         self._state.log.clear()
         self.storage.restore(directory)
         self._state.reload()
+        self.pack_manager.reload()
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,59 +10,29 @@ from torch import Tensor, nn
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGNavigationError
 from aesg.graph.core import SemanticGraph
+from aesg.memory.calls import Answer, Found, Query, Source
 from aesg.memory.context import RetrievedContext
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.trace import trace_paths
+from aesg.packs.graph import PackGraph
+from aesg.packs.manager import Answering
+from aesg.packs.ranking import ORIGIN_SHIFT, merge_answers, origins_of, slots_in
 from aesg.validation import Validator
-
-
-class Query(NamedTuple):
-    """A checked query in the one shape the ops take."""
-
-    rows: Tensor  # [Q, D] f32 on the CPU, Q = B T, stream-major
-    lead: torch.Size  # the shape in front of D as asked: (), (B,) or (B, T)
-    streams: slice  # which streams ask
-    steps: int  # T, 1 unless [B, T, D]
-
-    def detached(self) -> Query:
-        """The same, holding on to no autograd graph."""
-        return self._replace(rows=self.rows.detach())
-
-
-class Found(NamedTuple):
-    """What the graph answered to Q queries."""
-
-    seeds: Tensor  # [Q, S] i64 slots, best first, -1 padded; primed ones not among them
-    similarities: Tensor  # [Q, S] f32
-    members: Tensor  # [Q, K] i64 slots, strongest first, -1 padded
-    energies: Tensor  # [Q, K] f32, differentiable in the query
-
-    def detached(self) -> Found:
-        """The same, holding on to no autograd graph."""
-        return self._replace(similarities=self.similarities.detach(), energies=self.energies.detach())
-
-
-def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, Found]]:
-    """Successive calls of the same streams, each of one step, as one call of many steps; others as they
-    are."""
-    for (streams, steps), group in groupby(calls, key=lambda call: (call[0].streams, call[0].steps)):
-        queries, found = zip(*group, strict=True)
-        if steps != 1 or len(queries) == 1:
-            yield from zip(queries, found, strict=True)
-            continue
-        rows = torch.stack([query.rows for query in queries], dim=1)  # [B, T, D]
-        yield (
-            Query(rows.flatten(0, 1), rows.shape[:2], streams, len(queries)),
-            Found(*(torch.stack(parts, dim=1).flatten(0, 1) for parts in zip(*found, strict=True))),
-        )
 
 
 class Navigator:
     """Finds the context of queries in a graph (docs/design.md, "Retrieval")."""
 
-    def __init__(self, graph: SemanticGraph, config: AESGConfig, projection: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        graph: SemanticGraph,
+        config: AESGConfig,
+        projection: nn.Module | None = None,
+        packs: Callable[[], list[Answering]] = list,
+    ) -> None:
         self.graph = graph
         self.config = config
+        self._packs = packs  # the attached packs that take part, as of now
         self._projection = [projection]  # in a list: the module belongs to the memory, not to this object
 
     def retrieve(
@@ -77,9 +45,9 @@ class Navigator:
         AESGMemoryError for another vector_dim.
         """
         query = self.check(query_vector, active_state, batch_idx)
-        found = self.find(query, active_state)
-        self.remember(query, found, active_state)
-        context = self.context(query, found, query_vector.device)
+        found, answers = self.find(query, active_state)
+        self.remember(query, answers, active_state)
+        context = self.context(query, found, answers, query_vector.device)
         return context, context.explanation
 
     def check(self, query: Tensor, streams: BatchActiveContext, batch_idx: int) -> Query:
@@ -106,11 +74,58 @@ class Navigator:
             steps=lead[1] if len(lead) == 2 else 1,
         )
 
-    def find(self, query: Query, streams: BatchActiveContext) -> Found:
-        """Seeds, priming and spreading for all rows at once."""
-        config = self.config
-        similarities, seeds = self.graph.search(query.rows, config.seed_top_k, config.seed_min_similarity)
-        strong = similarities >= config.seed_relative_similarity * similarities[:, :1]
+    def find(self, query: Query, streams: BatchActiveContext) -> tuple[Found, list[Answer]]:
+        """Seeds, priming and spreading for all rows at once.
+
+        Returns what was found, and each graph's own answer, the memory's first. Packs add to what the memory
+        answers by itself and never change that.
+        """
+        own = self._ask(Source(self.graph, "memory", 1.0, ""), query, streams)
+        answers = [own]
+        packs = [
+            Source(PackGraph(pack, self.config), name, share, f"{name}:{pack.checksum}")
+            for name, pack, share in self._packs()
+        ]
+        of_packs = streams.of_packs([pack.key for pack in packs])
+        # A pack's chance likenesses must not crowd what the memory knows well: its bar is at least that.
+        best = own.similarities.detach()[:, :1]
+        for pack, theirs in zip(packs, of_packs, strict=True):
+            answers.append(self._ask(pack, query, theirs, best))
+        return _together(answers), answers
+
+    def remember(self, query: Query, answers: Sequence[Answer], streams: BatchActiveContext) -> None:
+        """Keeps each stream's primary concepts in every graph, to prime its next query there.
+
+        In the memory those of its own answer, whatever packs added to it.
+        """
+        last = slice(query.steps - 1, None, query.steps)
+        of_packs = streams.of_packs([answer.source.key for answer in answers[1:]])
+        for answer, theirs in zip(answers, [streams, *of_packs], strict=True):
+            which = theirs.streams(query.streams.start, query.streams.stop - query.streams.start)
+            kept = answer.members[last]
+            theirs.remember(which, kept, answer.energies.detach()[last], answer.source.graph.ids(kept))
+
+    def find_again(
+        self, query: Query, sources: Sequence[Source], seeds: Sequence[Tensor]
+    ) -> tuple[Found, list[Answer]]:
+        """What `find` answers to queries whose seeds [Q, S] in each graph are known, while the graphs are as
+        they were.
+        """
+        with torch.autocast("cpu", enabled=False):
+            units = torch.nn.functional.normalize(query.rows, dim=-1).unsqueeze(-1)  # [Q, D, 1]
+        answers = [
+            self._ask_again(source, known, units) for source, known in zip(sources, seeds, strict=True)
+        ]
+        return _together(answers), answers
+
+    def _ask(
+        self, source: Source, query: Query, streams: BatchActiveContext, bar: Tensor | None = None
+    ) -> Answer:
+        """One graph's answer; `streams` are those of that graph. `bar` [Q, 1]: the best elsewhere."""
+        config, graph = self.config, source.graph
+        similarities, seeds = graph.search(query.rows, config.seed_top_k, config.seed_min_similarity)
+        best = similarities[:, :1] if bar is None else torch.maximum(similarities[:, :1], bar)
+        strong = similarities >= config.seed_relative_similarity * best
         similarities = torch.where(strong, similarities, 0.0)
         seeds = torch.where(strong, seeds, -1)
 
@@ -118,65 +133,89 @@ class Navigator:
         if (
             len(query.lead) < 2
         ):  # the steps of one [B, T, D] call run in parallel, so they do not prime each other
-            primed, primed_energies = self._primed(streams, query.streams)
+            which = streams.streams(query.streams.start, query.streams.stop - query.streams.start)
+            primed, primed_energies = self._primed(graph, streams, which)
             starts = torch.cat([seeds, primed], dim=1)
             energies = torch.cat([similarities, primed_energies], dim=1)
-        energies, members = self.graph.spread(
+        return self._spread(source, seeds, similarities, starts, energies)
+
+    def _ask_again(self, source: Source, seeds: Tensor, units: Tensor) -> Answer:
+        """One graph's answer from its seeds [Q, S] to queries of length 1 [Q, D, 1]."""
+        with torch.autocast("cpu", enabled=False):
+            concepts = torch.nn.functional.normalize(source.graph.gather(seeds), dim=-1)  # [Q, S, D]
+            similarities = (concepts @ units).squeeze(-1)  # [Q, S], 0 where there is no seed
+        return self._spread(source, seeds, similarities, seeds, similarities)
+
+    def _spread(
+        self, source: Source, seeds: Tensor, similarities: Tensor, starts: Tensor, energies: Tensor
+    ) -> Answer:
+        """What spreads in one graph from the seeds and what else is active at the start."""
+        config = self.config
+        energies, members = source.graph.spread(
             starts, energies, hops=config.spreading_activation_steps, k=config.context_size
         )
         members, energies = _led_by_seeds(seeds, similarities, members, energies)
-        return Found(seeds, similarities, members, energies)
+        return Answer(source, seeds, similarities, members, energies)
 
-    def remember(self, query: Query, found: Found, streams: BatchActiveContext) -> None:
-        """Keeps each stream's primary concepts, to prime its next query."""
-        last = slice(query.steps - 1, None, query.steps)
-        kept = found.members[last]
-        streams.remember(query.streams, kept, found.energies.detach()[last], self.graph.ids(kept))
-
-    def find_again(self, query: Query, seeds: Tensor) -> Found:
-        """What `find` answers to queries whose seeds [Q, S] are known, while the graph is as it was."""
-        with torch.autocast("cpu", enabled=False):
-            units = torch.nn.functional.normalize(query.rows, dim=-1).unsqueeze(-1)  # [Q, D, 1]
-            concepts = torch.nn.functional.normalize(self.graph.gather(seeds), dim=-1)  # [Q, S, D]
-            similarities = (concepts @ units).squeeze(-1)  # [Q, S], 0 where there is no seed
-        config = self.config
-        energies, members = self.graph.spread(
-            seeds, similarities, hops=config.spreading_activation_steps, k=config.context_size
-        )
-        members, energies = _led_by_seeds(seeds, similarities, members, energies)
-        return Found(seeds, similarities, members, energies)
-
-    def context(self, query: Query, found: Found, device: torch.device) -> RetrievedContext:
+    def context(
+        self, query: Query, found: Found, answers: Sequence[Answer], device: torch.device
+    ) -> RetrievedContext:
         """The answer in the shape of the question, on its device."""
         lead, k = query.lead, found.members.shape[1]
-        vectors = self.graph.gather(found.members)
-        seeds, energies = found.seeds, found.similarities.detach()
+        vectors = self.graph.gather(found.own_members if len(answers) > 1 else found.members)
+        for origin, answer in enumerate(answers[1:], 1):
+            theirs = origins_of(found.members) == origin
+            vectors[theirs] = answer.source.graph.gather(slots_in(found.members, origin)[theirs])
 
-        def trace(row: int, slot: int) -> list[int]:
-            return paths(row).get(slot, [slot])
+        def trace(row: int, index: int) -> list[int]:
+            base = index >> ORIGIN_SHIFT << ORIGIN_SHIFT
+            slot = index - base
+            return [base + step for step in paths(row, index >> ORIGIN_SHIFT).get(slot, [slot])]
 
-        def paths(row: int) -> dict[int, list[int]]:
-            if row not in traced:
-                traced[row] = trace_paths(self.graph, seeds[row].tolist(), energies[row].tolist())
-            return traced[row]
+        def paths(row: int, origin: int) -> dict[int, list[int]]:
+            if (row, origin) not in traced:
+                answer = answers[origin]
+                traced[row, origin] = trace_paths(
+                    answer.source.graph,
+                    answer.seeds[row].tolist(),
+                    answer.similarities.detach()[row].tolist(),
+                )
+            return traced[row, origin]
 
-        traced: dict[int, dict[int, list[int]]] = {}
+        traced: dict[tuple[int, int], dict[int, list[int]]] = {}
         return RetrievedContext(
             vectors=vectors.reshape(*lead, k, self.graph.vector_dim).to(device),
             weights=found.energies.reshape(*lead, k).to(device),
             indices=found.members.reshape(*lead, k).to(device),
-            explanation=energies[:, 0].reshape(lead).to(device),
+            explanation=found.explanation.reshape(lead).to(device),
             projection=self._projection[0],
             trace=trace,
+            origin_names=tuple(answer.source.name for answer in answers),
         )
 
-    def _primed(self, streams: BatchActiveContext, which: slice) -> tuple[Tensor, Tensor]:
+    def _primed(
+        self, graph: SemanticGraph | PackGraph, streams: BatchActiveContext, which: slice
+    ) -> tuple[Tensor, Tensor]:
         """The streams' last primary concepts [B, 3] that still live, with the share of energy that carries
         over.
         """
-        slots = self.graph.still(streams.primary[which], streams.primary_ids[which])
+        slots = graph.still(streams.primary[which], streams.primary_ids[which])
         energies = streams.energies[which] * self.config.priming
         return slots, torch.where(slots >= 0, energies, 0.0)
+
+
+def _together(answers: Sequence[Answer]) -> Found:
+    """The answers of the memory and its packs as one."""
+    own = answers[0]
+    if len(answers) == 1:
+        explanation = own.similarities.detach()[:, 0]
+        return Found(own.seeds, own.similarities, own.members, own.energies, explanation)
+    energies, members = merge_answers(
+        [(answer.energies, answer.members) for answer in answers],
+        [answer.source.share for answer in answers],
+    )
+    explanation = torch.stack([answer.similarities.detach()[:, 0] for answer in answers]).amax(dim=0)
+    return Found(own.seeds, own.similarities, members, energies, explanation)
 
 
 def _led_by_seeds(

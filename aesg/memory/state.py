@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,15 @@ class BatchActiveContext:
         self.primary_ids = torch.empty(0, PRIMARY_COUNT, dtype=torch.int64)  # [streams, 3], bits of u64
         self.last_seed = torch.empty(0, dtype=torch.int64)  # [streams]
         self.last_id = torch.empty(0, dtype=torch.int64)  # [streams], bits of u64
+        # What the same streams were last about in each attached pack, so that the memory's own part is the
+        # same with packs and without.
+        self._packs: dict[str, BatchActiveContext] = {}
         self._grow(batch_size)
+
+    def of_packs(self, keys: Sequence[str]) -> list[BatchActiveContext]:
+        """The same streams in each of the packs named; those of all others are dropped."""
+        self._packs = {key: self._packs.get(key) or BatchActiveContext() for key in keys}
+        return [self._packs[key] for key in keys]
 
     @property
     def batch_size(self) -> int:
@@ -61,9 +69,13 @@ class BatchActiveContext:
         self.energies[which] = 0.0
         self.last_seed[which] = -1
         self.last_id[which] = 0
+        for streams_of_pack in self._packs.values():
+            streams_of_pack.reset(streams)
 
     def to_state(self) -> dict[str, Any]:
+        packs = {key: streams.to_state() for key, streams in self._packs.items()}
         return {
+            **({"packs": packs} if packs else {}),
             "primary": self.primary.tolist(),
             "primary_ids": self.primary_ids.tolist(),
             "energies": self.energies.tolist(),  # f32 -> JSON number -> f32 is exact
@@ -78,6 +90,10 @@ class BatchActiveContext:
         self.energies = torch.tensor(state["energies"], dtype=torch.float32).reshape(count, PRIMARY_COUNT)
         self.last_seed = torch.tensor(state["last_seed"], dtype=torch.int64)
         self.last_id = torch.tensor(state["last_id"], dtype=torch.int64)
+        self._packs = {}
+        for key, part in state.get("packs", {}).items():
+            self._packs[key] = BatchActiveContext()
+            self._packs[key].load_state(part)
 
     def _grow(self, size: int) -> None:
         missing = size - self.batch_size

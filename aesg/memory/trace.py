@@ -5,30 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from aesg.graph.core import SemanticGraph
+from aesg.packs.graph import PackGraph
 
 _FIXED_POINT = 1 << 24  # energies are summed as integers of this scale, see docs/design.md, "Spreading"
 
 
-def trace_paths(graph: SemanticGraph, seeds: list[int], energies: list[float]) -> dict[int, list[int]]:
+def trace_paths(
+    graph: SemanticGraph | PackGraph, seeds: list[int], energies: list[float]
+) -> dict[int, list[int]]:
     """Paths of activation from `seeds` (slots, -1 ignored) through the graph as it is now.
 
     Follows the rule of `aesg.ops.spread_activation`; a concept's path is that of the largest transfer in the
     hop that last raised its energy. Cost: Python steps in the number of edges touched.
     """
-    config, storage = graph.config, graph.storage
-    active = storage.column("is_active").numpy()
-    regions = storage.column("region_id").numpy()
-
-    def at(column: np.ndarray, slot: int) -> int:
-        return int(column[slot // column.shape[1], slot % column.shape[1]])
-
+    config = graph.config
     energy: dict[int, np.float32] = {}
     paths: dict[int, list[int]] = {}
     for slot, value in zip(seeds, energies, strict=True):
         if slot >= 0 and np.float32(value) > energy.get(slot, np.float32(0)):
             energy[slot] = np.float32(value)
             paths[slot] = [slot]
-    dominant = at(regions, seeds[0]) if seeds and seeds[0] >= 0 else 0
+    dominant = graph.region(seeds[0]) if seeds and seeds[0] >= 0 else 0
     decay = np.float32(config.spreading_activation_decay)
     facilitation = np.float32(config.region_facilitation_multiplier)
     edges: dict[int, dict[int, np.float32]] = {}
@@ -41,9 +38,9 @@ def trace_paths(graph: SemanticGraph, seeds: list[int], energies: list[float]) -
             if source not in edges:
                 edges[source] = _strongest_edges(graph, source)
             for target, strength in edges[source].items():
-                if not at(active, target):
+                if not graph.is_active(target):
                     continue
-                factor = facilitation if dominant and at(regions, target) == dominant else np.float32(1)
+                factor = facilitation if dominant and graph.region(target) == dominant else np.float32(1)
                 transfer = np.float32(np.float32(np.float32(energy[source] * strength) * decay) * factor)
                 if transfer <= np.float32(config.transfer_floor):
                     continue
@@ -59,12 +56,10 @@ def trace_paths(graph: SemanticGraph, seeds: list[int], energies: list[float]) -
     return paths
 
 
-def _strongest_edges(graph: SemanticGraph, source: int) -> dict[int, np.float32]:
+def _strongest_edges(graph: SemanticGraph | PackGraph, source: int) -> dict[int, np.float32]:
     """Target slot -> strength of the strongest parallel edge."""
     found: dict[int, np.float32] = {}
-    for edge in graph.storage.get_edges(source):
-        strength = np.float32(edge["weight"]) * np.float32(edge["confidence"])
-        target = int(edge["target"])
-        if strength > found.get(target, np.float32(-1)):
-            found[target] = strength
+    for target, strength in zip(*graph.out_edges(source), strict=True):
+        if strength > found.get(int(target), np.float32(-1)):
+            found[int(target)] = strength
     return found

@@ -1,0 +1,111 @@
+"""What was asked and what came back, as tensors: of one call, and of successive calls as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from aesg.exceptions import AESGMemoryError
+from aesg.graph.core import SemanticGraph
+from aesg.packs.graph import PackGraph
+from aesg.packs.ranking import slots_in
+
+
+class Query(NamedTuple):
+    """A checked query in the one shape the ops take."""
+
+    rows: Tensor  # [Q, D] f32 on the CPU, Q = B T, stream-major
+    lead: torch.Size  # the shape in front of D as asked: (), (B,) or (B, T)
+    streams: slice  # which streams ask
+    steps: int  # T, 1 unless [B, T, D]
+
+    def detached(self) -> Query:
+        """The same, holding on to no autograd graph."""
+        return self._replace(rows=self.rows.detach())
+
+
+class Source(NamedTuple):
+    """A graph that answers."""
+
+    graph: SemanticGraph | PackGraph
+    name: str
+    share: float  # what scales its energies: 1 for the memory
+    key: str  # names the streams of a pack, see `BatchActiveContext.of_packs`
+
+
+class Answer(NamedTuple):
+    """What one graph answered to Q queries."""
+
+    source: Source
+    seeds: Tensor  # [Q, S] i64 slots, best first, -1 padded; primed ones not among them
+    similarities: Tensor  # [Q, S] f32
+    members: Tensor  # [Q, K] i64 slots, strongest first, -1 padded
+    energies: Tensor  # [Q, K] f32, differentiable in the query
+
+    def detached(self) -> Answer:
+        """The same, holding on to no autograd graph."""
+        return self._replace(similarities=self.similarities.detach(), energies=self.energies.detach())
+
+
+class Found(NamedTuple):
+    """What the memory and its packs found together for Q queries."""
+
+    seeds: Tensor  # [Q, S] i64 slots, the memory's own
+    similarities: Tensor  # [Q, S] f32, the memory's own
+    members: Tensor  # [Q, K] i64, strongest first, -1 padded; with packs see `aesg.packs.ranking`
+    energies: Tensor  # [Q, K] f32, differentiable in the query; a pack's scaled by its share
+    explanation: Tensor  # [Q] f32, the best similarity in any graph
+
+    def detached(self) -> Found:
+        """The same, holding on to no autograd graph."""
+        return self._replace(similarities=self.similarities.detach(), energies=self.energies.detach())
+
+    @property
+    def own_members(self) -> Tensor:
+        """The members that are the memory's own: slots [Q, K], -1 for all others."""
+        return slots_in(self.members, 0)
+
+
+class Call(NamedTuple):
+    """One call of a `one_call`."""
+
+    query: Query
+    found: Found
+    answers: list[Answer]  # of each graph, the memory first
+    learns: bool
+
+
+def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, Found]]:
+    """Successive calls of the same streams, each of one step, as one call of many steps; others as they
+    are."""
+    for (streams, steps), group in groupby(calls, key=lambda call: (call[0].streams, call[0].steps)):
+        queries, found = zip(*group, strict=True)
+        if steps != 1 or len(queries) == 1:
+            yield from zip(queries, found, strict=True)
+            continue
+        rows = torch.stack([query.rows for query in queries], dim=1)  # [B, T, D]
+        yield (
+            Query(rows.flatten(0, 1), rows.shape[:2], streams, len(queries)),
+            Found(*(torch.stack(parts, dim=1).flatten(0, 1) for parts in zip(*found, strict=True))),
+        )
+
+
+def joined_seeds(calls: Sequence[Sequence[Answer]]) -> list[Tensor]:
+    """Each graph's seeds in successive answers [B, S] to the same streams, as [B T, S], stream-major.
+
+    Raises AESGMemoryError where not the same graphs answered every time, with the same shares.
+    """
+    asked = [[(answer.source.key, answer.source.share) for answer in answers] for answers in calls]
+    for other in asked[1:]:
+        if other != asked[0]:
+            raise AESGMemoryError(
+                f"Packs: expected the same ones in all of these calls, got {asked[0][1:]} and {other[1:]}"
+            )
+    return [
+        torch.stack([answer.seeds for answer in answers], dim=1).flatten(0, 1)
+        for answers in zip(*calls, strict=True)
+    ]

@@ -1,0 +1,91 @@
+"""PackGraph: a pack as the navigator asks it, with the names of `SemanticGraph`. Reads only."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aesg.config import AESGConfig
+from aesg.ops import seed_search, spread_activation
+from aesg.packs.columns import BLOCK_EDGES
+from aesg.packs.pack import MemoryPack
+
+
+class PackGraph:
+    """One pack under the rules of one memory's config. Made for a call; it holds no data of its own."""
+
+    def __init__(self, pack: MemoryPack, config: AESGConfig) -> None:
+        self.config = config
+        self._tensors = pack.tensors
+
+    @property
+    def vector_dim(self) -> int:
+        return self._tensors.vectors.shape[1]
+
+    def search(self, queries: Tensor, k: int, min_score: float) -> tuple[Tensor, Tensor]:
+        """Exact cosine top-k: scores [B, k] f32, slots [B, k] i64. See `seed_search`."""
+        tensors = self._tensors
+        return seed_search(
+            queries,
+            tensors.vectors,
+            k,
+            inv_norm=tensors.inv_norm,
+            active=tensors.active,
+            min_score=min_score,
+        )
+
+    def spread(self, seeds: Tensor, energies: Tensor, *, hops: int, k: int) -> tuple[Tensor, Tensor]:
+        """Activation after `hops` hops: energies [B, k], slots [B, k]. See `spread_activation`."""
+        tensors, config = self._tensors, self.config
+        return spread_activation(
+            seeds,
+            energies,
+            tensors.first_block,
+            tensors.targets,
+            tensors.strengths,
+            tensors.next_block,
+            tensors.active,
+            regions=tensors.regions,
+            hops=hops,
+            decay=config.spreading_activation_decay,
+            facilitation=config.region_facilitation_multiplier,
+            source_floor=config.source_energy_floor,
+            transfer_floor=config.transfer_floor,
+            k=k,
+        )
+
+    def ids(self, slots: Tensor) -> Tensor:
+        """What tells concepts apart over time, i64 [...]: in a pack, where nothing changes, the slots."""
+        return slots
+
+    def still(self, slots: Tensor, ids: Tensor) -> Tensor:
+        """Slots [...] that still hold the concept of that identity: all of them."""
+        return slots
+
+    def gather(self, slots: Tensor) -> Tensor:
+        """Copies of the vectors [..., D] of slots [...]; zero where the slot is negative."""
+        vectors = self._tensors.vectors
+        if len(vectors) == 0:
+            return torch.zeros(*slots.shape, self.vector_dim)
+        return vectors[slots.clamp(min=0)].masked_fill_((slots < 0).unsqueeze(-1), 0.0)
+
+    # For `aesg.memory.trace`, one concept at a time.
+
+    def is_active(self, slot: int) -> bool:
+        return bool(self._tensors.active[slot])
+
+    def region(self, slot: int) -> int:
+        return int(self._tensors.regions[slot])
+
+    def out_edges(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
+        """Targets i64 [e] and strengths f32 [e] of a concept's edges."""
+        tensors, block = self._tensors, int(self._tensors.first_block[slot])
+        targets, strengths = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        while block >= 0:
+            filled = tensors.targets[block].numpy() >= 0
+            assert len(filled) == BLOCK_EDGES
+            targets.append(tensors.targets[block].numpy()[filled].astype(np.int64))
+            strengths.append(tensors.strengths[block].numpy()[filled])
+            block = int(tensors.next_block[block])
+        return np.concatenate(targets), np.concatenate(strengths)
