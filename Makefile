@@ -24,7 +24,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz-packs torture-runs build lint lint-ruff lint-format lint-types lint-cpp format test-cpp clean distclean check-python FORCE
+.PHONY: help demo test fuzz-packs build lint lint-ruff lint-format lint-types lint-cpp format test-cpp torture torture-runs clean distclean check-python FORCE
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -67,6 +67,21 @@ test-cpp: $(CMAKE_DIR)/CMakeCache.txt  ## C++ tests, SANITIZE=none|address|threa
 	$(CMAKE) --build $(CMAKE_DIR) --parallel $(JOBS)
 	CTEST_OUTPUT_ON_FAILURE=1 $(CMAKE) --build $(CMAKE_DIR) --target test
 
+# Counts of the long campaign; docs/store_format.md holds what they printed last.
+POWER_CUTS ?= 1000000
+KILLS ?= 10000
+PYTHON_KILLS ?= 300
+FUZZ_RUNS ?= 100000
+SEED ?= 1
+torture: build/cmake-none/CMakeCache.txt build/cmake-address/CMakeCache.txt $(BUILT) $(INSTALLED) $(TOOLS)  ## the store's long campaign: power cuts, kill -9, fuzzing
+	$(CMAKE) --build build/cmake-none --parallel $(JOBS)
+	$(CMAKE) --build build/cmake-address --parallel $(JOBS) --target aesg_fuzz
+	build/cmake-none/aesg_powercut $(POWER_CUTS) $(SEED)
+	build/cmake-none/aesg_torture $(KILLS) $(SEED)
+	build/cmake-none/aesg_tests killed failing full
+	AESG_KILL_CYCLES=$(PYTHON_KILLS) $(PY) -m pytest -q tests/storage/test_kill.py
+	build/cmake-address/aesg_fuzz $(FUZZ_RUNS) $(SEED)
+
 clean:  ## remove what was built, keep the environment
 	rm -rf build dist *.egg-info aesg/*.so $(BUILT) $(INSTALLED)
 	find aesg tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -105,7 +120,7 @@ $(INSTALLED): $(READY) setup.py | $(BUILT)
 $(BIN)/cmake: $(READY)
 	@$(PY) -m pip --disable-pip-version-check install --quiet --constraint $(VENV)/constraints.txt cmake
 
-$(CMAKE_DIR)/CMakeCache.txt: CMakeLists.txt $(CXX_LISTS) | $(CMAKE)
-	$(CMAKE) -S . -B $(CMAKE_DIR) "-DAESG_SANITIZE=$(SANITIZERS_$(SANITIZE))"
+build/cmake-%/CMakeCache.txt: CMakeLists.txt $(CXX_LISTS) | $(CMAKE)
+	$(CMAKE) -S . -B build/cmake-$* "-DAESG_SANITIZE=$(SANITIZERS_$*)"
 
 FORCE:

@@ -32,6 +32,8 @@ class RunRecorder(Callback):
     Raises AESGTrainingError for wrong arguments, and when `monitor` is not among the metrics.
     """
 
+    last = True  # so that its checkpoints hold what the other callbacks learnt
+
     def __init__(
         self,
         run: Run,

@@ -278,6 +278,14 @@ class AESGStorage:
 
     flush = commit
 
+    def compact(self) -> None:
+        """Brings the main files up to date and gives the journal's old bytes back.
+
+        What was removed before the last commit is then in no file. Raises AESGStorageError while a reader has
+        the directory open.
+        """
+        self.core.compact()
+
     def refresh(self) -> bool:
         """Reader: takes over what the writer committed since; True when anything changed."""
         return self.core.refresh()
@@ -293,9 +301,10 @@ class AESGStorage:
         """Replaces everything here by what is committed in another directory, in one commit.
 
         Raises AESGStorageError, with nothing changed, when that is no memory of the same vector_dim or while
-        a reader has this one open.
+        a reader has this one open, nor when it holds symbolic links or files that are not a memory's.
         """
         self.require_writable()
+        require_plain_directory(directory)
         with AESGStorage(directory, self.vector_dim, read_only=True) as source:
             self.core.copy_from(source.core)
         self.commit()
@@ -346,6 +355,27 @@ def inspect_directory(path: str | os.PathLike[str]) -> dict[str, Any] | None:
             name: found[name] for name in ("kind", "vector_dim", "node_count", "edge_count", "generation")
         }
     return {"kind": kind, "vector_dim": None} | ({"reason": found["reason"]} if found["reason"] else {})
+
+
+FILES = ("nodes.aesg", "edges.aesg", "meta.npy", "evolution.aesglog", "state.aesg", "journal.aesg",
+         "checksums.aesg", "LOCK", "meta.npy.new")  # fmt: skip
+
+
+def require_plain_directory(directory: str | os.PathLike[str]) -> None:
+    """Raises AESGStorageError unless a directory is no symbolic link and holds nothing but a memory's plain
+    files: what is restored from elsewhere must not lead out of it."""
+    path = os.fspath(directory)
+    if os.path.islink(path.rstrip("/")):
+        raise AESGStorageError(f"'{path}': expected a directory, got a symbolic link")
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if not entry.is_file(follow_symlinks=False):
+                    raise AESGStorageError(f"'{entry.path}': expected a plain file")
+                if entry.name not in FILES:
+                    raise AESGStorageError(f"'{entry.path}': expected the files of a memory only")
+    except OSError as error:
+        raise AESGStorageError(f"'{path}': expected a memory's directory, got: {error.strerror}") from None
 
 
 def _strided(

@@ -7,8 +7,14 @@
 namespace aesg::storage {
 namespace {
 
-// Address space is free; what cannot be had is halved until it can.
-#if defined(__SANITIZE_THREAD__)
+// Address space is free, but for sanitizers, that keep books on it. What cannot be had is halved until it
+// can.
+#if defined(__has_feature)
+#define AESG_CLANG_ASAN __has_feature(address_sanitizer)
+#else
+#define AESG_CLANG_ASAN 0
+#endif
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || AESG_CLANG_ASAN
 constexpr int64_t kReserveBytes = int64_t{1} << 32;
 #else
 constexpr int64_t kReserveBytes = int64_t{1} << 40;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -411,3 +412,59 @@ def test_before_read_is_called_by_host_side_reads_and_not_from_within(storage):
     before = len(calls)
     storage.column("age"), storage.edge_blocks(), storage.core.node_count
     assert len(calls) == before
+
+
+def mapped_bytes(file: Path, field: str) -> int:
+    """Sum of a field of /proc/self/smaps over the mappings of a file."""
+    total, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not line.split()[0].endswith(":"):
+            inside = line.endswith(str(file))
+        elif inside and line.startswith(field + ":"):
+            total += int(line.split()[1]) << 10
+    return total
+
+
+def test_a_writer_keeps_no_private_copy_of_what_is_on_disk(tmp_path):
+    n = 40_000
+    rows = np.ones((n, 64), np.float32)
+    file = tmp_path / "m" / "nodes.aesg"
+    with AESGStorage(tmp_path / "m", 64) as storage:
+        _core.bear(storage.core, rows, 1, 1.0, 0.5, False, None)
+        assert mapped_bytes(file, "Size") == 4096
+        storage.commit()  # in bulk: straight into the file
+        assert mapped_bytes(file, "Size") == file.stat().st_size
+        for name in ("relevance", "vector"):
+            storage.column(name)[:] = 0.25
+            storage.mark(name)
+        assert mapped_bytes(file, "Private_Dirty") > 10_000_000
+        storage.commit()  # through the journal
+        assert mapped_bytes(file, "Private_Dirty") > 10_000_000
+        storage.core.fold()
+        assert mapped_bytes(file, "Private_Dirty") < 1_000_000  # rows behind the last: written, never marked
+        assert (storage.nodes["vector"][:] == 0.25).all() and (storage.nodes["relevance"][:] == 0.25).all()
+        storage.column("relevance")[0, 0] = 0.5  # and can still be written
+        storage.mark("relevance", [0])
+    with AESGStorage(tmp_path / "m") as storage:
+        assert storage.nodes["relevance"][:2].tolist() == [0.5, 0.25]
+
+
+def test_compact_says_so_when_a_reader_is_there(storage, tmp_path):
+    storage.add_node(1, vectors(1)[0])
+    storage.commit()
+    with (
+        AESGStorage(tmp_path / "m", read_only=True),
+        pytest.raises(AESGStorageError, match="while a reader has it open"),
+    ):
+        storage.compact()
+    storage.compact()
+    assert (tmp_path / "m" / "journal.aesg").stat().st_size == 4096
+
+
+def test_the_benchmark_runs(tmp_path, capsys):
+    from aesg.benchmarks import store
+
+    assert store.main(["--short", "--out", str(tmp_path / "out"), "--directory", str(tmp_path)]) == 0
+    cases = json.loads((tmp_path / "out" / "store.json").read_text())["cases"]
+    assert {case.get("commit") for case in cases} >= {1, 256, 4096}
+    assert "SQLite" in capsys.readouterr().out

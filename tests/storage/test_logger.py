@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -118,3 +119,17 @@ def test_a_torn_tail_is_not_read(storage, tmp_path):
         assert EvolutionLogger(storage).get_history().array["id1"].tolist() == [1, 2]
     assert (tmp_path / "m" / "evolution.aesglog").stat().st_size == 64
     assert np.fromfile(tmp_path / "m" / "evolution.aesglog", "<u8").size == 8
+
+
+def test_reading_100_000_events_takes_less_than_40_ms(storage):
+    for i in range(100_000):
+        storage.core.append_event(i, i % 6, i, 0, 1.0)
+    storage.commit()
+    storage.core.fold()
+    logger, seconds = EvolutionLogger(storage), []
+    for _ in range(7):
+        start = time.perf_counter()
+        array = logger.get_history().array
+        seconds.append(time.perf_counter() - start)
+    assert (array["id1"] == np.arange(100_000)).all()
+    assert min(seconds) < 0.040
