@@ -24,7 +24,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz-packs build lint lint-ruff lint-format lint-types lint-cpp format test-cpp torture torture-runs clean distclean check-python FORCE
+.PHONY: help demo test fuzz-packs torture torture-runs build lint lint-ruff lint-format lint-types lint-cpp format test-cpp clean distclean check-python FORCE
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18

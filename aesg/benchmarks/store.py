@@ -1,7 +1,8 @@
 """The store beside SQLite (WAL, synchronous=FULL) and LMDB: `python -m aesg bench store`.
 
-All three keep the same concepts on the same disk: id, vector and the small fields. Changes and commits are timed
-in turn, and beside them the sync of one page, the disk's share. Compared is what a user waits for: both together.
+All three keep the same concepts on the same disk: id, vector and the small fields. Changes and commits are
+timed in turn, and beside them the sync of one page, the disk's share. Compared is what a user waits for: both
+together.
 """
 
 from __future__ import annotations
@@ -281,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases.append(size_on_disk(folder / "size", options.n))
     if options.out is not None:
         Path(options.out).mkdir(parents=True, exist_ok=True)
-        write_json(str(Path(options.out) / "store.json"), "store", 1, cases)
+        write_json(str(Path(options.out) / "store.json"), "store", options, cases)
     return 0
 
 

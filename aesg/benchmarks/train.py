@@ -194,5 +194,5 @@ def main(argv: Sequence[str]) -> int:
             cases += bench(name, options, vocab)
     if options.out is not None:
         Path(options.out).mkdir(parents=True, exist_ok=True)
-        write_json(str(Path(options.out, "train.json")), "train", options.threads, cases)
+        write_json(str(Path(options.out, "train.json")), "train", options, cases)
     return 0
