@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", metavar="DIR", help="text to train on (default: the standard library's own sources)")
     add("--out", metavar="DIR", default="./aesg_demo", help="where memory and checkpoint go (%(default)s)")
-    add("--seconds", type=float, default=270.0, help="time for everything (%(default)s)")
+    add("--seconds", type=float, default=240.0, help="time for everything (%(default)s)")
     add("--steps", type=int, default=800, help="training steps, if time allows (%(default)s)")
     add("--batch-size", type=int, default=16, help="parallel streams (%(default)s)")
     add("--chunk", type=int, default=128, help="bytes a stream and step (%(default)s)")
