@@ -95,10 +95,9 @@ class Artifacts:
         """
         source = checks.check_path(path, "path")
         description = describe(kind, labels, metrics, os.path.basename(os.path.abspath(source)))
-        if os.path.islink(source) or not os.path.isdir(source):
-            what = (
-                "a symlink" if os.path.islink(source) else "a file" if os.path.exists(source) else "nothing"
-            )
+        linked = os.path.islink(os.path.normpath(source))  # "link/" would be followed
+        if linked or not os.path.isdir(source):
+            what = "a symlink" if linked else "a file" if os.path.exists(source) else "nothing"
             raise AESGStorageError(f"path: expected a directory at '{source}', found {what}")
         if self.store.root.resolve().is_relative_to(Path(source).resolve()):
             raise AESGStorageError(f"path: expected a directory that does not hold the store, got '{source}'")

@@ -56,9 +56,11 @@ def collect(
     if kept is not None:
         report.artifacts = _doomed(store, kept, kind, min_age)
     before = time.time() - min_age
-    candidates = [
-        sha for sha, path in store.objects.all() if len(sha) == 64 and path.stat().st_mtime < before
-    ]
+    candidates = []
+    for sha, path in store.objects.all():
+        with contextlib.suppress(FileNotFoundError):  # somebody else collects at the same time
+            if len(sha) == 64 and path.stat().st_mtime < before:
+                candidates.append(sha)
     if dry_run:
         report.objects, report.bytes = _would_be_free(store, candidates, report.artifacts)
     else:
@@ -113,13 +115,14 @@ def verify(store: Store) -> list[str]:
     findings = [f"index: {line}" for (line,) in store.index.read("PRAGMA integrity_check") if line != "ok"]
     for table, row, parent, _ in store.index.read("PRAGMA foreign_key_check"):
         findings.append(f"index: {table} row {row} refers to a row of {parent} that is not there")
+    # Before the objects are listed: what is saved meanwhile is then on disk without a row, never the reverse.
+    rows = store.index.read("SELECT artifact_id, sha, is_directory, size, metrics FROM artifacts")
     on_disk = dict(store.objects.all())
     for sha, path in on_disk.items():
         if len(sha) != 64 or not path.is_file() or path.is_symlink():
             findings.append(f"objects: '{path.relative_to(store.root)}' is no object")
         elif (wrong := store.objects.check(sha)) is not None:
             findings.append(wrong)
-    rows = store.index.read("SELECT artifact_id, sha, is_directory, size, metrics FROM artifacts")
     for identity, sha, is_directory, size, _ in rows:
         what = f"artifact {identity}"
         if sha not in on_disk:
@@ -189,9 +192,10 @@ def _doomed(store: Store, kept: Kept, kind: str, min_age: float) -> list[str]:
 
 
 def _delete(connection: sqlite3.Connection, artifact_ids: Iterable[str]) -> None:
-    """Labels and metrics go with them. A pin that came in between wins."""
+    """Labels and metrics go with them. What is pinned or named by a tool result by now stays."""
     connection.executemany(
-        "DELETE FROM artifacts WHERE artifact_id = ? AND NOT pinned",
+        "DELETE FROM artifacts WHERE artifact_id = ? AND NOT pinned "
+        "AND sha NOT IN (SELECT sha FROM outputs WHERE sha IS NOT NULL)",
         [(identity,) for identity in artifact_ids],
     )
 

@@ -67,15 +67,15 @@ class ArtifactWriter:
             self._discard()
 
     async def __aenter__(self) -> ArtifactWriter:
+        self._cancellations = _cancellations()
         return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            task = asyncio.current_task()
-            asked: Any = getattr(task, "cancelling", lambda: 0)()  # from Python 3.11 on
-            if kind is None and not asked:
+            # A cancellation that was dealt with before the block says nothing about it.
+            if kind is None and _cancellations() == self._cancellations:
                 await in_thread(self._finish)
         finally:
             self._discard()
@@ -90,3 +90,9 @@ class ArtifactWriter:
             self._file = None
         if self._stage is not None:
             self._stage.close()
+
+
+def _cancellations() -> int:
+    """How often the running task was asked to end; 0 before Python 3.11, which does not count them."""
+    count: Any = getattr(asyncio.current_task(), "cancelling", lambda: 0)()
+    return int(count)

@@ -286,8 +286,13 @@ def test_paths(run, tmp_path):
         ("pipe", "a special file"),
     ]:
         refused(run, lambda arts, path=path: arts.save_file(tmp_path / path), match)
-    for path, match in [("missing", "nothing"), ("file", "a file"), ("dirlink", "a symlink")]:
-        refused(run, lambda arts, path=path: arts.save_dir(tmp_path / path), match)
+    for path, match in [
+        ("missing", "nothing"),
+        ("file", "a file"),
+        ("dirlink", "a symlink"),
+        ("dirlink/", "a symlink"),
+    ]:
+        refused(run, lambda arts, path=path: arts.save_dir(f"{tmp_path}/{path}"), match)
     refused(run, lambda arts: arts.save_file("a\0b"), "path")
     refused(run, lambda arts: arts.save_file(b"bytes"), "path")
     refused(run, lambda arts: arts.save_file(None), "path")

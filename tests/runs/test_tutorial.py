@@ -125,6 +125,24 @@ def test_errors_are_the_same(context):
     asyncio.run(main())
 
 
+def test_a_writer_after_a_cancellation_that_was_dealt_with_saves(run):
+    async def last_words():
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            async with run.context().artifacts().writer(kind="final", planned_ext=".bin") as writer:
+                writer.write(b"last words")
+
+    async def main():
+        task = asyncio.create_task(last_words())
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    asyncio.run(main())
+    assert [art.size for art in run.artifacts().search("final")] == [len(b"last words")]
+
+
 def test_a_cancelled_writer_leaves_nothing(run):
     async def main():
         begun = asyncio.Event()
