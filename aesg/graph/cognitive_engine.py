@@ -73,14 +73,14 @@ class CognitiveEngine:
             return 0
         state, config = self.graph.state, self.config
         born = state.pool.offer(
-            inputs,
+            state.queries.without(inputs),
             threshold=config.novelty_explanation_threshold,
             birth_count=max(1, round(config.novelty_birth_threshold / permissions.learning_rate_scale)),
             birth_first=state.storage.core.active_count == 0,
         )
         state.touch()
         granted = self._granted(born.shape[0]) if born.shape[0] else 0
-        return len(bear_sensory(self.graph, born[:granted])) if granted else 0
+        return len(bear_sensory(self.graph, state.queries.restored(born[:granted]))) if granted else 0
 
     @torch.no_grad()
     def _bear_abstract(self, parents: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -198,11 +198,16 @@ class CognitiveEngine:
             return None
         state, config = self.graph.state, self.config
         state.log.digest()
+        self._settle_likeness()
         if permissions.reorganization:
             self._abstract_pairs()
             self._split_crowded()
             state.counters["merges"] += _core.merge_duplicates(
-                state.storage.core, config.merge_similarity_threshold, state.now(), torch.get_num_threads()
+                state.storage.core,
+                config.merge_similarity_threshold,
+                state.now(),
+                torch.get_num_threads(),
+                None if state.queries.common is None else state.queries.common.numpy(),
             )
             retire(self.graph, find_excess(self.graph))
         state.log.pairs.forget(state.storage.column("is_active").reshape(-1).numpy() == 0)
@@ -268,6 +273,20 @@ class CognitiveEngine:
         pairs = pairs[~_core.share_abstraction(state.storage.core, pairs)]
         if len(pairs):
             self._bear_abstract(pairs.reshape(-1), np.full(len(pairs), 2))
+
+    def _settle_likeness(self) -> None:
+        """Leaves out of likeness what all queries have in common, or no longer, as they have shown."""
+        state, config, queries = self.graph.state, self.config, self.graph.state.queries
+        common = queries.settle(config.query_collapse_threshold, config.novelty_explanation_threshold)
+        if common is queries.common or (
+            common is not None and queries.common is not None and torch.equal(common, queries.common)
+        ):
+            return
+        candidates = state.pool.candidates[: len(state.pool)]
+        whole = queries.restored(candidates)
+        queries.take(common)
+        candidates.copy_(queries.without(whole))
+        state.touch()
 
     def _split_crowded(self) -> None:
         config = self.config

@@ -50,13 +50,16 @@ class SemanticGraph:
         return self.state.storage.vector_dim
 
     def search(self, queries: Tensor, k: int, min_score: float) -> tuple[Tensor, Tensor]:
-        """Exact cosine top-k over living concepts: scores [B, k] f32, slots [B, k] i64. See `seed_search`."""
-        storage = self.state.storage
+        """Exact cosine top-k over living concepts: scores [B, k] f32, slots [B, k] i64. See `seed_search`.
+
+        Without what all queries have in common, where that is left out: see `QueryMean`.
+        """
+        storage, health = self.state.storage, self.state.queries
         return seed_search(
-            queries,
+            health.without(queries),
             storage.column("vector"),
             k,
-            inv_norm=storage.column("inv_norm"),
+            inv_norm=health.inverse_norms(storage),
             active=storage.column("is_active"),
             count=storage.core.node_count,
             min_score=min_score,
@@ -84,6 +87,10 @@ class SemanticGraph:
             transfer_floor=config.transfer_floor,
             k=k,
         )
+
+    def directions(self, vectors: Tensor) -> Tensor:
+        """What likeness compares of vectors [..., D]: length 1, without what all queries have in common."""
+        return torch.nn.functional.normalize(self.state.queries.without(vectors), dim=-1)
 
     def gather(self, slots: Tensor) -> Tensor:
         """Copies of the vectors [..., D] of slots [...]; zero where the slot is negative."""

@@ -68,14 +68,14 @@ def assign_regions(graph: SemanticGraph, rows: int | None = None) -> dict[int, i
         chosen, regions, state.centers = living, torch.zeros(len(living), dtype=torch.int64), None
     else:
         picked = living[evenly(len(living), min(len(living), wanted * SAMPLE_ROWS_PER_REGION))]
-        sample = torch.nn.functional.normalize(graph.gather(picked), dim=1)
+        sample = graph.directions(graph.gather(picked))
         cold = state.centers is None or len(state.centers) != wanted
         state.centers = refine_centers(sample, wanted, state.centers)
         # Numbers of another detection mean other centres: they are dropped, not mixed with the new ones.
         chosen = living if rows is None else _due(graph, living, flat[living], rows, cold)
         if cold:
             flat[living] = NO_REGION
-        regions = nearest_center(graph.gather(chosen), state.centers) + 1
+        regions = nearest_center(state.queries.without(graph.gather(chosen)), state.centers) + 1
     flat[chosen] = regions.to(flat.dtype)
     column.copy_(flat.view_as(column))
     storage.mark("region_id")
@@ -92,7 +92,7 @@ def renew_centers(graph: SemanticGraph, regions: Tensor) -> None:
         return
     of = storage.column("region_id").reshape(-1).long()
     members = torch.nonzero(torch.isin(of, regions) & (storage.column("is_active").reshape(-1) != 0))[:, 0]
-    units = torch.nn.functional.normalize(graph.gather(members), dim=1)
+    units = graph.directions(graph.gather(members))
     sums = torch.zeros_like(state.centers).index_add_(0, of[members] - 1, units)
     rows = regions - 1
     state.centers[rows] = torch.nn.functional.normalize(sums[rows], dim=1)

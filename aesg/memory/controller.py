@@ -211,6 +211,8 @@ class AESGMemory(PackMethods, nn.Module):
     def _learn(self, query: Query, found: Found) -> None:
         """Notes use and succession, and offers what nothing explained to the novelty pool."""
         threshold = self.config.novelty_explanation_threshold
+        if self._state.queries.note(query.rows.detach()):
+            self._state.touch()
         explained = found.explanation >= threshold
         own = found.similarities[:, 0] >= threshold  # succession is learnt between the memory's own concepts
         current = torch.where(own, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
@@ -379,7 +381,7 @@ class AESGMemory(PackMethods, nn.Module):
         births, prunes, merges, splits, consolidations, sweeps: of the directory, since it was made. queries,
         mean_explanation, retrieval_seconds, topology_seconds: of this memory. query_resultant (1: all recent
         queries point one way) and query_effective_rank (in how many directions they differ) tell whether the
-        queries can be told apart at all.
+        queries can be told apart at all; common_part_removed, whether likeness leaves out what they share.
         """
         storage, counters = self.storage, self._state.counters
         return {
@@ -392,6 +394,7 @@ class AESGMemory(PackMethods, nn.Module):
             "mean_explanation": float(self._work.explained) / max(1, self._work.queries),
             "query_resultant": self._work.spread.resultant(),
             "query_effective_rank": self._work.spread.effective_rank(),
+            "common_part_removed": self._state.queries.common is not None,
             "retrieval_seconds": self._work.retrieval_seconds,
             "topology_seconds": self._work.topology_seconds,
         }
