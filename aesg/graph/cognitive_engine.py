@@ -20,6 +20,7 @@ from aesg.graph.consolidation import age_concepts, find_doomed, find_excess, ret
 from aesg.graph.core import SemanticGraph
 from aesg.graph.permissions import Permissions
 from aesg.graph.regions import DUE_ROWS, assign_regions
+from aesg.graph.reporting import Reporter
 from aesg.graph.use_log import LearningRates
 from aesg.storage.logger import EventType
 from aesg.validation import Validator
@@ -43,6 +44,7 @@ class CognitiveEngine:
         self.config = config
         self._permissions = permissions
         self._project = project  # mean [D] -> abstract vector [D], the map of RetrievedContext.aggregate()
+        self.report = Reporter(config.log_level, graph.state.directory)
         self._warned_full = False
 
     # -- birth ---------------------------------------------------------------------------------------------
@@ -80,6 +82,8 @@ class CognitiveEngine:
         )
         state.touch()
         granted = self._granted(born.shape[0]) if born.shape[0] else 0
+        if granted:
+            self.report.debug("%d concepts were born", granted)
         return len(bear_sensory(self.graph, state.queries.restored(born[:granted]))) if granted else 0
 
     @torch.no_grad()
@@ -104,13 +108,16 @@ class CognitiveEngine:
         room = max(0, self.config.max_concepts - self.graph.storage.core.active_count)
         if room < count and not self._warned_full:
             self._warned_full = True
-            warnings.warn(
+            self._warn(
                 f"The memory holds max_concepts={self.config.max_concepts} concepts and this mode does not "
-                "prune: nothing new is born until TRAIN mode makes room.",
-                RuntimeWarning,
-                stacklevel=4,
+                "prune: nothing new is born until TRAIN mode makes room."
             )
         return min(count, room)
+
+    def _warn(self, message: str) -> None:
+        """Tells it both to who runs the program and to its log."""
+        self.report.warning("%s", message)
+        warnings.warn(message, RuntimeWarning, stacklevel=5)
 
     # -- reinforcement -------------------------------------------------------------------------------------
 
@@ -168,6 +175,8 @@ class CognitiveEngine:
             else:
                 state.pruning_wait -= 1
             died += retire(self.graph, find_excess(self.graph))
+        if died:
+            self.report.debug("%d concepts died, %d live", died, state.storage.core.active_count)
         state.logger.log_event(
             EventType.CONSOLIDATE,
             state.counters["consolidations"],
@@ -214,6 +223,8 @@ class CognitiveEngine:
         edges, slots = _core.sweep(state.storage.core, config.prune_confidence_threshold, config.edge_fade)
         state.counters["sweeps"] += 1
         state.touch()
+        if edges or slots:
+            self.report.info("a sweep removed %d edges and freed %d slots", edges, slots)
         state.logger.log_event(EventType.RESTRUCTURE, state.counters["sweeps"], edges, float(slots))
         return edges, slots
 
@@ -259,6 +270,7 @@ class CognitiveEngine:
         state = self.graph.state
         state.log.digest()
         found = assign_regions(self.graph, rows)
+        self.report.info("%d regions", len(found))
         state.logger.log_event(EventType.RESTRUCTURE, 0, len(found), 0.0)
         return found
 
@@ -283,6 +295,12 @@ class CognitiveEngine:
         ):
             return
         candidates = state.pool.candidates[: len(state.pool)]
+        if common is None or queries.common is None:
+            self.report.info(
+                "likeness %s what all queries have in common (resultant %.3f)",
+                "compares again" if common is None else "leaves out",
+                queries.resultant,
+            )
         whole = queries.restored(candidates)
         queries.take(common)
         candidates.copy_(queries.without(whole))

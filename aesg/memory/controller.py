@@ -43,7 +43,8 @@ def recomputing() -> bool:
 class AESGMemory(PackMethods, nn.Module):
     """A graph of concept vectors in one directory that answers whole batches of queries and learns from them.
 
-    directory: made if missing; opening it again in the same process shares the open graph.
+    directory: made if missing; opening it again in the same process shares the open graph. None: the config's
+    `storage_directory`.
     config: None takes what the directory says (defaults where there is nothing yet).
     device: where answers go unless the query lies elsewhere; the graph itself is searched on the CPU.
     read_only: opens the last committed state beside a writer; the mode is INFERENCE and stays so.
@@ -55,7 +56,7 @@ class AESGMemory(PackMethods, nn.Module):
 
     def __init__(
         self,
-        directory: str | os.PathLike[str],
+        directory: str | os.PathLike[str] | None = None,
         config: AESGConfig | None = None,
         device: str | torch.device = "cpu",
         *,
@@ -65,6 +66,10 @@ class AESGMemory(PackMethods, nn.Module):
         super().__init__()
         if config is not None:
             Validator.validate_config(config)
+        if directory is None:
+            directory = None if config is None else config.storage_directory
+        if directory is None:
+            raise AESGConfigError("Expected a directory, or a config with a storage_directory, got neither")
         self.device = _checked_device(device)
         self._state = GraphState.open(directory, config, read_only=read_only, clock=clock)
         self.config = config if config is not None else self._state.config
@@ -93,6 +98,9 @@ class AESGMemory(PackMethods, nn.Module):
         self._pending: list[Call] | None = None  # the calls of a `one_call`
         self._work = Work(self.vector_dim)
         self.to(self.device)
+        self.report = self.cognitive_engine.report
+        counts = self.storage.core.active_count, self.storage.core.edge_count
+        self.report.info("opened with %d concepts and %d edges, mode %s", *counts, self.mode.value)
 
     # -- what it is ----------------------------------------------------------------------------------------
 
@@ -125,6 +133,8 @@ class AESGMemory(PackMethods, nn.Module):
             raise AESGMemoryError(f"Mode {name}: the memory in '{self.directory}' is open for reading only")
         if not self.storage.closed:
             self._state.log.digest()  # what was noted belongs to the mode in which it was noted
+        if mode is not self._permissions.mode:
+            self.report.info("mode %s", mode.value)
         self._permissions.mode = mode
 
     # -- asking --------------------------------------------------------------------------------------------
@@ -304,7 +314,7 @@ class AESGMemory(PackMethods, nn.Module):
         if self.storage.read_only:
             raise AESGMemoryError(f"save: the memory in '{self.directory}' is open for reading only")
         self._state.streams = self.active_state.to_state()
-        self._state.commit()
+        self.report.debug("saved as generation %d", self._state.commit())
 
     def close(self) -> None:
         """Saves and gives the directory free. Closing twice does nothing."""
@@ -313,6 +323,7 @@ class AESGMemory(PackMethods, nn.Module):
         if not self.storage.read_only:
             self._state.streams = self.active_state.to_state()
         self._state.close()
+        self.report.info("closed")
 
     def __enter__(self) -> AESGMemory:
         return self
