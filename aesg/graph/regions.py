@@ -13,7 +13,7 @@ from aesg.ops import seed_search
 NO_REGION = 0
 MIN_CONCEPTS = 64  # below it everything is near everything: no regions
 MAX_REGIONS = 4096
-COLD_ROUNDS, WARM_ROUNDS = 6, 2  # Lloyd rounds from evenly spaced concepts, from the last detection's centres
+COLD_ROUNDS, WARM_ROUNDS = 4, 2  # Lloyd rounds from evenly spaced concepts, from the last detection's centres
 SAMPLE_ROWS_PER_REGION = 16  # centres are estimated from a sample of this size, evenly spaced over the slots
 DUE_ROWS = 1 << 14  # concepts that one detection inside `update_topology()` assigns anew
 
