@@ -14,7 +14,8 @@ from torch import Tensor
 
 from aesg import _core
 from aesg.config import AESGConfig
-from aesg.exceptions import AESGMemoryError
+from aesg.exceptions import AESGMemoryError, AESGNavigationError
+from aesg.graph.arguments import concept_vector, whole_numbers
 from aesg.graph.birth import bear_abstract, bear_sensory
 from aesg.graph.consolidation import age_concepts, find_doomed, find_excess, retire
 from aesg.graph.core import SemanticGraph
@@ -23,7 +24,6 @@ from aesg.graph.regions import DUE_ROWS, assign_regions
 from aesg.graph.reporting import Reporter
 from aesg.graph.use_log import LearningRates
 from aesg.storage.logger import EventType
-from aesg.validation import Validator
 
 
 class CognitiveEngine:
@@ -70,16 +70,22 @@ class CognitiveEngine:
 
         FINETUNE needs ten times the persistence. The first input of an empty memory is born at once.
         """
-        permissions = self._permissions()
+        dim, permissions = self.graph.vector_dim, self._permissions()
+        if not isinstance(inputs, Tensor) or inputs.dim() != 2 or inputs.shape[1] != dim:
+            given = list(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise AESGMemoryError(f"Inputs: expected a tensor of shape [n, {dim}], got {given}")
         if not permissions.create_concepts or inputs.shape[0] == 0:
             return 0
         state, config = self.graph.state, self.config
-        born = state.pool.offer(
-            state.queries.without(inputs),
-            threshold=config.novelty_explanation_threshold,
-            birth_count=max(1, round(config.novelty_birth_threshold / permissions.learning_rate_scale)),
-            birth_first=state.storage.core.active_count == 0,
-        )
+        try:
+            born = state.pool.offer(
+                state.queries.without(inputs),
+                threshold=config.novelty_explanation_threshold,
+                birth_count=max(1, round(config.novelty_birth_threshold / permissions.learning_rate_scale)),
+                birth_first=state.storage.core.active_count == 0,
+            )
+        except AESGNavigationError as error:  # of an input that is not finite: here they are no queries
+            raise AESGMemoryError(error.message) from error
         state.touch()
         granted = self._granted(born.shape[0]) if born.shape[0] else 0
         if granted:
@@ -316,20 +322,13 @@ class CognitiveEngine:
 
     def checked_vector(self, value: Tensor) -> Tensor:
         """A finite f32 vector [D] on the CPU, or AESGMemoryError."""
-        if not isinstance(value, Tensor) or value.dim() != 1:
-            given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise AESGMemoryError(
-                f"Concept vector: expected a tensor of shape [{self.graph.vector_dim}], got {given}"
-            )
-        Validator.validate_vector_dim_match(self.graph.vector_dim, value.shape[0])
-        vector = value.detach().to("cpu", torch.float32)
-        if not bool(torch.isfinite(vector).all()):
-            raise AESGMemoryError("Concept vector: expected finite values, got NaN or infinity")
-        return vector.contiguous()
+        return concept_vector(value, self.graph.vector_dim)
 
     def _slots(self, values: Sequence[int] | np.ndarray | Tensor) -> np.ndarray:
         """Living slots, i64 [n], or AESGMemoryError."""
-        slots = np.asarray(values, dtype=np.int64).reshape(-1)
+        slots = whole_numbers("Concepts", values)
+        if slots.ndim != 1:
+            raise AESGMemoryError(f"Concepts: expected a list of slots, got {values!r:.60}")
         storage = self.graph.state.storage
         count = storage.core.node_count
         unknown = slots[(slots < 0) | (slots >= count)]

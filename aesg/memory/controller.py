@@ -19,7 +19,8 @@ from aesg import _core
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGMemoryError
 from aesg.graph.cognitive_engine import CognitiveEngine
-from aesg.graph.core import SemanticGraph, whole_numbers
+from aesg.graph.arguments import real_number, whole_number, whole_numbers
+from aesg.graph.core import SemanticGraph
 from aesg.graph.forgetting import forget, slots_near, slots_of_ids
 from aesg.graph.state import GraphState
 from aesg.memory.calls import Call, Found, Query, joined_seeds, joined_steps
@@ -263,17 +264,19 @@ class AESGMemory(PackMethods, nn.Module):
         for unknown ids, bad arguments and in INFERENCE, before anything changed. O(N D + E).
         """
         self._require_learning("forget")
-        if (ids is None) == (query is None):
+        if (ids is None) == (query is None) or (ids is not None and radius is not None):
             raise AESGMemoryError("forget: expected either ids or query with radius")
         if ids is not None:
             slots, unknown = slots_of_ids(self.graph, np.unique(whole_numbers("ids", ids).reshape(-1)))
             if len(unknown):
                 raise AESGMemoryError(f"forget: no living concept has id {int(unknown[0])}")
         else:
-            if radius is None or not 0.0 <= radius <= 2.0:
-                raise AESGMemoryError(f"forget: expected a radius in [0, 2], got {radius}")
             assert query is not None
-            slots = slots_near(self.graph, self.cognitive_engine.checked_vector(query), radius)
+            vector = self.cognitive_engine.checked_vector(query)
+            distance = -1.0 if radius is None else real_number("forget: radius", radius)
+            if not 0.0 <= distance <= 2.0:
+                raise AESGMemoryError(f"forget: expected a radius in [0, 2], got {radius}")
+            slots = slots_near(self.graph, vector, distance)
         return forget(self.graph, slots)
 
     def update_concept(self, slot: int, vector: Tensor) -> None:
@@ -282,7 +285,7 @@ class AESGMemory(PackMethods, nn.Module):
         """
         self._require_learning("update_concept")
         checked = self.cognitive_engine.checked_vector(vector)
-        (index,) = whole_numbers("slot", [slot]).tolist()
+        index = whole_number("slot", slot)
         _core.set_vector(self.storage.core, index, checked.numpy(), self._state.now())
         self._state.touch()
 

@@ -63,7 +63,7 @@ class Navigator:
         Validator.validate_vector_dim_match(dim, query.shape[-1])
         if query.numel() == 0:
             raise AESGNavigationError(f"Query: expected at least one vector, got shape {list(query.shape)}")
-        if not isinstance(batch_idx, int) or batch_idx < 0:
+        if not isinstance(batch_idx, int) or isinstance(batch_idx, bool) or batch_idx < 0:
             raise AESGNavigationError(f"batch_idx: expected an integer >= 0, got {batch_idx}")
         lead = query.shape[:-1]
         first, count = (batch_idx, 1) if query.dim() == 1 else (0, lead[0])
