@@ -22,7 +22,8 @@ WRITTEN = replace(CONFIG, survival_threshold_relevance=0.0)
 
 
 def across_processes(directory: Path, facts: int, seed: int) -> dict[str, float]:
-    """One process is told `facts` facts in one random order a round, asks and ends; another opens the directory and asks the same.
+    """One process is told `facts` facts, in one random order a round, asks and ends; another opens the
+    directory and asks the same.
 
     1.0 where every answer has the same bits, and the share of right ones two hops away.
     """

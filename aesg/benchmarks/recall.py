@@ -114,9 +114,21 @@ def as_markdown(record: dict[str, Any]) -> str:
     """The record as tables that can be read."""
     machine = ", ".join(f"{name} {value}" for name, value in record["environment"].items())
     seeds = record["seeds"]
-    lines = [f"# aesg bench recall, seeds {seeds[0]} to {seeds[-1]}", "", "Means and 95 % intervals. " + machine]
+    lines = [
+        f"# aesg bench recall, seeds {seeds[0]} to {seeds[-1]}",
+        "",
+        "Means and 95 % intervals. " + machine,
+    ]
     for name, task in record["tasks"].items():
-        lines += ["", f"## {name}", "", task["title"], "", "| figure | mean | +- | aim |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            task["title"],
+            "",
+            "| figure | mean | +- | aim |",
+            "|---|---|---|---|",
+        ]
         for figure, row in task["figures"].items():
             aim = "" if "aim" not in row else row["aim"] + (", reached" if row["reached"] else ", MISSED")
             lines.append(f"| {figure} | {row['mean']:.4f} | {row['half_width_95']:.4f} | {aim} |")
@@ -140,7 +152,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="aesg bench recall", description=__doc__)
     parser.add_argument("--short", action="store_true", help="small tasks, for tests")
     parser.add_argument("--seeds", type=int, default=None, help="how many, default 5 (--short: 2)")
-    parser.add_argument("--first-seed", type=int, default=0, help="e.g. 10: none that a setting was chosen on")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help="e.g. 10: none that a setting was chosen on"
+    )
     parser.add_argument("--tasks", nargs="+", choices=names, default=names)
     parser.add_argument("--out", type=Path, default=None, help="directory for recall.json and recall.md")
     options = parser.parse_args(argv)

@@ -70,13 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = AESGConfig(
         vector_dim=options.dim, survival_threshold_relevance=0.0, novelty_explanation_threshold=0.0
     )
-    with tempfile.TemporaryDirectory(prefix="aesg-topology-") as directory:
-        with AESGMemory(Path(directory) / "memory", config) as memory:
-            fill(memory, concepts, options.degree)
-            print(f"{memory.storage.active_count:,} concepts, {memory.storage.edge_count:,} edges, D={options.dim}")
-            found = live(memory, options.updates)
+    with (
+        tempfile.TemporaryDirectory(prefix="aesg-topology-") as directory,
+        AESGMemory(Path(directory) / "memory", config) as memory,
+    ):
+        fill(memory, concepts, options.degree)
+        counts = memory.storage.active_count, memory.storage.edge_count
+        print("{:,} concepts, {:,} edges, D={}".format(*counts, options.dim))
+        found = live(memory, options.updates)
     rows: dict[str, dict[str, Any]] = {}
-    print(f"{'update_topology()':24} {'times':>5} {'median ms':>10} {'worst ms':>10} {'processor ms':>13}  aim")
+    print(
+        f"{'update_topology()':24} {'times':>5} {'median ms':>10} {'worst ms':>10} {'processor ms':>13}  aim"
+    )
     for due, spent in found.items():
         wall, processor = [each[0] for each in spent], [each[1] for each in spent]
         middle = statistics.median(wall)
@@ -93,7 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-        record = {"environment": environment(), "concepts": concepts, "degree": options.degree, "updates": rows}
+        record = {
+            "environment": environment(),
+            "concepts": concepts,
+            "degree": options.degree,
+            "updates": rows,
+        }
         (options.out / "topology.json").write_text(json.dumps(record, indent=2) + "\n")
     return 0 if all(row["reached"] for row in rows.values()) else 1
 

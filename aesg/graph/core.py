@@ -11,12 +11,18 @@ from torch import Tensor
 from aesg import _core
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGMemoryError
-from aesg.graph.arguments import concept_vector, new_ids, real_number, real_numbers, whole_number, whole_numbers
+from aesg.graph.arguments import (
+    concept_vector,
+    new_ids,
+    real_number,
+    real_numbers,
+    whole_number,
+    whole_numbers,
+)
 from aesg.graph.permissions import Permissions
 from aesg.graph.state import GraphState
 from aesg.ops import seed_search, spread_activation
 from aesg.storage.engine import AESGStorage
-from aesg.validation import Validator
 
 GROUP_BITS = 10  # a group has 1024 slots
 NEIGHBOR_MIN_SIMILARITY = 0.1  # reference, SemanticGraph.find_nearest_neighbors

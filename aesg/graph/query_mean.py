@@ -18,7 +18,10 @@ from aesg.storage.engine import AESGStorage
 BLOCK = 512  # queries taken into the mean at once, so that it does not depend on how they came in calls
 SPAN = 4096  # queries after which the mean has forgotten to 1/e
 HYSTERESIS = 0.1  # a common part once removed stays removed until the resultant falls this far below
-NOTHING_LEFT = 1e-6  # share of a vector's length below which a remainder is rounding (csrc/graph/common_part.h)
+NEARLY_ONE = 0.9  # cosine that remainders of one pattern with little noise reach
+NOTHING_LEFT = (
+    1e-6  # share of a vector's length below which a remainder is rounding (csrc/graph/common_part.h)
+)
 
 
 class QueryMean:
@@ -38,6 +41,8 @@ class QueryMean:
         self._block = torch.zeros(BLOCK, vector_dim)  # queries not yet taken in, from the front
         self._waiting = 0
         self._last: Tensor | None = None  # [BLOCK, D], the last block taken in
+        self._lengths: Tensor  # [G, 1024] f32, `inverse_norms` of the groups as of `_stamps`
+        self._stamps: np.ndarray  # [G] u64
         self._forget_lengths()
 
     @property
@@ -116,8 +121,13 @@ class QueryMean:
         rest = rest - rest.mean(dim=0)
         units = torch.nn.functional.normalize(rest[rest.norm(dim=1) > NOTHING_LEFT], dim=1)
         cosines = torch.triu(units @ units.T, diagonal=1)
-        like, opposed = int((cosines >= likeness).sum()), int((cosines <= -likeness).sum())
-        return like >= 4 * (opposed + 1)
+        return any(
+            int((cosines >= bar).sum()) >= 4 * (int((cosines <= -bar).sum()) + 1)
+            for bar in (
+                likeness,
+                NEARLY_ONE,
+            )  # a few patterns may be opposed to each other, but hardly as much
+        )
 
     # -- leaving out ---------------------------------------------------------------------------------------
 
@@ -174,7 +184,7 @@ class QueryMean:
         return torch.from_numpy(_core.inverse_norms_without(self.common.numpy(), rows.numpy()))
 
     def _forget_lengths(self) -> None:
-        self._lengths = torch.zeros(0, 0)  # [G, 1024] f32, of the groups as of `_stamps` [G] u64
+        self._lengths = torch.zeros(0, 0)
         self._stamps = np.zeros(0, dtype=np.uint64)
         self._of_others: weakref.WeakKeyDictionary[object, Tensor] = weakref.WeakKeyDictionary()
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from aesg import _core
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGMemoryError
-from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.arguments import real_number, whole_number, whole_numbers
+from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
 from aesg.graph.forgetting import forget, slots_near, slots_of_ids
 from aesg.graph.state import GraphState

@@ -83,7 +83,9 @@ class Navigator:
         own = self._ask(Source(self.graph, "memory", 1.0, ""), query, streams)
         answers = [own]
         packs = [
-            Source(PackGraph(pack, self.config, self.graph.state.queries), name, share, f"{name}:{pack.checksum}")
+            Source(
+                PackGraph(pack, self.config, self.graph.state.queries), name, share, f"{name}:{pack.checksum}"
+            )
             for name, pack, share in self._packs()
         ]
         of_packs = streams.of_packs([pack.key for pack in packs])

@@ -309,8 +309,9 @@ void bind_graph(py::module_& module) {
       "merge_duplicates", &merge_duplicates, "store"_a, "similarity"_a, "now"_a, "threads"_a = 1,
       "common"_a = py::none(),
       "Merges linked concepts with cosine >= similarity and like neighbourhoods; returns how many pairs.");
-  module.def("inverse_norms_without", &inverse_norms_without, "common"_a, "rows"_a,
-             "1 / length of each row [n, D] without its part along `common` [D], f32 [n]; 0 where none is left.");
+  module.def(
+      "inverse_norms_without", &inverse_norms_without, "common"_a, "rows"_a,
+      "1 / length of each row [n, D] without its part along `common` [D], f32 [n]; 0 where none is left.");
   module.def("split", &split, "store"_a, "slot"_a, "initial_confidence"_a, "now"_a,
              "Splits a concept by 2-means over its neighbours; returns the newborn's slot or -1.");
   module.def("with_orphans", &with_orphans, "store"_a, "slots"_a,

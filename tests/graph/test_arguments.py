@@ -31,7 +31,16 @@ CALLS = [
     *no_slot(lambda m, x: m.graph.get_node_vector(x), dead=False),
     *no_slot(lambda m, x: m.graph.update_relevance(x, 0.1)),
     *each(lambda m, x: m.graph.update_relevance(0, x), "a", None, float("nan"), float("inf"), 1j, [0.1, 0.2]),
-    *each(lambda m, x: m.graph.find_nearest_neighbors(x), "a", [1.0] * 16, NAN, COMPLEX, torch.ones(8), ROW, None),
+    *each(
+        lambda m, x: m.graph.find_nearest_neighbors(x),
+        "a",
+        [1.0] * 16,
+        NAN,
+        COMPLEX,
+        torch.ones(8),
+        ROW,
+        None,
+    ),
     *each(lambda m, x: m.graph.find_nearest_neighbors(V, x), 0, -1, "3", 1.5, None),
     *each(
         lambda m, x: m.graph.add_concepts(x),
@@ -48,7 +57,17 @@ CALLS = [
         torch.ones(2, 8),
     ),
     *each(
-        lambda m, x: m.graph.add_concepts(ROW, ids=x), ["a"], [1.5], [-3], [0], [2**64], [None], [True], "7", 7, [1]
+        lambda m, x: m.graph.add_concepts(ROW, ids=x),
+        ["a"],
+        [1.5],
+        [-3],
+        [0],
+        [2**64],
+        [None],
+        [True],
+        "7",
+        7,
+        [1],
     ),
     *each(lambda m, x: m.graph.add_concepts(torch.ones(2, 16), ids=x), [[70], [71]], [70], [70, 70]),
     *each(lambda m, x: m.graph.add_edges([x], [2], [1.0], [1.0]), "a", None, 0.5, 4, 99, -1, BIG, 2),
@@ -58,7 +77,9 @@ CALLS = [
     *each(lambda m, x: m.graph.add_edges([0], [2], [1.0], [1.0], x), "x", 7, -1, 1.5, None),
     lambda m: m.graph.add_edges([[0], [1, 2]], [2], [1.0], [1.0]),
     lambda m: m.graph.add_edges([0, 1], [2], [1.0], [1.0]),
-    *each(lambda m, x: m.forget(x), ["a"], "a", [[1], [2, 3]], [None], [1.0], [True], [BIG], object(), [99], [5]),
+    *each(
+        lambda m, x: m.forget(x), ["a"], "a", [[1], [2, 3]], [None], [1.0], [True], [BIG], object(), [99], [5]
+    ),
     *each(lambda m, x: m.forget(query=V, radius=x), "a", None, torch.tensor([0.1, 0.2]), True, -0.1, 2.1),
     *each(lambda m, x: m.forget(query=x, radius=0.1), "a", NAN, COMPLEX, torch.ones(8), ROW),
     lambda m: m.forget(),
@@ -68,7 +89,9 @@ CALLS = [
     *each(lambda m, x: m.update_concept(0, x), "a", None, NAN, COMPLEX, torch.ones(8), ROW),
     *each(lambda m, x: m.reset_state(x), 3, "ab", ["a"], [-1], [1.5], [None], [BIG], torch.ones(2)),
     *each(lambda m, x: m.set_mode(x), None, 3, ["TRAIN"], "train"),
-    *each(lambda m, x: m.cognitive_engine.create_sensory_concept(x), "a", None, [1.0] * 16, NAN, COMPLEX, ROW),
+    *each(
+        lambda m, x: m.cognitive_engine.create_sensory_concept(x), "a", None, [1.0] * 16, NAN, COMPLEX, ROW
+    ),
     *each(
         lambda m, x: m.cognitive_engine.create_abstract_concept(x),
         [],

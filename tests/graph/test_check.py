@@ -45,14 +45,16 @@ WRONG = {
     "free but active": lambda m: set_value(column(m, "is_active"), 39, 1),
     "dead with edges": lambda m: set_value(column(m, "is_active"), 1, 0),
     "active_count is": lambda m: set_value(column(m, "is_active"), 20, 0),
-    "the free list holds": lambda m: set_value(column(m, "id"), 20, 0) or set_value(column(m, "is_active"), 20, 0),
-    "is in two chains or a cycle": lambda m: set_value(
-        blocks(m).next_block, (0, chain(m)[1]), chain(m)[0]
+    "the free list holds": lambda m: (
+        set_value(column(m, "id"), 20, 0) or set_value(column(m, "is_active"), 20, 0)
     ),
+    "is in two chains or a cycle": lambda m: set_value(blocks(m).next_block, (0, chain(m)[1]), chain(m)[0]),
     "chain leads to block": lambda m: set_value(blocks(m).next_block, (0, chain(m)[1]), 10**6),
     "edge_count is": lambda m: set_value(blocks(m).next_block, (0, chain(m)[0]), -1),
-    "block of another source": lambda m: set_value(column(m, "first_block"), 20, chain(m)[1])
-    or set_value(blocks(m).next_block, (0, chain(m)[0]), -1),
+    "block of another source": lambda m: (
+        set_value(column(m, "first_block"), 20, chain(m)[1])
+        or set_value(blocks(m).next_block, (0, chain(m)[0]), -1)
+    ),
     "which is not in use": lambda m: set_value(blocks(m).targets, (0, chain(m)[0], 0), 39),
     "edge to itself": lambda m: set_value(blocks(m).targets, (0, chain(m)[0], 0), 0),
     "two edges of a kind": lambda m: set_value(

@@ -171,3 +171,20 @@ def test_forgetting_begins_the_measure_anew(make_memory):
     assert memory._state.queries.resultant == pytest.approx(1.0)
     memory.forget(query=torch.ones(DIM), radius=0.5)
     assert not memory._state.queries.mean.any()
+
+
+def test_a_pack_answers_by_the_same_likeness(make_memory, tmp_path):
+    common, patterns, batches = told()
+    other = make_memory("other", vector_dim=DIM)
+    other.graph.add_concepts(common + torch.cat([patterns[:5], -patterns[:5]]))
+    other.export_pack(tmp_path / "p.aesgpack")
+    memory = make_memory(vector_dim=DIM)
+    live(memory, batches)
+    memory.attach_pack(memory.load_pack(tmp_path / "p.aesgpack"), priority=100)
+    memory.set_mode("INFERENCE")
+    context = memory.retrieve(common - patterns[3])
+    best = context.vectors[context.origins == 1][0] - common
+    assert torch.cosine_similarity(best, -patterns[3], dim=0) > 0.99
+    assert context.explanation > 0.9, "the memory itself knows nothing like it"
+    again = memory.retrieve(common + patterns[3])
+    assert again.explanation > 0.9

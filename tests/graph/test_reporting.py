@@ -34,7 +34,9 @@ EXPECTED = {
 def test_a_memory_tells_from_its_level_upwards(make_memory, caplog, level):
     caplog.set_level(logging.DEBUG)
     life(make_memory(log_level=level, max_concepts=10))
-    told = {(record.levelname, record.getMessage()) for record in caplog.records if record.name == "aesg.memory"}
+    told = {
+        (record.levelname, record.getMessage()) for record in caplog.records if record.name == "aesg.memory"
+    }
     levels = list(EXPECTED)
     for other, words in EXPECTED.items():
         for phrase in words:
