@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +82,19 @@ def tasks(short: bool) -> dict[str, Task]:
     }
 
 
-def measure(task: Task, seeds: Sequence[int]) -> dict[str, list[float]]:
-    """The figures of every seed, each in a directory of its own."""
-    found: dict[str, list[float]] = {}
-    for seed in seeds:
-        with tempfile.TemporaryDirectory(prefix="aesg-recall-") as directory:
-            for name, value in task.run(Path(directory) / "memory", seed).items():
-                found.setdefault(name, []).append(value)
-    return found
+def measure(name: str, short: bool, seeds: Sequence[int], jobs: int = 1) -> dict[str, list[float]]:
+    """The figures of every seed, each in a directory of its own; `jobs` of them at a time."""
+    if jobs == 1:
+        results = [measure_seed(name, short, seed) for seed in seeds]
+    else:
+        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+            results = list(pool.map(partial(measure_seed, name, short), seeds))
+    return {figure: [result[figure] for result in results] for figure in results[0]}
+
+
+def measure_seed(name: str, short: bool, seed: int) -> Figures:
+    with tempfile.TemporaryDirectory(prefix="aesg-recall-") as directory:
+        return tasks(short)[name].run(Path(directory) / "memory", seed)
 
 
 def summarize(task: Task, found: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
@@ -155,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--first-seed", type=int, default=0, help="e.g. 10: none that a setting was chosen on"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="seeds measured at a time")
     parser.add_argument("--tasks", nargs="+", choices=names, default=names)
     parser.add_argument("--out", type=Path, default=None, help="directory for recall.json and recall.md")
     options = parser.parse_args(argv)
@@ -168,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = tasks(options.short)[name]
         if name not in record["tasks"]:
             began = time.perf_counter()
-            figures = summarize(task, measure(task, seeds))
+            figures = summarize(task, measure(name, options.short, seeds, options.jobs))
             seconds = time.perf_counter() - began
             record["tasks"][name] = {"title": task.title, "seconds": seconds, "figures": figures}
         done = record["tasks"][name]

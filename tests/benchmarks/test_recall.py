@@ -23,7 +23,7 @@ def results(tmp_path_factory):
 def test_a_broken_off_run_goes_on(results, tmp_path, monkeypatch):
     _, record = results
     (tmp_path / "recall.json").write_text(json.dumps(record))
-    monkeypatch.setattr(recall, "measure", lambda task, seeds: pytest.fail("measured again"))
+    monkeypatch.setattr(recall, "measure", lambda *_: pytest.fail("measured again"))
     arguments = ["--short", "--out", str(tmp_path), "--tasks", "facts"]
     assert recall.main([*arguments, "--seeds", "2"]) == 0
     assert "| 1 hops | 1.0000 | 0.0000 | >= 0.95, reached |" in (tmp_path / "recall.md").read_text()
