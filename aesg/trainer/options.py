@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import nn
 
 from aesg.exceptions import AESGTrainingError
-from aesg.trainer.callbacks import Callback
-
-
-def check_whole(name: str, value: Any, least: int) -> int:
-    """A whole number of at least `least`; numpy's count, booleans do not."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise AESGTrainingError(f"{name} must be an integer >= {least}, got {value!r}")
-    if value < least:
-        raise AESGTrainingError(f"{name} must be >= {least}, got {value}")
-    return int(value)
+from aesg.trainer.callbacks.base import Callback, is_real
 
 
 def check_rate(value: Any) -> float:
     """A learning rate: finite and >= 0."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+    if not is_real(value) or value < 0:
         raise AESGTrainingError(f"learning_rate must be a finite number >= 0, got {value!r}")
     return float(value)
 

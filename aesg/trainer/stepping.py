@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from aesg.exceptions import AESGStorageError, AESGTrainingError
-from aesg.trainer.options import check_whole
+from aesg.trainer.callbacks.base import check_whole, is_real
 
 PRECISIONS = {"32": None, "32-true": None, "bf16-mixed": torch.bfloat16}
 INTERVALS = ("epoch", "step")
@@ -44,7 +42,7 @@ class Stepper:
         if not isinstance(precision, str) or precision not in PRECISIONS:
             raise AESGTrainingError(f"Expected a precision among {list(PRECISIONS)}, got {precision!r}")
         accumulation = check_whole("gradient_accumulation", accumulation, 1)
-        if clip is not None and not (isinstance(clip, Real) and 0 < clip < math.inf):
+        if clip is not None and (not is_real(clip) or clip <= 0):
             raise AESGTrainingError(f"gradient_clip must be a finite number > 0, got {clip!r}")
         if interval not in INTERVALS:
             raise AESGTrainingError(

@@ -19,6 +19,7 @@ from aesg.exceptions import AESGTrainingError
 from aesg.trainer import persistence
 from aesg.trainer.batches import BatchLoss, check_device, move, split_batch
 from aesg.trainer.callbacks import Callback, Logs
+from aesg.trainer.callbacks.base import check_whole
 from aesg.trainer.memory_part import MemoryPart, find_memory
 from aesg.trainer.options import (
     check_callbacks,
@@ -26,7 +27,6 @@ from aesg.trainer.options import (
     check_model,
     check_optimizer,
     check_rate,
-    check_whole,
 )
 from aesg.trainer.progress import ProgressBar
 from aesg.trainer.random_state import random_state, seed_all, set_random_state
