@@ -2,8 +2,9 @@
 
 Rows: 1,000 small artifacts and 10,000 events, each its own save as in training, in parts that all contestants
 do in turn, so that a busy moment meets them all; `best` over 100,000 artifacts and `recent` over 1,000,000
-events, median of single calls. mlflow has no call for the last two; beside them stands its `get_metric_history`,
-which reads all of a metric. mlflow does not sync its files; "aesg, unsynced" promises as much as it does.
+events, median of single calls. mlflow has no call for the last two; beside them stands its
+`get_metric_history`, which reads all of a metric. mlflow does not sync its files; "aesg, unsynced" promises
+as much as it does.
 """
 
 from __future__ import annotations

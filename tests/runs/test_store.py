@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -305,6 +306,32 @@ def test_a_pickled_run_is_another_handle(run):
     copy.artifacts().save_text("x")
     copy.finish("failed")
     assert run.info().state == "running" and len(run.artifacts().list()) == 1
+
+
+def write_until_it_is_full(root):
+    """What a process can save and record when no file may grow beyond 300 kB."""
+    with Store(root, sync=False) as store, store.run("r") as run:
+        kept = run.artifacts().save_text("kept")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        with pytest.raises(AESGStorageError, match="File too large"):
+            run.artifacts().save_text("x" * 10**6)
+        recorded = 0
+        with pytest.raises(AESGStorageError):
+            for _ in range(1000):
+                run.memory().record("k", data="x" * 2000)
+                recorded += 1
+        assert 0 < recorded == len(run.memory().recent(limit=1000)) < 1000
+        assert os.listdir(store.objects.staging) == [] and store.verify() == []
+        assert Path(run.artifacts().as_local_file(kept)).read_text() == "kept"
+
+
+def test_a_full_disk_loses_nothing_that_was_kept(tmp_path):
+    child = multiprocessing.get_context("fork").Process(target=write_until_it_is_full, args=(tmp_path / "s",))
+    child.start()
+    child.join()
+    with Store(tmp_path / "s") as store, store.run("next") as run:
+        assert store.verify() == [] and len(store.artifacts().list()) == 1
+        assert run.artifacts().save_text("x" * 10**6).size == 10**6
 
 
 @pytest.mark.parametrize("sync", [True, False])
