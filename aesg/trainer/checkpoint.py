@@ -35,7 +35,7 @@ def write_checkpoint(path: str | os.PathLike[str], files: dict[str, Any], memory
 
     Raises AESGStorageError when it cannot; a checkpoint already there is then still there.
     """
-    target = Path(path)
+    target = _checked(path)
     former = _former(target)
     beside = None
     try:
@@ -73,7 +73,7 @@ def write_checkpoint(path: str | os.PathLike[str], files: dict[str, Any], memory
 
 def remove_checkpoint(path: str | os.PathLike[str]) -> None:
     """Removes a checkpoint, which stays whole until it is none any more; nothing there, nothing done."""
-    target = Path(path)
+    target = _checked(path)
     if not _is_checkpoint(target):
         return
     try:
@@ -89,7 +89,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
 
     Raises AESGStorageError when there is none.
     """
-    target = Path(path)
+    target = _checked(path)
     for place in (target, _former(target)):
         if _is_checkpoint(place):
             return place
@@ -146,6 +146,22 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise AESGStorageError(f"Expected a JSON object in '{file}', got {type(content).__name__}")
     return content
+
+
+def _checked(path: Any) -> Path:
+    """The absolute path of a directory that has a name; AESGStorageError for anything else."""
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        text = None
+    if (
+        not isinstance(text, str)
+        or not text
+        or "\0" in text
+        or not (target := Path(os.path.abspath(text))).name
+    ):
+        raise AESGStorageError(f"Expected the path of a checkpoint directory, got {path!r}")
+    return target
 
 
 def _former(target: Path) -> Path:

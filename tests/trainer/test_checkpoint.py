@@ -252,6 +252,25 @@ def test_a_checkpoint_of_another_model(tmp_path):
         deeper.load(tmp_path / "c")
 
 
+@pytest.mark.parametrize("path", [None, 3, "", b"c", "a\0b", "/", object()])
+def test_paths_that_are_none(path):
+    trainer = new_trainer()
+    for call in (trainer.save, trainer.load, trainer.resume):
+        with pytest.raises(AESGStorageError, match="Expected the path of a checkpoint directory, got"):
+            call(path)
+
+
+def test_paths_are_relative_to_where_one_is(tmp_path, monkeypatch):
+    trainer = new_trainer()
+    trainer.fit(pairs(), epochs=1)
+    monkeypatch.chdir(tmp_path)
+    trainer.save("./c/")
+    monkeypatch.chdir(tmp_path / "c")
+    assert trainer.resume(".") == 1
+    with pytest.raises(AESGStorageError, match="something else"):
+        trainer.save("..")
+
+
 @pytest.mark.parametrize("what", ["nothing", "file", "directory"])
 def test_no_checkpoint_there(tmp_path, what):
     place = tmp_path / "c"
