@@ -18,6 +18,7 @@ from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGStorageError
 from aesg.graph.coactivation import PairCounts
 from aesg.graph.novelty import NoveltyPool
+from aesg.graph.query_mean import QueryMean
 from aesg.graph.use_log import UseLog
 from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
@@ -44,6 +45,7 @@ class GraphState:
         self.config = config
         self.pool = NoveltyPool(config.novelty_pool_size, storage.vector_dim)
         self.log = UseLog(storage.core)
+        self.queries = QueryMean(storage.vector_dim)
         self.centers: Tensor | None = None  # [R, D], of the regions last found
         self.region_cursor = 0  # where the next detection goes on assigning concepts to regions
         self.counters = dict.fromkeys(_COUNTERS, 0)
@@ -135,6 +137,7 @@ class GraphState:
         self.log.clear()
         self.log.pairs = PairCounts()
         self.pool = NoveltyPool(self.config.novelty_pool_size, self.storage.vector_dim)
+        self.queries = QueryMean(self.storage.vector_dim)
         self.centers = None
         self.region_cursor = 0
         self.counters = dict.fromkeys(_COUNTERS, 0)
@@ -155,6 +158,7 @@ class GraphState:
             "pairs.keys": self.log.pairs.keys,
             "pairs.counts": self.log.pairs.counts,
             **({} if self.centers is None else {"regions.centers": self.centers.numpy()}),
+            **self.queries.to_state(),
             **self.pool.to_state(),
         }
 
@@ -174,6 +178,7 @@ class GraphState:
         self.packs = list(state.get("packs", []))
         if "pool.candidates" in state:
             self.pool.load_state(state)
+        self.queries.load_state(state)
         if "pairs.keys" in state:
             self.log.pairs.keys, self.log.pairs.counts = state["pairs.keys"], state["pairs.counts"]
         if "regions.centers" in state:

@@ -132,6 +132,12 @@ void bind_store(py::module_& m) {
       .def_property_readonly("generation", [](const st::Store& s) { return s.counters().generation; })
       .def_property_readonly("event_count", [](const st::Store& s) { return s.counters().event_count; })
       .def_property_readonly("node_groups", &st::Store::node_groups)
+      .def_property_readonly("vector_stamps",
+                             [](const st::Store& s) {  // u64 [groups marked so far]
+                               return py::array_t<uint64_t>(
+                                   static_cast<py::ssize_t>(s.vector_stamps().size()),
+                                   s.vector_stamps().data());
+                             })
       .def_property_readonly("block_groups", &st::Store::block_groups)
       .def("node_view",
            [](const StorePtr& s) {

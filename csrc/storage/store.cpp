@@ -34,6 +34,8 @@ int64_t Store::block_groups() const { return (impl_->edge_arena.mapped() - kHead
 void Store::mark(NodeColumn column, int64_t slot) { mark_rows(column, slot, slot + 1); }
 
 void Store::mark_rows(NodeColumn column, int64_t first, int64_t last) {
+  if (column == NodeColumn::kVector && first < last)
+    impl_->stamp_vectors(first / kGroupRows, (last - 1) / kGroupRows + 1);
   const int64_t offset = layout_.offset(column), bytes = layout_.row_bytes(column);
   while (first < last) {
     int64_t group = first / kGroupRows, row = first % kGroupRows;
@@ -42,6 +44,14 @@ void Store::mark_rows(NodeColumn column, int64_t first, int64_t last) {
                            (offset + (row + rows) * bytes - 1) / kLineBytes);
     first += rows;
   }
+}
+
+const std::vector<uint64_t>& Store::vector_stamps() const { return impl_->vector_stamps; }
+
+void Store::Impl::stamp_vectors(int64_t first, int64_t last) {
+  if (static_cast<int64_t>(vector_stamps.size()) < last) vector_stamps.resize(static_cast<size_t>(last));
+  ++vector_clock;
+  std::fill(vector_stamps.begin() + first, vector_stamps.begin() + last, vector_clock);
 }
 
 void Store::mark_hot(int64_t block) {
@@ -226,6 +236,7 @@ bool Store::refresh() {
   if (impl_->closed) throw StorageError("'" + directory() + "' was closed");
   if (impl_->writer()) return false;
   bool changed = impl_->refresh();
+  if (changed) impl_->stamp_vectors(0, node_groups());
   counters_ = impl_->committed;
   return changed;
 }

@@ -89,6 +89,8 @@ class Store {
   void mark(NodeColumn column, int64_t slot);
   void mark_rows(NodeColumn column, int64_t first, int64_t last);  // [first, last)
   void mark_hot(int64_t block);
+  // One number a row group that rises whenever vectors in it may have changed: for what is derived from them.
+  const std::vector<uint64_t>& vector_stamps() const;
   void mark_cold(int64_t block);
 
   // A zeroed slot, taken from the free list or the end (the store grows as needed), with first_block = -1 and

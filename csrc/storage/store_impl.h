@@ -23,6 +23,9 @@ namespace aesg::storage {
 struct Store::Impl {
   Impl(const OpenOptions& options, FileSystem& file_system, int64_t dim);
 
+  // store.cpp
+  void stamp_vectors(int64_t first, int64_t last);  // groups [first, last)
+
   // store_open.cpp
   void open_files();  // all but LOCK; checks headers, stamps and lengths, scans the journal
   void check_stamps();
@@ -56,6 +59,8 @@ struct Store::Impl {
 
   Arena node_arena, edge_arena;
   DirtyMap node_dirty, edge_dirty;
+  std::vector<uint64_t> vector_stamps;  // of the row groups so far marked, see Store::vector_stamps()
+  uint64_t vector_clock = 0;
 
   MetaSlot slot{};               // of the last fold
   Counters committed{};          // of the last commit
