@@ -217,6 +217,7 @@ void Store::compact() {
         "' cannot be compacted while a reader has it open: close the reader, then compact again");
   }
   // Also when there was nothing to fold: an earlier fold left its records in place.
+  impl_->journal_room = 0;
   try {
     impl_->journal_file->resize(kHeaderBytes);
     impl_->journal_file->sync();

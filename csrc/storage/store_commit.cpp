@@ -121,23 +121,25 @@ void write_groups(File& file, Checksums sums, Summed which, const uint8_t* base,
   file.sync();
 }
 
-// A recycled or zero-filled journal needs no change of its length at a commit, which makes the sync cheaper;
-// behind a long record the zeros cost more than they save.
-void lengthen(File& journal, int64_t need, int64_t record_bytes) {
+}  // namespace
+
+void Store::Impl::lengthen_journal(int64_t end, int64_t record_bytes) {
+  if (end < journal_room) return;
   constexpr int64_t kLong = 64 << 10;
   if (record_bytes >= kLong) return;
-  int64_t have = journal.size();
-  if (need <= have) return;
+  journal_room = journal_file->size();
+  if (end < journal_room) return;
   constexpr int64_t kLeast = 256 << 10, kMost = 4 << 20;
-  std::vector<uint8_t> zeros(static_cast<size_t>(std::clamp(have, kLeast, kMost)));
+  const int64_t more = std::min(std::clamp(end, kLeast, kMost), options.fold_bytes - end);
+  if (more <= 0) return;
+  std::vector<uint8_t> zeros(static_cast<size_t>(more));
   try {
-    journal.write_at(zeros.data(), static_cast<int64_t>(zeros.size()), need);
+    journal_file->write_at(zeros.data(), more, end);
+    journal_room = end + more;
   } catch (const StorageError&) {
     // Only for speed; the record itself is already written.
   }
 }
-
-}  // namespace
 
 void Store::Impl::require_writable() const {
   if (closed) throw StorageError("'" + options.directory + "' was closed");
@@ -255,7 +257,7 @@ uint64_t Store::Impl::commit(const Counters& now) {
     out.fill_line();
     out.finish(&record);
     const auto record_bytes = static_cast<int64_t>(record.total_bytes);
-    lengthen(*journal_file, journal.end() + record_bytes, record_bytes);
+    lengthen_journal(journal.end() + record_bytes, record_bytes);
     journal_file->sync();
   } catch (const SyncError& error) {
     refusing = error.what();
