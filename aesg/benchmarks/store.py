@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from aesg.benchmarks.timing import machine, write_json
-from aesg.storage import AESGStorage
+from aesg.storage import AESGStorage, EvolutionLogger
 
 RECORD_TAIL = 52  # bytes of a concept's small fields
 
@@ -247,6 +247,23 @@ def sequential(path: Path, size: int) -> float:
     return seconds
 
 
+def log_reading(folder: Path, events: int = 100_000, rounds: int = 7) -> dict[str, Any]:
+    """Seconds of reading the history as an array, from a log just opened, checksums included."""
+    with AESGStorage(folder, 16) as storage:
+        for i in range(events):
+            storage.core.append_event(i, i % 6, i, 0, 1.0)
+    times = []
+    for _ in range(rounds):
+        with AESGStorage(folder, read_only=True) as storage:
+            start = time.perf_counter()
+            array = EvolutionLogger(storage).get_history().array
+            times.append(time.perf_counter() - start)
+            assert len(array) == events
+    seconds = statistics.median(times)
+    print(f"\nreading {events} events as an array: {1e3 * seconds:.2f} ms, median of {rounds}")
+    return {"log_reading": seconds, "events": events, "all": times}
+
+
 def size_on_disk(folder: Path, n: int, dim: int = 16) -> dict[str, Any]:
     with Ours(folder, np.ones((n, dim), np.float32)).storage:
         pass
@@ -274,6 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases = commits(folder, options.n, options.dim, options.rounds)
         cases.append(bulk(folder / "bulk", options.bulk, options.dim, 1 if options.short else 3))
         cases.append(opening(folder / "bulk"))
+        cases.append(log_reading(folder / "log"))
         cases.append(size_on_disk(folder / "size", options.n))
     if options.out is not None:
         Path(options.out).mkdir(parents=True, exist_ok=True)

@@ -34,8 +34,8 @@ _open_states: weakref.WeakValueDictionary[tuple[str, bool], GraphState] = weakre
 class GraphState:
     """Storage, novelty pool, use log and counters of one directory. Use `GraphState.open`.
 
-    Lives as long as a memory uses it, and is closed with the last. When that is dropped, or the interpreter ends, what was learnt and
-    not yet saved is committed: a clean end loses nothing.
+    Lives as long as a memory uses it, and is closed with the last. When that is dropped, or the interpreter
+    ends, what was learnt and not yet saved is committed: a clean end loses nothing.
     """
 
     def __init__(self, storage: AESGStorage, config: AESGConfig, key: tuple[str, bool]) -> None:

@@ -246,12 +246,12 @@ class AESGStorage:
         _core.put_edges(self.core, [int(source_idx)], [target], [float(weight)], [float(confidence)])
 
     def update(self, slots: Any, **fields: Any) -> None:
-        """Assigns several fields of several concepts in one call: `slots` [n], each field one value for all or
-        one a slot. A vector [D] or [n, D] brings its inverse norm and `modified_at` along.
+        """Assigns several fields of several concepts in one call: `slots` [n], each field one value for all
+        or one a slot. A vector [D] or [n, D] brings its inverse norm and `modified_at` along.
 
-        Fields: vector, relevance, stability, use_frequency, age, region_id. Raises AESGMemoryError for rows that
-        are not there, other fields, shapes, and values that are not finite or do not fit, before anything
-        changed. O(n D).
+        Fields: vector, relevance, stability, use_frequency, age, region_id. Raises AESGMemoryError for rows
+        that are not there, other fields, shapes, and values that are not finite or do not fit, before
+        anything changed. O(n D).
         """
         self.require_assignable()
         if not isinstance(slots, np.ndarray):
@@ -374,7 +374,9 @@ class AESGStorage:
 
 
 def as_path(directory: Any) -> str:
-    """A directory as text. Raises AESGStorageError for what can be none: another type, nothing, a NUL byte."""
+    """A directory as text. Raises AESGStorageError for what can be none: another type, nothing, a NUL
+    byte.
+    """
     path = directory if isinstance(directory, str) else None
     if isinstance(directory, os.PathLike):
         path = os.fspath(directory)
