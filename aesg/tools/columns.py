@@ -6,6 +6,7 @@ Letters: N living concepts, E edges between them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -101,3 +102,26 @@ def read_edges(storage: AESGStorage) -> dict[str, np.ndarray]:
         "kind": cold["tag"][used] & _core.EDGE_KIND_MASK,
         "up": (cold["tag"][used] & UP_BIT) != 0,
     }
+
+
+def find_hubs(columns: GraphColumns, top_n: int) -> list[dict[str, Any]]:
+    """The concepts with the most edges; see `Explainer.find_hubs`."""
+    into, out = columns.in_degree(), columns.out_degree()
+    strength = np.bincount(columns.source, columns.strength, len(columns))
+    strength += np.bincount(columns.target, columns.strength, len(columns))
+    degree = into + out
+    best = np.argsort(-degree, kind="stable")[:top_n]
+    return [
+        {
+            "id": int(columns.ids[row]),
+            "slot": int(columns.slots[row]),
+            "degree": int(degree[row]),
+            "degree_in": int(into[row]),
+            "degree_out": int(out[row]),
+            "strength": float(strength[row]),
+            **{
+                name: columns.fields[name][row].item() for name in ("use_frequency", "relevance", "region_id")
+            },
+        }
+        for row in best[degree[best] > 0].tolist()
+    ]

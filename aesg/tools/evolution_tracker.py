@@ -64,7 +64,7 @@ class EvolutionTracker:
         return events[(events["type"] == EventType.CREATE) & (events["id2"] != 0)]
 
     def print_abstract_creations(self) -> None:
-        """One line for each of the newest abstract concepts: when, which, above how many, the first of them."""
+        """One line for each of the newest abstract concepts: when, which, above how many, the first."""
         found = self.abstract_creations()
         print(f"{len(found)} abstract concepts" + (f", the newest {SHOWN}:" if len(found) > SHOWN else ""))
         for event in found[-SHOWN:]:

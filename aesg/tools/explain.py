@@ -13,7 +13,7 @@ from aesg.memory.controller import AESGMemory
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.trace import paths_of, trace_hops
 from aesg.storage.logger import EventHistory, EventType
-from aesg.tools.columns import KINDS, read_columns, read_edges
+from aesg.tools.columns import KINDS, find_hubs, read_columns, read_edges
 
 NEIGHBOURS = 10  # strongest edges each way, and nearest concepts, that `explain` lists
 EVENTS = 20  # of a concept, the newest, that `explain` lists
@@ -136,27 +136,7 @@ class Explainer:
         """
         if top_n < 1:
             raise AESGMemoryError(f"top_n: expected at least 1, got {top_n}")
-        columns = read_columns(self.memory.storage)
-        into, out = columns.in_degree(), columns.out_degree()
-        strength = np.bincount(columns.source, columns.strength, len(columns))
-        strength += np.bincount(columns.target, columns.strength, len(columns))
-        degree = into + out
-        best = np.argsort(-degree, kind="stable")[:top_n]
-        return [
-            {
-                "id": int(columns.ids[row]),
-                "slot": int(columns.slots[row]),
-                "degree": int(degree[row]),
-                "degree_in": int(into[row]),
-                "degree_out": int(out[row]),
-                "strength": float(strength[row]),
-                **{
-                    name: columns.fields[name][row].item()
-                    for name in ("use_frequency", "relevance", "region_id")
-                },
-            }
-            for row in best[degree[best] > 0].tolist()
-        ]
+        return find_hubs(read_columns(self.memory.storage), top_n)
 
     def find_dead_nodes(self, use_threshold: int = 0) -> list[int]:
         """Ids of living concepts that were used at most `use_threshold` times, by slot. O(N)."""

@@ -6,19 +6,24 @@ import numpy as np
 
 SPREAD = 0.42  # radius of a region's disc, in units of the distance that its share of the plane gives it
 RELAXATIONS = 60
+WIDEST = 256  # wider vectors are projected to so many random directions first, which keeps distances
 
 
 def place(vectors: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """Positions [n, 2] f64, about within [-1, 1], of concepts [n, D] in regions [n] (0: none).
 
     Two levels of principal axes: region centres by the two of the centres, relaxed until their discs hardly
-    overlap; in a disc, members by the two of the region, radially evened. Deterministic. O(n D^2 + R^2).
+    overlap; in a disc, members by the two of the region, radially evened. Deterministic.
+    O(n D min(D, 256) + R^2).
     """
     n = len(vectors)
     if n == 0:
         return np.zeros((0, 2))
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     units = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    if units.shape[1] > WIDEST:
+        directions = np.random.default_rng(0).standard_normal((units.shape[1], WIDEST), dtype=np.float32)
+        units = units @ directions / np.sqrt(WIDEST)
     names, member, counts = np.unique(regions, return_inverse=True, return_counts=True)
     sums = np.zeros((len(names), units.shape[1]))
     np.add.at(sums, member, units)
