@@ -18,6 +18,7 @@ from aesg.exceptions import AESGError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+EVIDENCE = ("colorization", "lm", "packs", "recall")  # benchmarks whose --out gets a report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,6 +64,8 @@ def _bench(name: str | None, rest: Sequence[str]) -> int:
     if name is not None and name in _benchmarks():
         if "--record" in rest[:-1]:
             return _run("aesg.runs.reports", [name, *rest])
+        if "--out" in rest[:-1] and name in EVIDENCE:
+            return importlib.import_module("aesg.benchmarks._evidence").main(name, rest) or 0
         return _run(f"aesg.benchmarks.{name}", rest)
     there = ", ".join(_benchmarks()) or "none in this version"
     if name is None:
