@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,21 +117,21 @@ def test_an_empty_memory_is_shown(make_memory, tmp_path, capsys):
     assert page.stat().st_size > 10_000
 
 
-def data_of(html):
-    return json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+def data_of(page):
+    return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
 
 
 def test_the_page_needs_no_network_and_says_its_share(grown, tmp_path):
     with open_for_looking(grown.directory) as storage:
-        html = render(storage, look(storage), 25)
+        page = render(storage, look(storage), 25)
     outside = [
-        url for url in re.findall(r"https?://[^\s\"'<>]+", html) if url != "http://www.w3.org/2000/svg"
+        url for url in re.findall(r"https?://[^\s\"'<>]+", page) if url != "http://www.w3.org/2000/svg"
     ]
-    assert outside == [] and "default-src 'none'" in html
-    assert not re.search(r"<(?:link|img|iframe)\b|\bsrc=|@import|fetch\(|XMLHttp", html)
-    graph = data_of(html)["graph"]
+    assert outside == [] and "default-src 'none'" in page
+    assert not re.search(r"<(?:link|img|iframe)\b|\bsrc=|@import|fetch\(|XMLHttp", page)
+    graph = data_of(page)["graph"]
     assert graph["concepts"] == 60 and graph["hubs"] == 2
-    assert "/*" not in html.split("</style>")[0].split("<style>")[1]
+    assert "/*" not in page.split("</style>")[0].split("<style>")[1]
 
 
 def test_names_cannot_break_out_of_the_page(make_memory, tmp_path):
@@ -138,8 +140,8 @@ def test_names_cannot_break_out_of_the_page(make_memory, tmp_path):
     with AESGStorage(memory.directory, read_only=True) as storage:
         facts = look(storage)
         facts["packs"] = [{"name": "</script><b>", "path": "<!--", "priority": 1}]
-        html = render(storage, facts, 10)
-    assert html.count("</script>") == 2 and "<!--" not in html
+        page = render(storage, facts, 10)
+    assert page.count("</script>") == 2 and "<!--" not in page
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing(grown, tmp_path):
@@ -197,17 +199,54 @@ def test_places_are_finite_apart_and_repeatable():
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 
 
+def browse(page, tmp_path, *options):
+    return subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--virtual-time-budget=3000",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            *options,
+            f"file://{page}#search=1&theme=dark",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+USER = f"<script>{(Path(__file__).parent / 'user.js').read_text()}</script>"  # what a user does
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_the_page_runs_in_a_browser(grown, tmp_path):
     page = tmp_path / "page.html"
     with open_for_looking(grown.directory) as storage:
         page.write_text(render(storage, look(storage), 1000))
-    run = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000",
-         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{page}#search=1&theme=dark"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    run = browse(page, tmp_path, "--dump-dom")
     assert 'data-theme="dark"' in run.stdout
     assert "Drawn: all <b>60</b> concepts" in run.stdout
     assert "<h2>Concept 1</h2>" in run.stdout  # found by its id, with its details
-    assert run.stdout.count("<rect") > 20 and "Uncaught" not in run.stderr
+    assert run.stdout.count("<rect") > 20
+
+    page.write_text(page.read_text().replace("</body>", USER + "</body>"))
+    told = re.search(r'data-tried="(.*?)"', browse(page, tmp_path, "--dump-dom").stdout)
+    assert told is not None, "the page's program failed"
+    tried = json.loads(html.unescape(told[1]))
+    assert tried["zoomed"] > 1.3 and tried["dragged"] == 40
+    assert re.fullmatch(r"Concept \d+", tried["clicked"])
+    assert tried["found"] == 1 and tried["cleared"] and tried["theme"] == "light"
+    assert tried["colours"] > 20  # it is drawn
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_the_first_picture_is_not_blank(grown, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    page = tmp_path / "page.html"
+    with open_for_looking(grown.directory) as storage:
+        page.write_text(render(storage, look(storage), 1000))
+    browse(page, tmp_path, f"--screenshot={tmp_path / 'shot.png'}", "--window-size=1200,900")
+    middle = image.open(tmp_path / "shot.png").convert("RGB").crop((60, 160, 700, 700))
+    assert len(middle.getcolors(1_000_000)) > 50

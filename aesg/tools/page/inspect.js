@@ -278,12 +278,15 @@ function page() {
   $("last").append(FACTS.events.last.length ? make("table", {}, ...FACTS.events.last.slice().reverse().map(e => make("tr", {}, make("td", { class: "soft" }, moment(e.timestamp)),
     make("td", {}, String(e.type)), make("td", { class: "n" }, whole(e.id1)), make("td", { class: "n" }, whole(e.id2)), make("td", { class: "n" }, short(e.val))))) : make("div", { class: "soft" }, "none"));
 }
-function resize() {
-  const old = [width, height], ratio = window.devicePixelRatio || 1;
-  width = canvas.clientWidth; height = canvas.clientHeight;
-  canvas.width = width * ratio; canvas.height = height * ratio;
-  if (old[0] === 1) fit(); else { view.x += (width - old[0]) / 2; view.y += (height - old[1]) / 2; }
-  schedule();
+function resize() {  // painted at once: setting a canvas's size wipes it
+  const ratio = window.devicePixelRatio || 1, w = canvas.clientWidth, h = canvas.clientHeight;
+  if (w === width && h === height && canvas.width === Math.round(w * ratio)) return;
+  const first = width === 1;
+  if (!first) { view.x += (w - width) / 2; view.y += (h - height) / 2; }
+  width = w; height = h;
+  canvas.width = Math.round(w * ratio); canvas.height = Math.round(h * ratio);
+  if (first) fit();
+  paint();
 }
 new ResizeObserver(resize).observe(canvas);
 const wanted = new URLSearchParams(location.hash.slice(1));  // #theme=dark&search=region:7
