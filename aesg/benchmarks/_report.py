@@ -46,12 +46,15 @@ def read_part(path: Path) -> dict[str, Any]:
             raise ValueError(f"a {type(part).__name__}")
     except (OSError, ValueError) as error:
         raise AESGStorageError(f"'{path}': expected a benchmark's JSON object, got: {error}") from error
-    try:
-        tasks = part["tasks"].values()
-        if all(isinstance(row["mean"], (int, float)) for task in tasks for row in task["figures"].values()):
-            return part
-    except (KeyError, TypeError, AttributeError):
-        pass
+    if "tasks" not in part and _is_table(part.get("figures")):  # one table, without a title
+        part["tasks"] = {"figures": {"title": path.stem, "seconds": 0.0, "figures": part["figures"]}}
+        part.setdefault("seeds", list(range(max(len(row["values"]) for row in part["figures"].values()))))
+    tasks = part.get("tasks")
+    if isinstance(tasks, dict) and all(
+        isinstance(task, dict) and "title" in task and _is_table(task.get("figures"))
+        for task in tasks.values()
+    ):
+        return part
     told = {key: value for key, value in part.items() if key != "environment"}
     figures: dict[str, dict[str, Any]] = {
         name: {"mean": value, "half_width_95": None, "values": []} for name, value in numbers(told).items()
@@ -60,6 +63,18 @@ def read_part(path: Path) -> dict[str, Any]:
         "environment": part.get("environment", {}),
         "tasks": {"figures": {"title": "All figures", "seconds": 0.0, "figures": figures}},
     }
+
+
+def _is_table(figures: Any) -> bool:
+    """Whether these are figures by name, each with its mean and values."""
+    return (
+        isinstance(figures, dict)
+        and len(figures) > 0
+        and all(
+            isinstance(row, dict) and isinstance(row.get("mean"), (int, float)) and "values" in row
+            for row in figures.values()
+        )
+    )
 
 
 def as_markdown(parts: Mapping[str, dict[str, Any]], command: str) -> str:
@@ -116,9 +131,15 @@ def as_html(parts: Mapping[str, dict[str, Any]], command: str, directory: Path) 
 def interval_plot(task: dict[str, Any]) -> str:
     """Means with intervals and single seeds on one scale, as SVG; "" where the figures share none.
 
-    Differences and counts are left to the table: beside the others they would squeeze the scale.
+    Differences, gains and counts are left to the table: beside the others they would squeeze the scale.
     """
     rows = {name: row for name, row in task["figures"].items() if _drawable(name, row)}
+    if not rows:
+        return ""
+    sizes = sorted(abs(row["mean"]) for row in rows.values())
+    if sizes[-1] > 1.5:  # not shares: only what is of like size fits on one scale
+        middle = sizes[len(sizes) // 2]
+        rows = {n: row for n, row in rows.items() if middle / 4 <= abs(row["mean"]) <= 4 * middle}
     if len(rows) < 2:
         return ""
     ends = [
@@ -127,9 +148,6 @@ def interval_plot(task: dict[str, Any]) -> str:
         for v in (*row["values"], row["mean"] - _half(row), row["mean"] + _half(row))
     ]
     low, high = min(ends), max(ends)
-    magnitudes = [abs(row["mean"]) for row in rows.values() if row["mean"]]
-    if not magnitudes or (max(magnitudes) > 30 * min(magnitudes) and max(magnitudes) > 1.5):
-        return ""
     pad = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
     low, high = low - pad, high + pad
 
@@ -219,7 +237,11 @@ def _environment(part: dict[str, Any]) -> str:
 
 
 def _drawable(name: str, row: dict[str, Any]) -> bool:
-    return not name.startswith("difference") and "is_a_difference" not in row and bool(row.get("values"))
+    return (
+        not name.startswith(("difference", "gain"))
+        and "is_a_difference" not in row
+        and bool(row.get("values"))
+    )
 
 
 def _table(task: dict[str, Any]) -> str:

@@ -129,3 +129,11 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path, monke
 def test_read_part_takes_the_written_shape(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(PART))
     assert read_part(tmp_path / "a.json") == PART
+
+
+def test_one_untitled_table_is_taken_too(tmp_path):
+    rows = PART["tasks"]["one"]["figures"]
+    (tmp_path / "packs.json").write_text(json.dumps({"figures": rows, "environment": {}}))
+    part = read_part(tmp_path / "packs.json")
+    assert part["tasks"]["figures"]["figures"] == rows and part["tasks"]["figures"]["title"] == "packs"
+    assert part["seeds"] == [0, 1, 2]
