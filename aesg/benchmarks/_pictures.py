@@ -116,15 +116,18 @@ def _bundled(count: int, size: int) -> Pictures:
     pictures = [(path, p) for path, p in pictures if _is_coloured(p)]
     if not pictures:
         return _generated(count, size)
-    edge = next((e for e in TILE_EDGES if sum(_tiles_in(p, e) for _, p in pictures) >= count), TILE_EDGES[-1])
-    tiles = [tile for _, picture in pictures for tile in _tiles(picture, edge)]
+    for edge in TILE_EDGES:
+        # Tiles without colour, as of the night sky, have nothing to be coloured.
+        tiles = [tile for _, picture in pictures for tile in _tiles(picture, edge) if _is_coloured(tile)]
+        if len(tiles) >= count:
+            break
     chosen = [tiles[at] for at in _even(len(tiles), count)]
     pixels = [_resized(_pillow().fromarray(tile), size) for tile in chosen]
     names = ", ".join(path.stem for path, _ in pictures)
     return Pictures(
         _stacked(pixels, size),
-        f"{len(pixels):,} tiles of {edge} x {edge} pixels, none overlapping, of {len(pictures)} pictures "
-        f"that come with scikit-image and scikit-learn ({names})",
+        f"{len(pixels):,} coloured tiles of {edge} x {edge} pixels, none overlapping, of {len(pictures)} "
+        f"pictures that come with scikit-image and scikit-learn ({names})",
     )
 
 
@@ -139,10 +142,6 @@ def _bundled_paths() -> Iterator[Path]:
 
 def _is_coloured(picture: np.ndarray) -> bool:
     return bool((picture.max(axis=2).astype(int) - picture.min(axis=2) > 16).mean() > 0.05)
-
-
-def _tiles_in(picture: np.ndarray, edge: int) -> int:
-    return (picture.shape[0] // edge) * (picture.shape[1] // edge)
 
 
 def _tiles(picture: np.ndarray, edge: int) -> Iterator[np.ndarray]:

@@ -84,6 +84,8 @@ def as_markdown(parts: Mapping[str, dict[str, Any]], command: str) -> str:
         if part.get("about"):
             lines += [f"{part['about']}.", ""]
         lines += [_seeds(part), ""]
+        if part.get("command"):
+            lines += [f"`{part['command']}`", ""]
         for task in part["tasks"].values():
             lines += [
                 f"### {task['title']}",
@@ -114,6 +116,8 @@ def as_html(parts: Mapping[str, dict[str, Any]], command: str, directory: Path) 
         body.append(f"<section><h2>{escape(name)}</h2>")
         about = f"{part['about']}. " if part.get("about") else ""
         body.append(f'<p class="soft">{escape(about + _seeds(part))}</p>')
+        if part.get("command"):
+            body.append(f"<p><code>{escape(part['command'])}</code></p>")
         for task in part["tasks"].values():
             body.append(f"<div><h3>{escape(task['title'])}</h3>{_table(task)}{interval_plot(task)}</div>")
         pictures = [directory / path for path in part.get("pictures", [])]

@@ -18,8 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seeds", type=int, default=None, help="how many (default: each its own, at least 5)"
     )
     parser.add_argument("--short", action="store_true", help="small, for tests")
+    parser.add_argument("--reuse", action="store_true", help="only report what earlier runs left there")
     options = parser.parse_args(argv)
     arguments = ["--out", options.out, *(["--short"] if options.short else [])]
+    if options.reuse:
+        arguments.append("--reuse")
     if options.seeds is not None:
         arguments += ["--seeds", str(options.seeds)]
     return _evidence.main("all", arguments)

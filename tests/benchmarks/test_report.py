@@ -137,3 +137,13 @@ def test_one_untitled_table_is_taken_too(tmp_path):
     part = read_part(tmp_path / "packs.json")
     assert part["tasks"]["figures"]["figures"] == rows and part["tasks"]["figures"]["title"] == "packs"
     assert part["seeds"] == [0, 1, 2]
+
+
+def test_reuse_runs_nothing_again(tmp_path, monkeypatch):
+    fake(monkeypatch, "recall", PART)
+    assert cli.main(["bench", "recall", "--out", str(tmp_path)]) == 0
+    sys.modules["aesg.benchmarks.recall"].main = None  # to call it would fail
+    (tmp_path / "report.md").unlink()
+    assert cli.main(["bench", "all", "--reuse", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert "`python -m aesg bench recall --out" in text and "--reuse" in text and "## packs" not in text
