@@ -31,7 +31,7 @@ from aesg.memory.packing import PackMethods
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.work import Work
 from aesg.packs.manager import PackManager
-from aesg.storage.engine import AESGStorage
+from aesg.storage.engine import AESGStorage, as_path
 from aesg.storage.logger import EvolutionLogger
 from aesg.validation import Validator
 
@@ -44,8 +44,8 @@ def recomputing() -> bool:
 class AESGMemory(PackMethods, nn.Module):
     """A graph of concept vectors in one directory that answers whole batches of queries and learns from them.
 
-    directory: made if missing; opening it again in the same process shares the open graph. None: the config's
-    `storage_directory`.
+    directory: made if missing; opening it again in the same process shares the open graph, which is closed
+        with the last memory on it. None: the config's `storage_directory`.
     config: None takes what the directory says (defaults where there is nothing yet).
     device: where answers go unless the query lies elsewhere; the graph itself is searched on the CPU.
     read_only: opens the last committed state beside a writer; the mode is INFERENCE and stays so.
@@ -80,6 +80,8 @@ class AESGMemory(PackMethods, nn.Module):
         self._permissions = ModeSwitch(
             MemoryMode.INFERENCE if read_only else MemoryMode(self.config.memory_mode)
         )
+        self._state.attach(self._permissions)
+        self._closed = False
         # None of these holds this module: a memory that is dropped gives its directory free at once, without
         # a collection.
         self.graph = SemanticGraph(self._state, self.config, self._permissions)
@@ -118,6 +120,11 @@ class AESGMemory(PackMethods, nn.Module):
         return self._state.storage
 
     @property
+    def closed(self) -> bool:
+        """Whether this memory was closed; others on the same directory may be open still."""
+        return self._closed or self.storage.closed
+
+    @property
     def logger(self) -> EvolutionLogger:
         return self._state.logger
 
@@ -132,7 +139,7 @@ class AESGMemory(PackMethods, nn.Module):
         mode = MemoryMode(name)
         if self.storage.read_only and mode is not MemoryMode.INFERENCE:
             raise AESGMemoryError(f"Mode {name}: the memory in '{self.directory}' is open for reading only")
-        if not self.storage.closed:
+        if not self.closed:
             self._state.log.digest()  # what was noted belongs to the mode in which it was noted
         if mode is not self._permissions.mode:
             self.report.info("mode %s", mode.value)
@@ -320,12 +327,16 @@ class AESGMemory(PackMethods, nn.Module):
         self.report.debug("saved as generation %d", self._state.commit())
 
     def close(self) -> None:
-        """Saves and gives the directory free. Closing twice does nothing."""
-        if self.storage.closed:
+        """Saves and gives the directory free, when no other memory of this process is open on it.
+
+        Closing twice does nothing. Raises AESGStorageError when saving fails; the memory is open still then.
+        """
+        if self.closed:
             return
         if not self.storage.read_only:
             self._state.streams = self.active_state.to_state()
-        self._state.close()
+        self._state.detach(self._permissions)
+        self._closed = True
         self.report.info("closed")
 
     def __enter__(self) -> AESGMemory:
@@ -344,8 +355,9 @@ class AESGMemory(PackMethods, nn.Module):
 
         Raises AESGStorageError where `directory` already holds something.
         """
+        path = as_path(directory)
         self.save()
-        self.storage.snapshot(directory)
+        self.storage.snapshot(path)
 
     def restore(self, directory: str | os.PathLike[str]) -> None:
         """Replaces what this memory holds by the committed contents of another directory, in one commit.
@@ -382,7 +394,7 @@ class AESGMemory(PackMethods, nn.Module):
         """Pickled is where the graph lies, not the graph: saves, and the unpickled memory reads what was
         saved.
         """
-        if not (self.storage.closed or self.storage.read_only):
+        if not (self.closed or self.storage.read_only):
             self.save()
         weights = {name: value.cpu() for name, value in self.state_dict().items()}
         return _open_for_reading, (os.fspath(self.directory), self.config, weights, self.training)
@@ -420,7 +432,7 @@ class AESGMemory(PackMethods, nn.Module):
             raise AESGMemoryError(f"{what}: not possible in INFERENCE mode, call set_mode first")
 
     def _require_open(self, what: str) -> None:
-        if self.storage.closed:
+        if self.closed:
             raise AESGMemoryError(f"{what}: the memory in '{self.directory}' is closed")
 
     def extra_repr(self) -> str:

@@ -105,6 +105,16 @@ int64_t Store::allocate_slot() {
   return slot;
 }
 
+int64_t Store::append_slots(int64_t n) {
+  reserve_nodes(n);
+  const auto first = static_cast<int64_t>(counters_.node_count);
+  counters_.node_count += static_cast<uint64_t>(std::max<int64_t>(n, 0));
+  for (int c = 0; c < kNodeColumnCount; ++c) {
+    mark_rows(static_cast<NodeColumn>(c), first, static_cast<int64_t>(counters_.node_count));
+  }
+  return first;
+}
+
 void Store::free_slot(int64_t slot) {
   impl_->require_writable();
   if (slot < 0 || slot >= static_cast<int64_t>(counters_.node_count)) {
@@ -177,6 +187,13 @@ void Store::append_event(uint64_t timestamp, EventType type, uint64_t id1, uint6
   ++counters_.event_count;
 }
 
+void Store::reserve_events(uint64_t more) {
+  impl_->require_writable();
+  std::vector<uint8_t>& staged = impl_->recent_events;
+  const size_t need = staged.size() + static_cast<size_t>(more) * kEventBytes;
+  if (need > staged.capacity()) staged.reserve(std::max(need, 2 * staged.size()));
+}
+
 std::vector<uint8_t> Store::events(uint64_t first, uint64_t n) const {
   return impl_->events(first, n, counters_.event_count);
 }
@@ -210,6 +227,7 @@ void Store::compact() {
         "' cannot be compacted while a reader has it open: close the reader, then compact again");
   }
   // Also when there was nothing to fold: an earlier fold left its records in place.
+  impl_->journal_room = 0;
   try {
     impl_->journal_file->resize(kHeaderBytes);
     impl_->journal_file->sync();

@@ -37,6 +37,10 @@ struct Store::Impl {
 
   // store_commit.cpp
   uint64_t commit(const Counters& now);
+  // Zeros behind a record that ends where the journal does: the next ones then change neither its length nor
+  // its blocks, so that their syncs write data alone. Behind a long record the zeros save nothing, and from
+  // fold_bytes on the journal begins anew.
+  void lengthen_journal(int64_t end, int64_t record_bytes);
   void require_writable() const;
 
   // store_fold.cpp: false when a reader keeps the gate
@@ -55,7 +59,8 @@ struct Store::Impl {
   NodeLayout layout;
   Locks locks;
   std::unique_ptr<File> nodes, edges, log, state_file, sums, journal_file, meta;
-  Journal journal;  // begins after open_files()
+  Journal journal;           // begins after open_files()
+  int64_t journal_room = 0;  // the journal's file is at least so long
 
   Arena node_arena, edge_arena;
   DirtyMap node_dirty, edge_dirty;
