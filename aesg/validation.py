@@ -49,6 +49,7 @@ _UNIT_FLOATS = (
     "coactivation_rate",
     "relevance_gain",
     "relevance_decay",
+    "query_collapse_threshold",
 )
 _POSITIVE_FLOATS = ("learning_rate", "region_facilitation_multiplier")
 

@@ -34,6 +34,8 @@ int64_t Store::block_groups() const { return (impl_->edge_arena.mapped() - kHead
 void Store::mark(NodeColumn column, int64_t slot) { mark_rows(column, slot, slot + 1); }
 
 void Store::mark_rows(NodeColumn column, int64_t first, int64_t last) {
+  if (column == NodeColumn::kVector && first < last)
+    impl_->stamp_vectors(first / kGroupRows, (last - 1) / kGroupRows + 1);
   const int64_t offset = layout_.offset(column), bytes = layout_.row_bytes(column);
   while (first < last) {
     int64_t group = first / kGroupRows, row = first % kGroupRows;
@@ -42,6 +44,14 @@ void Store::mark_rows(NodeColumn column, int64_t first, int64_t last) {
                            (offset + (row + rows) * bytes - 1) / kLineBytes);
     first += rows;
   }
+}
+
+const std::vector<uint64_t>& Store::vector_stamps() const { return impl_->vector_stamps; }
+
+void Store::Impl::stamp_vectors(int64_t first, int64_t last) {
+  if (static_cast<int64_t>(vector_stamps.size()) < last) vector_stamps.resize(static_cast<size_t>(last));
+  ++vector_clock;
+  std::fill(vector_stamps.begin() + first, vector_stamps.begin() + last, vector_clock);
 }
 
 void Store::mark_hot(int64_t block) {
@@ -93,6 +103,16 @@ int64_t Store::allocate_slot() {
     ++counters_.node_count;
   }
   return slot;
+}
+
+int64_t Store::append_slots(int64_t n) {
+  reserve_nodes(n);
+  const auto first = static_cast<int64_t>(counters_.node_count);
+  counters_.node_count += static_cast<uint64_t>(std::max<int64_t>(n, 0));
+  for (int c = 0; c < kNodeColumnCount; ++c) {
+    mark_rows(static_cast<NodeColumn>(c), first, static_cast<int64_t>(counters_.node_count));
+  }
+  return first;
 }
 
 void Store::free_slot(int64_t slot) {
@@ -167,6 +187,13 @@ void Store::append_event(uint64_t timestamp, EventType type, uint64_t id1, uint6
   ++counters_.event_count;
 }
 
+void Store::reserve_events(uint64_t more) {
+  impl_->require_writable();
+  std::vector<uint8_t>& staged = impl_->recent_events;
+  const size_t need = staged.size() + static_cast<size_t>(more) * kEventBytes;
+  if (need > staged.capacity()) staged.reserve(std::max(need, 2 * staged.size()));
+}
+
 std::vector<uint8_t> Store::events(uint64_t first, uint64_t n) const {
   return impl_->events(first, n, counters_.event_count);
 }
@@ -200,6 +227,7 @@ void Store::compact() {
         "' cannot be compacted while a reader has it open: close the reader, then compact again");
   }
   // Also when there was nothing to fold: an earlier fold left its records in place.
+  impl_->journal_room = 0;
   try {
     impl_->journal_file->resize(kHeaderBytes);
     impl_->journal_file->sync();
@@ -226,6 +254,7 @@ bool Store::refresh() {
   if (impl_->closed) throw StorageError("'" + directory() + "' was closed");
   if (impl_->writer()) return false;
   bool changed = impl_->refresh();
+  if (changed) impl_->stamp_vectors(0, node_groups());
   counters_ = impl_->committed;
   return changed;
 }
