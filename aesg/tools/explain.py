@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from aesg.exceptions import AESGMemoryError
+from aesg.graph.core import whole_numbers
 from aesg.graph.forgetting import slots_of_ids
 from aesg.memory.controller import AESGMemory
 from aesg.memory.state import BatchActiveContext
@@ -147,10 +148,13 @@ class Explainer:
         return nodes["id"][idle].tolist()
 
     def _slot(self, concept_id: int) -> int:
-        slots, unknown = slots_of_ids(self.memory.graph, np.array([concept_id], dtype=np.int64))
-        if len(unknown):
-            raise AESGMemoryError(f"explain: expected the id of a living concept, got {concept_id}")
-        return int(slots[0])
+        number = int(whole_numbers("concept_id", [concept_id])[0]) if abs(concept_id) < 2**63 else concept_id
+        if 0 < number < 2**64:
+            bits = np.array([number], dtype=np.uint64).view(np.int64)  # as the column holds them
+            slots, _ = slots_of_ids(self.memory.graph, bits)
+            if len(slots):
+                return int(slots[0])
+        raise AESGMemoryError(f"explain: expected the id of a living concept, got {concept_id}")
 
     def _events(self, concept_id: int) -> list[dict[str, Any]]:
         """Events of kinds whose ids are concepts, not counters."""

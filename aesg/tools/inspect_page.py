@@ -36,6 +36,11 @@ def write_page(
 def render(storage: AESGStorage, facts: dict[str, Any], limit: int) -> str:
     """The page as text."""
     columns = read_columns(storage)
+    hubs = [{**hub, "id": str(hub["id"])} for hub in facts["hubs"]]  # the page's numbers are exact below 2^53
+    last = [
+        {**event, "id1": str(event["id1"]), "id2": str(event["id2"])} for event in facts["events"]["last"]
+    ]
+    facts = {**facts, "hubs": hubs, "events": {**facts["events"], "last": last}}
     data = {"facts": facts, "evolution": evolution(storage), "graph": _graph(storage, columns, limit)}
     # Inside <script>, only "<" could end the element.
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -79,7 +84,7 @@ def _graph(storage: AESGStorage, columns: GraphColumns, limit: int) -> dict[str,
     arrays = {
         "x": at[:, 0].astype("<f4"),
         "y": at[:, 1].astype("<f4"),
-        "id": columns.ids[rows].astype("<f8"),  # a number in the page; exact below 2^53
+        "id": columns.ids[rows],
         "region": fields["region_id"].astype("<u4"),
         "relevance": fields["relevance"].astype("<f4"),
         "age": fields["age"].astype("<u4"),
@@ -94,7 +99,7 @@ def _graph(storage: AESGStorage, columns: GraphColumns, limit: int) -> dict[str,
         "kind": columns.kind[drawn],
         "strength": columns.strength[drawn].astype("<f4"),
         "first": first.astype("<u4"),
-        "nearId": columns.ids[columns.target[strongest]].astype("<f8"),
+        "nearId": columns.ids[columns.target[strongest]],
         "nearKind": columns.kind[strongest],
         "nearStrength": columns.strength[strongest].astype("<f4"),
     }

@@ -99,3 +99,15 @@ def test_an_empty_memory_has_nothing_to_say(make_memory):
     explainer = Explainer(make_memory())
     assert explainer.find_hubs() == [] and explainer.find_dead_nodes() == []
     assert list(explainer.trace(torch.randn(16))) == []
+
+
+def test_ids_beyond_what_a_signed_number_holds(make_memory):
+    memory = make_memory()
+    large = 2**64 - 7
+    memory.storage.add_node(large, torch.ones(16))
+    explainer = Explainer(memory)
+    assert explainer.explain(large)["id"] == large
+    assert list(explainer.trace(torch.ones(16))) == [large]
+    for wrong in (2**64, -1, 2**80):
+        with pytest.raises(AESGMemoryError, match="expected the id"):
+            explainer.explain(wrong)

@@ -1,12 +1,13 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const FACTS = DATA.facts, GRAPH = DATA.graph;
-const TYPES = { f4: Float32Array, f8: Float64Array, u4: Uint32Array, u1: Uint8Array };
+const TYPES = { f4: Float32Array, f8: Float64Array, u8: BigUint64Array, u4: Uint32Array, u1: Uint8Array };
 const C = {};  // the columns
 for (const [name, [type, text]] of Object.entries(GRAPH.arrays)) {
   const raw = atob(text), buffer = new Uint8Array(raw.length);
   for (let i = 0; i < raw.length; i++) buffer[i] = raw.charCodeAt(i);
   C[name] = new TYPES[type](buffer.buffer);
 }
+C.id = Array.from(C.id, String); C.nearId = Array.from(C.nearId, String);  // beyond 2^53 no number holds them
 const N = C.id.length, E = C.source.length;
 const KINDS = ["similarity", "succession", "abstraction"];
 const EVENT_COLORS = ["#2e9e5b", "#2a6fdb", "#c9a227", "#d9541e", "#8a94a6", "#9750c9"];
@@ -163,7 +164,7 @@ function details() {
   const table = make("table", {});
   for (let e = C.first[i]; e < C.first[i + 1]; e++) {
     const there = placeOf.get(C.nearId[e]);
-    const row = make("tr", there === undefined ? {} : { class: "go" }, make("td", {}, String(C.nearId[e])),
+    const row = make("tr", there === undefined ? {} : { class: "go" }, make("td", {}, C.nearId[e]),
       make("td", { class: "soft" }, KINDS[C.nearKind[e]] + (there === undefined ? ", not drawn" : "")), make("td", { class: "n" }, C.nearStrength[e].toFixed(3)));
     if (there !== undefined) row.onclick = () => choose(there, true);
     table.append(row);
@@ -182,7 +183,7 @@ function search() {
   else if (text === "unused" || text === "idle") only(i => C.use[i] === 0);
   else if (text === "abstract") only(i => C.abstract[i]);
   else if (/^\d+$/.test(text)) {
-    const there = placeOf.get(+text);
+    const there = placeOf.get(text);
     if (there !== undefined) { choose(there, true); note(); return; }
     only(() => false);
   } else if (text) only(() => false);
@@ -262,7 +263,7 @@ function page() {
     [whole(c.never_used), "never used"], [whole(c.dead), "dead slots"], [FACTS.vector_dim, "dimensions"], [FACTS.mode, "mode"], [FACTS.generation, "commits"], [bytes(total), "on disk"]])
     $("chips").append(make("div", { class: "chip" }, make("b", {}, String(value)), make("span", {}, label)));
   $("hubs").append(FACTS.hubs.length ? make("table", {}, ...FACTS.hubs.map(hub => {
-    const there = placeOf.get(hub.id), row = make("tr", there === undefined ? {} : { class: "go" }, make("td", {}, String(hub.id)),
+    const there = placeOf.get(hub.id), row = make("tr", there === undefined ? {} : { class: "go" }, make("td", {}, hub.id),
       make("td", { class: "soft" }, `region ${hub.region_id || "none"}`), make("td", { class: "n" }, `${whole(hub.degree)} edges`));
     if (there !== undefined) row.onclick = () => choose(there, true);
     return row;
@@ -276,7 +277,7 @@ function page() {
   $("axis").onclick = event => event.target.dataset.axis && show(event.target.dataset.axis);
   show("event");
   $("last").append(FACTS.events.last.length ? make("table", {}, ...FACTS.events.last.slice().reverse().map(e => make("tr", {}, make("td", { class: "soft" }, moment(e.timestamp)),
-    make("td", {}, String(e.type)), make("td", { class: "n" }, whole(e.id1)), make("td", { class: "n" }, whole(e.id2)), make("td", { class: "n" }, short(e.val))))) : make("div", { class: "soft" }, "none"));
+    make("td", {}, String(e.type)), make("td", { class: "n" }, e.id1), make("td", { class: "n" }, e.id2), make("td", { class: "n" }, short(e.val))))) : make("div", { class: "soft" }, "none"));
 }
 function resize() {  // painted at once: setting a canvas's size wipes it
   const ratio = window.devicePixelRatio || 1, w = canvas.clientWidth, h = canvas.clientHeight;
