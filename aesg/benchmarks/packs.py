@@ -41,6 +41,11 @@ from aesg.packs.export import write_columns
 from aesg.tools.corpus import load_halves, openings
 from aesg.tools.demo import LEARNING_RATE, VOCABULARY, Schedule, make_trainer
 
+# How the pack is grown: every context that is not nearly one of the known is kept, joined by nothing but what
+# followed it. Found on seed 0: at 0.9 the pack had 8,000 concepts and saved 0.002 bits a byte, at 0.97 28,000
+# and 0.026, at 0.985 48,000 and 0.047; with links of similarity, which crowd out what followed, -0.002 at
+# 0.97 and 0.005 at 0.985. So seed 0 is no seed of the benchmark.
+FINENESS = {"novelty_explanation_threshold": 0.985, "link_count": 0}
 FINE_TUNING_SHARE = 0.1  # of the training's learning rate, as at the end of its schedule
 Figures = dict[str, float]
 
@@ -49,11 +54,11 @@ Figures = dict[str, float]
 class Sizes:
     """How much text is read. Streams run side by side, `chunk` bytes a step."""
 
-    steps: int = 500  # of training at home
+    steps: int = 700  # of training at home
     streams: int = 16
     chunk: int = 128
     grown_on: int = 400_000  # bytes the pack is grown on, and fine-tuning sees
-    held_out: int = 100_000  # bytes evaluated of each half
+    held_out: int = 60_000  # bytes evaluated of each half
 
 
 SHORT = Sizes(steps=10, streams=4, chunk=32, grown_on=4_000, held_out=3_000)
@@ -151,7 +156,7 @@ def _twin(model: AESGDecoderLM, memory: AESGMemory) -> AESGDecoderLM:
 def _grow(model: AESGDecoderLM, lessons: StreamLoader, directory: Path, path: Path) -> Figures:
     """Exports what an empty memory keeps of texts that the frozen model reads once, in order."""
     assert model.memory is not None
-    with AESGMemory(directory, model.memory.config) as memory:
+    with AESGMemory(directory, replace(model.memory.config, **FINENESS)) as memory:
         reader = _twin(model, memory).eval()
         memory.set_mode("ONLINE")
         with torch.no_grad():
@@ -200,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="aesg bench packs", description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="a few steps on little text, for tests")
     parser.add_argument("--seeds", type=int, default=None, help="how many, default 5 (--short: 2)")
-    parser.add_argument("--first-seed", type=int, default=0, help="(default %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=1, help="(default %(default)s)")
     parser.add_argument("--steps", type=int, default=Sizes.steps, help="of training (default %(default)s)")
     parser.add_argument("--out", type=Path, default=None, help="directory for packs.json")
     options = parser.parse_args(argv)
