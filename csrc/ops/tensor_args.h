@@ -23,6 +23,8 @@ using torch::stable::Tensor;
 inline constexpr const char* kNavigationError = "AESGNavigationError: ";  // a query cannot be searched with
 inline constexpr const char* kMemoryError = "AESGMemoryError: ";          // anything else about arguments
 
+inline constexpr int64_t kMostResults = int64_t{1} << 33;  // 96 GiB of scores and slots
+
 template <typename... Parts>
 void expect(bool good, const char* error, const Parts&... parts) {
   if (__builtin_expect(good, 1)) return;
@@ -178,6 +180,13 @@ inline Tensor make_tensor(const Tensor& like, std::initializer_list<int64_t> siz
                                like.is_cuda() ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu(),
                                like.get_device_index(), &handle));
   return Tensor(handle);
+}
+
+// How many results a query wants: at least one, and few enough that a result of [B, k] can be asked for at all.
+inline void expect_k(int64_t k, int64_t batch) {
+  expect(k >= 1, kNavigationError, "k: expected an integer >= 1, got ", k);
+  expect(k <= kMostResults / std::max<int64_t>(batch, 1), kNavigationError, "k: expected at most ",
+         kMostResults / std::max<int64_t>(batch, 1), " for ", batch, " queries, got ", k);
 }
 
 inline bool all_finite(const float* values, int64_t n) {
