@@ -63,6 +63,11 @@ class AESGConfig:
     prune_min_age: int = 5  # consolidations a concept lives at least
     novelty_pool_size: int = 4096  # P, candidates waiting to be born
 
+    approximate_search_from: int = 50_000  # living concepts from which on search is approximate
+    recall_target: float = (
+        0.95  # share of the ten nearest it must find, measured on a sample; 1: always exact
+    )
+
     @classmethod
     def for_text(cls) -> AESGConfig:
         """Preset for text: D = 128, at most 500,000 concepts."""

@@ -29,6 +29,7 @@ _POSITIVE_INTEGERS = (
     "link_count",
     "prune_min_age",
     "novelty_pool_size",
+    "approximate_search_from",
 )
 _UNIT_FLOATS = (
     "spreading_activation_decay",
@@ -49,6 +50,7 @@ _UNIT_FLOATS = (
     "coactivation_rate",
     "relevance_gain",
     "relevance_decay",
+    "recall_target",
 )
 _POSITIVE_FLOATS = ("learning_rate", "region_facilitation_multiplier")
 

@@ -254,6 +254,7 @@ class CognitiveEngine:
         state = self.graph.state
         state.log.digest()
         found = assign_regions(self.graph, rows)
+        state.coarse.renew()
         state.logger.log_event(EventType.RESTRUCTURE, 0, len(found), 0.0)
         return found
 

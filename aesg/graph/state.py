@@ -17,6 +17,7 @@ from torch import Tensor
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGStorageError
 from aesg.graph.coactivation import PairCounts
+from aesg.graph.coarse import CoarseIndex
 from aesg.graph.novelty import NoveltyPool
 from aesg.graph.use_log import UseLog
 from aesg.storage.engine import AESGStorage
@@ -45,6 +46,7 @@ class GraphState:
         self.pool = NoveltyPool(config.novelty_pool_size, storage.vector_dim)
         self.log = UseLog(storage.core)
         self.centers: Tensor | None = None  # [R, D], of the regions last found
+        self.coarse = CoarseIndex(storage)
         self.region_cursor = 0  # where the next detection goes on assigning concepts to regions
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self.pruning_wait = 0  # consolidations until survival counts again

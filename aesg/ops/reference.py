@@ -59,13 +59,9 @@ def region_search_ref(
     queries: Tensor,  # [B, D]
     vectors: Tensor,  # [N, D] or [G, 1024, D]
     k: int,
-    center_codes: Tensor,
-    center_scales: Tensor,
+    centers: Tensor,
     heads: Tensor,
-    nexts: Tensor,
-    slots: Tensor,
-    codes: Tensor,
-    scales: Tensor,
+    panels: Tensor,
     pending: Tensor,
     *,
     inv_norm: Tensor,
@@ -79,12 +75,13 @@ def region_search_ref(
     rows, norms = flat_rows(vectors, 1), flat_rows(inv_norm)
     dim = queries.shape[1]
 
-    def rough(query: Tensor, panel_codes: Tensor, panel_scales: Tensor) -> Tensor:
+    def rough(query: Tensor, panel: Tensor) -> Tensor:
         most = query.abs().max()
         factor = 63.0 / most if most > 0 else torch.zeros(())
         signed = (query * factor).round().clamp(-63, 63).long()
-        values = panel_codes.transpose(-3, -2).flatten(-2)[..., :dim].long() - 128  # [.., 32, D]
-        return (values @ signed).float() * panel_scales
+        codes = panel[..., 320:].unflatten(-1, (-1, 32, 4)).transpose(-3, -2)  # [.., 32, Q, 4]
+        values = codes.flatten(-2)[..., :dim].long() - 128
+        return (values @ signed).float() * panel[..., 192:320].view(torch.float32)
 
     def first(found: list[tuple[float, int]], count: int) -> list[int]:
         return [slot for _, slot in sorted(found, key=lambda pair: (-pair[0], pair[1]))[:count]]
@@ -92,15 +89,15 @@ def region_search_ref(
     scores = torch.zeros(queries.shape[0], k, dtype=queries.dtype)
     indices = torch.full((queries.shape[0], k), -1)
     for b, unit in enumerate(normalize_ref(queries)):
-        nearness = rough(unit, center_codes, center_scales).flatten()[: heads.shape[0]]
+        nearness = rough(unit, centers).flatten()[: heads.shape[0]]
         looked: list[tuple[float, int]] = []
         for cell in first([(value, c) for c, value in enumerate(nearness.tolist())], probes):
-            panel = int(heads[cell])
-            while panel >= 0:
-                values = rough(unit, codes[panel], scales[panel]).tolist()
-                there = [(v, s) for v, s in zip(values, slots[panel].tolist(), strict=True) if s >= 0]
-                looked += [(v, s) for v, s in there if alive[s]]
-                panel = int(nexts[panel])
+            at = int(heads[cell])
+            while at >= 0:
+                slots = panels[at, 64:192].view(torch.int32).tolist()
+                values = rough(unit, panels[at]).tolist()
+                looked += [(v, s) for v, s in zip(values, slots, strict=True) if s >= 0 and alive[s]]
+                at = int(panels[at, :4].view(torch.int32))
         chosen = first(looked, pool) + [s for s in pending.tolist() if alive[s]]
         exact = [(float((rows[s] * norms[s]) @ unit), s) for s in chosen]
         kept = first([(value, s) for value, s in exact if value >= min_score], k)

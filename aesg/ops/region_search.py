@@ -24,38 +24,70 @@ _add_op = torch.ops.aesg.region_add_.default
 
 
 class Cells(NamedTuple):
-    """An index of coarse codes: what lies nearest to each of R centres, in chains of P panels of 32 rows."""
+    """An index of coarse codes: what lies nearest to each of R centres, in chains of P panels of 32 rows.
 
-    center_codes: Tensor  # [ceil(R / 32), Q, 32, 4] u8, Q = ceil(D / 4)
-    center_scales: Tensor  # [ceil(R / 32), 32] f32, NaN behind the last centre
+    Bytes of a panel: 64 (i32 next panel of the chain, -1: it ends), slots i32[32] (-1: none), scales f32[32]
+    (a row's cosine is about its sum of codes times this; NaN where there is none), codes u8[Q][32][4], four
+    dimensions side by side, Q = ceil(D / 4).
+    """
+
+    centers: Tensor  # [ceil(R / 32), bytes] u8, panels of the centres themselves
     heads: Tensor  # [R] i32, first panel of each cell, -1: none
     tails: Tensor  # [R, 2] i32, its last panel (-1: none) and the rows in that
-    nexts: Tensor  # [P] i32, next panel of the chain, -1: it ends
-    slots: Tensor  # [P, 32] i32, -1: none
-    codes: Tensor  # [P, Q, 32, 4] u8
-    scales: Tensor  # [P, 32] f32: a row's cosine is about its code sum times this; NaN where there is none
+    panels: Tensor  # [P, bytes] u8
     where: Tensor  # [N] i64, place of each slot, panel * 32 + lane, -1: in no cell
     used: Tensor  # [1] i64, panels in use
+
+    @property
+    def slots(self) -> Tensor:
+        """[P, 32] i32, a view."""
+        return slots_of(self.panels)
+
+    @property
+    def scales(self) -> Tensor:
+        """[P, 32] f32, a view."""
+        return scales_of(self.panels)
+
+
+def slots_of(panels: Tensor) -> Tensor:
+    """Slots i32 [.., 32] of panels [.., bytes], a view."""
+    return panels[..., 64:192].view(torch.int32)
+
+
+def scales_of(panels: Tensor) -> Tensor:
+    """Scales f32 [.., 32] of panels, a view."""
+    return panels[..., 192:320].view(torch.float32)
+
+
+def codes_of(panels: Tensor) -> Tensor:
+    """Codes u8 [.., Q, 32, 4] of panels, a view."""
+    return panels[..., 320:].unflatten(-1, (-1, PANEL, QUAD))
+
+
+def make_panels(count: int, dim: int) -> Tensor:
+    """Empty panels [count, bytes] u8."""
+    panels = torch.full((count, 320 + -(-dim // QUAD) * PANEL * QUAD), CODE_ZERO, dtype=torch.uint8)
+    panels[:, :192] = 255  # -1
+    scales_of(panels).fill_(float("nan"))
+    return panels
 
 
 def make_cells(centers: Tensor, rows: int) -> Cells:
     """Empty cells around unit `centers` [R, D], with room for `rows` slots in them."""
     count, dim = centers.shape
-    quads, panels = -(-dim // QUAD), -(-count // PANEL)
-    scales = torch.full((panels * PANEL,), float("nan"))
-    codes, scales[:count] = encode_rows(centers)
-    center_codes = torch.full((panels * PANEL, quads * QUAD), CODE_ZERO, dtype=torch.uint8)
-    center_codes[:count, :dim] = codes
-    room = count + -(-rows // PANEL)
+    codes, steps = encode_rows(centers)
+    panels = make_panels(-(-count // PANEL), dim)
+    for lane in range(min(PANEL, count)):
+        of = torch.arange(lane, count, PANEL)
+        slots_of(panels)[: len(of), lane] = of.to(torch.int32)
+        scales_of(panels)[: len(of), lane] = steps[of]
+        padded = torch.nn.functional.pad(codes[of], (0, -dim % QUAD), value=CODE_ZERO)
+        codes_of(panels)[: len(of), :, lane] = padded.unflatten(1, (-1, QUAD))
     return Cells(
-        center_codes.view(panels, PANEL, quads, QUAD).transpose(1, 2).contiguous(),
-        scales.view(panels, PANEL),
+        panels,
         torch.full((count,), -1, dtype=torch.int32),
         torch.tensor([[-1, 0]], dtype=torch.int32).repeat(count, 1),
-        torch.full((room,), -1, dtype=torch.int32),
-        torch.full((room, PANEL), -1, dtype=torch.int32),
-        torch.empty(room, quads, PANEL, QUAD, dtype=torch.uint8),
-        torch.full((room, PANEL), float("nan")),
+        make_panels(count + -(-rows // PANEL), dim),
         torch.full((rows,), -1, dtype=torch.int64),
         torch.zeros(1, dtype=torch.int64),
     )
@@ -72,25 +104,21 @@ def encode_rows(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 def with_room(cells: Cells, more: int, rows: int) -> Cells:
     """The same cells with room for `more` rows in them and for `rows` slots; grown by half at least."""
-    panels, places = cells.nexts.shape[0], cells.where.shape[0]
+    panels, places = cells.panels.shape[0], cells.where.shape[0]
     # Each cell may begin one panel that it does not fill.
     wanted = int(cells.used) + -(-more // PANEL) + min(more, cells.heads.shape[0])
-    if wanted <= panels and rows <= places:
-        return cells
-    grown = max(wanted, panels + panels // 2) if wanted > panels else panels
-    places = max(rows, places + places // 2) if rows > places else places
-    return cells._replace(
-        nexts=_longer(cells.nexts, grown, -1),
-        slots=_longer(cells.slots, grown, -1),
-        codes=_longer(cells.codes, grown, CODE_ZERO),
-        scales=_longer(cells.scales, grown, float("nan")),
-        where=_longer(cells.where, places, -1),
-    )
+    if wanted > panels:
+        cells = cells._replace(panels=_longer(cells.panels, max(wanted, panels + panels // 2)))
+    if rows > places:
+        where = torch.full((max(rows, places + places // 2),), -1)
+        where[:places] = cells.where
+        cells = cells._replace(where=where)
+    return cells
 
 
-def _longer(column: Tensor, rows: int, value: float) -> Tensor:
-    longer = column.new_full((rows, *column.shape[1:]), value)
-    longer[: column.shape[0]] = column
+def _longer(panels: Tensor, count: int) -> Tensor:
+    longer = panels.new_empty(count, panels.shape[1])  # panels are written whole when they are taken into use
+    longer[: panels.shape[0]] = panels
     return longer
 
 
@@ -106,8 +134,8 @@ def region_add_(cells: Cells, vectors: Tensor, inv_norm: Tensor, added: Tensor) 
     """
     try:
         return _add_op(
-            cells.heads, cells.tails, cells.nexts, cells.slots, cells.codes, cells.scales, cells.where,
-            cells.used, cells.center_codes, cells.center_scales, vectors, inv_norm, added,
+            cells.heads, cells.tails, cells.panels, cells.where, cells.used, cells.centers, vectors, inv_norm,
+            added,
         )  # fmt: skip
     except RuntimeError as error:
         raise_typed(error, AESGMemoryError)
@@ -119,8 +147,8 @@ def region_remove_(cells: Cells, slots: Tensor) -> None:
     places = cells.where[slots]
     there = places >= 0
     places = places[there]
-    cells.slots.view(-1)[places] = -1
-    cells.scales.view(-1)[places] = float("nan")
+    cells.slots[places // PANEL, places % PANEL] = -1
+    cells.scales[places // PANEL, places % PANEL] = float("nan")
     cells.where[slots[there]] = -1
 
 
@@ -151,8 +179,8 @@ def region_search(
     pool < 1; AESGMemoryError for columns of wrong dtype, shape, layout or device and damaged cells.
     """
     arguments = (
-        queries, vectors, k, inv_norm, active, cells.center_codes, cells.center_scales, cells.heads,
-        cells.nexts, cells.slots, cells.codes, cells.scales, pending, probes, pool, min_score,
+        queries, vectors, k, inv_norm, active, cells.centers, cells.heads, cells.panels, pending, probes, pool,
+        min_score,
     )  # fmt: skip
     try:
         if torch.compiler.is_compiling() or (torch.is_grad_enabled() and queries.requires_grad):
@@ -176,7 +204,7 @@ def _fake_add(heads: Tensor, *args: Any) -> Tensor:
 
 def _backward(ctx: Any, grad_scores: Tensor, grad_indices: Tensor | None) -> tuple[Tensor | None, ...]:
     grad_queries, grad_vectors, *_ = _cosine_backward(ctx, grad_scores, grad_indices)
-    return (grad_queries, grad_vectors, *([None] * 14))
+    return (grad_queries, grad_vectors, *([None] * 10))
 
 
 torch.library.register_autograd("aesg::region_search", _backward, setup_context=_setup_context)

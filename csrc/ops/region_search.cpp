@@ -3,6 +3,7 @@
 #include "csrc/ops/cpu/region_search.h"
 
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <tuple>
 #include <vector>
@@ -29,42 +30,30 @@ void expect_sizes(const Tensor& t, const char* name, std::initializer_list<int64
   expect(false, kMemoryError, name, ": expected contiguous [", wanted.str(), "], got ", shape_of{t});
 }
 
-cpu::CellCenters check_centers(const Tensor& codes, const Tensor& scales, int64_t count, int64_t dim) {
-  const int64_t panels = (count + cpu::kCellPanel - 1) / cpu::kCellPanel, quads = (dim + 3) / 4;
-  expect_type<uint8_t>(codes, "center_codes");
-  expect_type<float>(scales, "center_scales");
-  expect_sizes(codes, "center_codes", {panels, quads, cpu::kCellPanel, cpu::kQuad});
-  expect_sizes(scales, "center_scales", {panels, cpu::kCellPanel});
-  return {count, static_cast<const uint8_t*>(codes.data_ptr()), static_cast<const float*>(scales.data_ptr())};
+cpu::Panels check_panels(const Tensor& panels, const char* name, int64_t dim) {
+  expect_type<uint8_t>(panels, name);
+  const int64_t bytes = cpu::panel_bytes(dim);
+  expect_sizes(panels, name, {panels.dim() == 0 ? 0 : panels.size(0), bytes});
+  auto* base = static_cast<uint8_t*>(panels.data_ptr());
+  expect(reinterpret_cast<uintptr_t>(base) % alignof(int32_t) == 0, kMemoryError, name,
+         ": expected memory aligned to 4 bytes");
+  return {panels.size(0), bytes, base};
 }
 
-cpu::CellPanels check_panels(const Tensor& heads, const Tensor& nexts, const Tensor& slots,
-                             const Tensor& codes, const Tensor& scales, int64_t dim) {
-  expect_dense<int32_t>(heads, "heads", 1, "[R]");
-  expect_dense<int32_t>(nexts, "nexts", 1, "[P]");
-  expect_type<int32_t>(slots, "slots");
-  expect_type<uint8_t>(codes, "codes");
-  expect_type<float>(scales, "scales");
-  const int64_t capacity = nexts.size(0);
-  expect_sizes(heads, "heads", {heads.size(0)});
-  expect_sizes(nexts, "nexts", {capacity});
-  expect_sizes(slots, "slots", {capacity, cpu::kCellPanel});
-  expect_sizes(codes, "codes", {capacity, (dim + 3) / 4, cpu::kCellPanel, cpu::kQuad});
-  expect_sizes(scales, "scales", {capacity, cpu::kCellPanel});
-  return {capacity,
-          static_cast<int32_t*>(heads.data_ptr()),
-          static_cast<int32_t*>(nexts.data_ptr()),
-          static_cast<int32_t*>(slots.data_ptr()),
-          static_cast<uint8_t*>(codes.data_ptr()),
-          static_cast<float*>(scales.data_ptr())};
+// Panels of centres have the numbers of the R cells in order.
+cpu::Panels check_centers(const Tensor& centers, int64_t cells, int64_t dim) {
+  const cpu::Panels made = check_panels(centers, "centers", dim);
+  expect(made.count == (cells + cpu::kCellPanel - 1) / cpu::kCellPanel, kMemoryError,
+         "centers: expected panels of ", cells, " centres, got ", shape_of{centers});
+  return made;
 }
 
 // [B, k] scores f32 and slots i64, best first, ties lower slot first, padded with 0 and -1.
-std::tuple<Tensor, Tensor> region_search_cpu(
-    const Tensor& queries, const Tensor& vectors, int64_t k, const Tensor& inv_norm, const Tensor& active,
-    const Tensor& center_codes, const Tensor& center_scales, const Tensor& heads, const Tensor& nexts,
-    const Tensor& slots, const Tensor& codes, const Tensor& scales, const Tensor& pending, int64_t probes,
-    int64_t pool, double min_score) {
+std::tuple<Tensor, Tensor> region_search_cpu(const Tensor& queries, const Tensor& vectors, int64_t k,
+                                             const Tensor& inv_norm, const Tensor& active,
+                                             const Tensor& centers, const Tensor& heads, const Tensor& panels,
+                                             const Tensor& pending, int64_t probes, int64_t pool,
+                                             double min_score) {
   expect_dense<float>(queries, "queries", 2, "[B, D]", kNavigationError);
   const int64_t batch = queries.size(0), dim = queries.size(1);
   expect(dim >= 1, kNavigationError, "queries: expected D >= 1, got shape ", shape_of{queries});
@@ -76,33 +65,33 @@ std::tuple<Tensor, Tensor> region_search_cpu(
   expect(pool >= 1, kNavigationError, "pool: expected an integer >= 1, got ", pool);
   expect(min_score == min_score, kNavigationError, "min_score: expected a number, got NaN");
   for (const auto& [tensor, name] : {std::pair{&vectors, "vectors"},
-                                     {&center_codes, "center_codes"},
-                                     {&center_scales, "center_scales"},
+                                     {&centers, "centers"},
                                      {&heads, "heads"},
-                                     {&nexts, "nexts"},
-                                     {&slots, "slots"},
-                                     {&codes, "codes"},
-                                     {&scales, "scales"},
+                                     {&panels, "panels"},
                                      {&pending, "pending"}})
     expect_same_device(*tensor, name, queries, "queries");
   expect_dense<int64_t>(pending, "pending", 1, "[n]");
-  const Tensor dense_queries = dense(queries), dense_pending = dense(pending);
+  expect_dense<int32_t>(heads, "heads", 1, "[R]");
+  const Tensor dense_queries = dense(queries), dense_pending = dense(pending), dense_heads = dense(heads);
   const auto rows = column<const float>(vectors, "vectors", dim);
   const auto* query = static_cast<const float*>(dense_queries.data_ptr());
-  const cpu::RegionSearch job{query,
-                              batch,
-                              dim,
-                              rows,
-                              optional_column<const float>(inv_norm, "inv_norm", rows.rows, vectors, "vectors"),
-                              optional_column<const uint8_t>(active, "active", rows.rows, vectors, "vectors"),
-                              check_centers(center_codes, center_scales, heads.size(0), dim),
-                              check_panels(heads, nexts, slots, codes, scales, dim),
-                              static_cast<const int64_t*>(dense_pending.data_ptr()),
-                              dense_pending.size(0),
-                              probes,
-                              std::min(pool, std::max<int64_t>(rows.rows, 1)),
-                              k,
-                              static_cast<float>(min_score)};
+  const cpu::RegionSearch job{
+      query,
+      batch,
+      dim,
+      rows,
+      optional_column<const float>(inv_norm, "inv_norm", rows.rows, vectors, "vectors"),
+      optional_column<const uint8_t>(active, "active", rows.rows, vectors, "vectors"),
+      check_centers(centers, heads.size(0), dim),
+      static_cast<const int32_t*>(dense_heads.data_ptr()),
+      heads.size(0),
+      check_panels(panels, "panels", dim),
+      static_cast<const int64_t*>(dense_pending.data_ptr()),
+      dense_pending.size(0),
+      probes,
+      std::min(pool, std::max<int64_t>(rows.rows, 1)),
+      k,
+      static_cast<float>(min_score)};
   expect(all_finite(query, batch * dim), kNavigationError,
          "queries: expected finite values, got NaN or infinity");
   Tensor best = make_tensor(queries, {batch, k}, ScalarType::Float);
@@ -122,18 +111,18 @@ std::tuple<Tensor, Tensor> region_search_cpu(
 
 // Puts rows into their cells: nearest centre, behind what is there, in panels that follow each other. `where`
 // [N] holds the place of each slot (panel * 32 + lane, -1: none); used [1] counts panels. Returns the cells.
-Tensor region_add_cpu(const Tensor& heads, const Tensor& tails, const Tensor& nexts, const Tensor& slots,
-                      const Tensor& codes, const Tensor& scales, const Tensor& where, const Tensor& used,
-                      const Tensor& center_codes, const Tensor& center_scales, const Tensor& vectors,
+Tensor region_add_cpu(const Tensor& heads, const Tensor& tails, const Tensor& panels, const Tensor& where,
+                      const Tensor& used, const Tensor& centers, const Tensor& vectors,
                       const Tensor& inv_norm, const Tensor& added) {
+  expect_dense<int32_t>(heads, "heads", 1, "[R]");
   expect_dense<int64_t>(added, "added", 1, "[n]");
   expect(vectors.dim() >= 2, kMemoryError, "vectors: expected [N, D] or [G, 1024, D], got ",
          shape_of{vectors});
   const int64_t dim = vectors.size(vectors.dim() - 1), n = added.size(0), cells = heads.size(0);
   const auto rows = column<const float>(vectors, "vectors", dim);
   const auto norms = optional_column<const float>(inv_norm, "inv_norm", rows.rows, vectors, "vectors");
-  const cpu::CellCenters centers = check_centers(center_codes, center_scales, cells, dim);
-  const cpu::CellPanels panels = check_panels(heads, nexts, slots, codes, scales, dim);
+  const cpu::Panels around = check_centers(centers, cells, dim), into = check_panels(panels, "panels", dim);
+  expect_sizes(heads, "heads", {cells});
   expect_type<int32_t>(tails, "tails");
   expect_sizes(tails, "tails", {cells, 2});
   expect_dense<int64_t>(where, "where", 1, "[N]");
@@ -153,7 +142,7 @@ Tensor region_add_cpu(const Tensor& heads, const Tensor& tails, const Tensor& ne
   torch::stable::parallel_for(0, n, kRowsPerTask, [&](int64_t begin, int64_t end) {
     static thread_local cpu::RegionSearcher searcher;
     for (int64_t i = begin; i < end; ++i)
-      cell[i] = searcher.nearest_cell(centers, rows.at(slot[i]), norms[slot[i]], dim);
+      cell[i] = searcher.nearest_cell(around, rows.at(slot[i]), norms[slot[i]], dim);
   });
 
   // In the order of the cells, so that the panels of one follow each other.
@@ -167,29 +156,31 @@ Tensor region_add_cpu(const Tensor& heads, const Tensor& tails, const Tensor& ne
     wanted += (std::max<int64_t>(start[c + 1] - room, 0) + cpu::kCellPanel - 1) / cpu::kCellPanel;
     start[c + 1] += start[c];
   }
-  expect(*count >= 0 && wanted <= panels.capacity, kMemoryError, "nexts: expected room for ", wanted,
-         " panels, got ", panels.capacity);
+  expect(*count >= 0 && wanted <= into.count, kMemoryError, "panels: expected room for ", wanted,
+         " panels, got ", into.count);
   for (int64_t i = 0; i < n; ++i) order[start[cell[i]]++] = i;
 
-  const int64_t panel_bytes = (dim + 3) / 4 * cpu::kCellPanel * cpu::kQuad;
+  auto* head = static_cast<int32_t*>(heads.data_ptr());
   auto* place = static_cast<int64_t*>(where.data_ptr());
   for (const int64_t i : order) {
-    const int32_t c = cell[i];
-    if (tail[2 * c] < 0 || tail[2 * c + 1] == cpu::kCellPanel) {
+    int32_t* last = tail + 2 * cell[i];
+    if (last[0] < 0 || last[1] == cpu::kCellPanel) {
       const auto fresh = static_cast<int32_t>((*count)++);
-      (tail[2 * c] < 0 ? panels.heads[c] : panels.nexts[tail[2 * c]]) = fresh;
-      panels.nexts[fresh] = -1;
-      std::fill_n(panels.slots + fresh * cpu::kCellPanel, cpu::kCellPanel, -1);
-      std::fill_n(panels.scales + fresh * cpu::kCellPanel, cpu::kCellPanel, NAN);
-      std::memset(panels.codes + fresh * panel_bytes, cpu::kCodeZero, static_cast<size_t>(panel_bytes));
-      tail[2 * c] = fresh;
-      tail[2 * c + 1] = 0;
+      const cpu::Panel panel = into[fresh];
+      (last[0] < 0 ? head[cell[i]] : into[last[0]].next()) = fresh;
+      std::memset(panel.bytes, 0, 64);
+      panel.next() = -1;
+      std::fill_n(panel.slots(), cpu::kCellPanel, -1);
+      std::fill_n(panel.scales(), cpu::kCellPanel, NAN);
+      std::memset(panel.codes(), cpu::kCodeZero, static_cast<size_t>(into.bytes - 320));
+      last[0] = fresh;
+      last[1] = 0;
     }
-    const int64_t panel = tail[2 * c], lane = tail[2 * c + 1]++, at = panel * cpu::kCellPanel + lane;
-    const float step = cpu::encode_row(rows.at(slot[i]), dim, lane, panels.codes + panel * panel_bytes);
-    panels.scales[at] = step * norms[slot[i]];
-    panels.slots[at] = static_cast<int32_t>(slot[i]);
-    place[slot[i]] = at;
+    const cpu::Panel panel = into[last[0]];
+    const int64_t lane = last[1]++;
+    panel.scales()[lane] = cpu::encode_row(rows.at(slot[i]), dim, lane, panel.codes()) * norms[slot[i]];
+    panel.slots()[lane] = static_cast<int32_t>(slot[i]);
+    place[slot[i]] = last[0] * cpu::kCellPanel + lane;
   }
   return assigned;
 }

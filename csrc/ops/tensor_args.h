@@ -182,7 +182,8 @@ inline Tensor make_tensor(const Tensor& like, std::initializer_list<int64_t> siz
   return Tensor(handle);
 }
 
-// How many results a query wants: at least one, and few enough that a result of [B, k] can be asked for at all.
+// How many results a query wants: at least one, and few enough that a result of [B, k] can be asked for at
+// all.
 inline void expect_k(int64_t k, int64_t batch) {
   expect(k >= 1, kNavigationError, "k: expected an integer >= 1, got ", k);
   expect(k <= kMostResults / std::max<int64_t>(batch, 1), kNavigationError, "k: expected at most ",

@@ -16,18 +16,20 @@ namespace {
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 constexpr size_t kSlack = 32;  // entries a reservoir takes beyond what it keeps, at least
 
-// Rough scores [32] of a panel's rows; returns a bit for each that reaches the bar (none where the scale is NaN).
-// `next` is brought into the cache meanwhile.
-uint32_t scan_portable(const uint8_t* codes, const int32_t* query, int64_t quads, int32_t offset,
-                       const float* scales, float bar, const uint8_t* next, float* scores) {
+// Rough scores [32] of a panel's rows; returns a bit for each that reaches the bar (none where the scale is
+// NaN). `next` is brought into the cache meanwhile.
+uint32_t scan_portable(Panel panel, const int32_t* query, int64_t quads, int32_t offset, float bar,
+                       const uint8_t* next, float* scores) {
   (void)next;
+  const uint8_t* codes = panel.codes();
+  const float* scales = panel.scales();
   int32_t sums[kCellPanel] = {};
   for (int64_t q = 0; q < quads; ++q, codes += kCellPanel * kQuad) {
     int8_t x[kQuad];
     std::memcpy(x, query + q, kQuad);
     for (int64_t r = 0; r < kCellPanel; ++r)
-      sums[r] += x[0] * codes[4 * r] + x[1] * codes[4 * r + 1] + x[2] * codes[4 * r + 2] +
-                 x[3] * codes[4 * r + 3];
+      sums[r] +=
+          x[0] * codes[4 * r] + x[1] * codes[4 * r + 1] + x[2] * codes[4 * r + 2] + x[3] * codes[4 * r + 3];
   }
   uint32_t hits = 0;
   for (int64_t r = 0; r < kCellPanel; ++r) {
@@ -38,8 +40,12 @@ uint32_t scan_portable(const uint8_t* codes, const int32_t* query, int64_t quads
 }
 
 #if defined(__x86_64__)
-AESG_AVX2 uint32_t scan_avx2(const uint8_t* codes, const int32_t* query, int64_t quads, int32_t offset,
-                             const float* scales, float bar, const uint8_t* next, float* scores) {
+AESG_AVX2 uint32_t scan_avx2(Panel panel, const int32_t* query, int64_t quads, int32_t offset, float bar,
+                             const uint8_t* next, float* scores) {
+  const uint8_t* codes = panel.codes();
+  const float* scales = panel.scales();
+  for (int64_t at = 0; at < 320; at += 64) __builtin_prefetch(next + at);
+  next += 320;
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
                     _mm256_setzero_si256()};
@@ -58,8 +64,8 @@ AESG_AVX2 uint32_t scan_avx2(const uint8_t* codes, const int32_t* query, int64_t
   uint32_t hits = 0;
 #pragma GCC unroll 4
   for (int g = 0; g < 4; ++g) {
-    const __m256 score = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(sum[g], shift)),
-                                       _mm256_loadu_ps(scales + 8 * g));
+    const __m256 score =
+        _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(sum[g], shift)), _mm256_loadu_ps(scales + 8 * g));
     _mm256_storeu_ps(scores + 8 * g, score);
     hits |= static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(score, level, _CMP_GE_OQ))) << (8 * g);
   }
@@ -91,7 +97,8 @@ AESG_CLONES float largest(const float* values, int64_t n) {
   return value;
 }
 
-// codes[d] = values[d] * factor to the nearest integer (ties to even) in -limit..limit. Their sum is returned.
+// codes[d] = values[d] * factor to the nearest integer (ties to even) in -limit..limit. Their sum is
+// returned.
 AESG_CLONES int32_t round_all(const float* values, int64_t n, float factor, float limit, int8_t* codes) {
   constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
   int32_t sum = 0;
@@ -153,46 +160,38 @@ void RegionSearcher::encode_query(const float* query, float scale, int64_t dim) 
                                   reinterpret_cast<int8_t*>(quads_.data()));
 }
 
-int32_t RegionSearcher::nearest_cell(const CellCenters& centers, const float* row, float inverse_norm,
+int32_t RegionSearcher::nearest_cell(const Panels& centers, const float* row, float inverse_norm,
                                      int64_t dim) {
   encode_query(row, inverse_norm, dim);
-  const int64_t quads = quads_of(dim), bytes = quads * kCellPanel * kQuad;
   const auto scan = scanner();
   float scores[kCellPanel], best = kNothing;
   int32_t nearest = 0;
-  for (int64_t first = 0; first < centers.count; first += kCellPanel) {
-    const uint8_t* codes = centers.codes + first / kCellPanel * bytes;
-    uint32_t hits = scan(codes, quads_.data(), quads, offset_, centers.scales + first, best, codes, scores);
+  for (int64_t p = 0; p < centers.count; ++p) {
+    uint32_t hits = scan(centers[p], quads_.data(), quads_of(dim), offset_, best, centers[p].bytes, scores);
     for (; hits != 0; hits &= hits - 1) {
       const int r = __builtin_ctz(hits);
       if (!(scores[r] > best)) continue;
       best = scores[r];
-      nearest = static_cast<int32_t>(first + r);
+      nearest = static_cast<int32_t>(p * kCellPanel + r);
     }
   }
   return nearest;
 }
 
 bool RegionSearcher::scan_cell(const RegionSearch& job, int32_t cell) {
-  const int64_t quads = quads_of(job.dim), bytes = quads * kCellPanel * kQuad;
   const auto scan = scanner();
-  const CellPanels& panels = job.panels;
+  const Panels& panels = job.panels;
   float scores[kCellPanel];
-  int64_t steps = panels.capacity;
-  for (int32_t panel = panels.heads[cell], next; panel != -1; panel = next) {
-    if (panel < 0 || panel >= panels.capacity || steps-- == 0) return false;
-    next = panels.nexts[panel];
-    const bool follows = next >= 0 && next < panels.capacity;
-    uint32_t hits = scan(panels.codes + panel * bytes, quads_.data(), quads, offset_,
-                         panels.scales + panel * kCellPanel, rows_.bar(),
-                         panels.codes + (follows ? next : panel) * bytes, scores);
-    if (follows) {
-      __builtin_prefetch(panels.scales + next * kCellPanel);
-      __builtin_prefetch(panels.scales + next * kCellPanel + 16);
-    }
+  int64_t steps = panels.count;
+  for (int32_t at = job.heads[cell], next; at != -1; at = next) {
+    if (at < 0 || at >= panels.count || steps-- == 0) return false;
+    const Panel panel = panels[at];
+    next = panel.next();
+    const Panel ahead = panels[next >= 0 && next < panels.count ? next : at];
+    uint32_t hits = scan(panel, quads_.data(), quads_of(job.dim), offset_, rows_.bar(), ahead.bytes, scores);
     for (; hits != 0; hits &= hits - 1) {
       const int r = __builtin_ctz(hits);
-      const int32_t slot = panels.slots[panel * kCellPanel + r];
+      const int32_t slot = panel.slots()[r];
       if (slot < 0 || slot >= job.vectors.rows) return false;
       if (job.active && !job.active[slot]) continue;
       rows_.push(scores[r], slot);
@@ -222,25 +221,24 @@ bool RegionSearcher::run(const RegionSearch& job, int64_t b, float* scores, int6
   encode_query(query, query_scale(query, job.dim), job.dim);
   best_.reset(std::min(job.k, job.vectors.rows));
 
-  const int64_t quads = quads_of(job.dim), bytes = quads * kCellPanel * kQuad;
-  const int64_t probes = std::min(job.probes, job.centers.count);
+  const int64_t probes = std::min(job.probes, job.cells);
   if (probes > 0) {
     const auto scan = scanner();
     cells_.reset(probes);
     float rough[kCellPanel];
-    for (int64_t first = 0; first < job.centers.count; first += kCellPanel) {
-      const uint8_t* codes = job.centers.codes + first / kCellPanel * bytes;
-      uint32_t hits = scan(codes, quads_.data(), quads, offset_, job.centers.scales + first, cells_.bar(),
-                           codes + bytes, rough);
+    for (int64_t p = 0; p < job.centers.count; ++p) {
+      const Panel panel = job.centers[p], ahead = job.centers[std::min(p + 1, job.centers.count - 1)];
+      uint32_t hits =
+          scan(panel, quads_.data(), quads_of(job.dim), offset_, cells_.bar(), ahead.bytes, rough);
       for (; hits != 0; hits &= hits - 1) {
         const int r = __builtin_ctz(hits);
-        cells_.push(rough[r], static_cast<int32_t>(first + r));
+        cells_.push(rough[r], static_cast<int32_t>(p * kCellPanel + r));
       }
     }
     const Reservoir::Entry* cells = cells_.finish();
     rows_.reset(job.pool);
     for (size_t i = 0; i < cells_.size(); ++i)
-      if (!scan_cell(job, cells[i].slot)) return false;
+      if (cells[i].slot >= job.cells || !scan_cell(job, cells[i].slot)) return false;
     const Reservoir::Entry* rows = rows_.finish();
     chosen_.resize(rows_.size());
     for (size_t i = 0; i < rows_.size(); ++i) {

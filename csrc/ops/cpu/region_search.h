@@ -1,8 +1,8 @@
 // CPU kernels of region_search on plain pointers: an index of coarse codes in cells, and the search in it.
 //
-// A cell holds what lies nearest to its centre, in a chain of panels of 32 rows. A row is kept as 8-bit codes,
-// four dimensions of 32 rows side by side (codes[panel][d / 4][row][d % 4]), so that one instruction multiplies
-// four dimensions of eight rows, and a cell of 1000 rows is read in a quarter of the bytes.
+// A cell holds what lies nearest to its centre, in a chain of panels of 32 rows. A row is kept as 8-bit
+// codes, four dimensions of 32 rows side by side (codes[d / 4][row][d % 4]), so that one instruction
+// multiplies four dimensions of eight rows, and a cell of 1000 rows is read in a quarter of the bytes.
 #pragma once
 
 #include <cstdint>
@@ -19,28 +19,34 @@ inline constexpr int kCodeZero = 128;      // the code of 0: codes are unsigned
 inline constexpr int kCodeLimit = 127;     // codes of rows reach from 1 to 255
 inline constexpr int kQueryLimit = 63;     // 2 * 255 * 63 fits the 16 bits in which pairs are added
 
-struct CellCenters {
-  int64_t count;          // R
-  const uint8_t* codes;   // [ceil(R / 32), Q, 32, 4], Q = ceil(D / 4)
-  const float* scales;    // [ceil(R / 32), 32], NaN where there is none
+// Bytes of a panel: 64 (i32 next panel of the chain, -1: it ends), slots i32[32] (-1: none), scales f32[32]
+// (step of the codes * inverse norm, NaN where there is no slot), codes u8[Q][32][4], Q = ceil(D / 4).
+struct Panel {
+  uint8_t* bytes;
+  int32_t& next() const { return *reinterpret_cast<int32_t*>(bytes); }
+  int32_t* slots() const { return reinterpret_cast<int32_t*>(bytes + 64); }
+  float* scales() const { return reinterpret_cast<float*>(bytes + 192); }
+  uint8_t* codes() const { return bytes + 320; }
 };
 
-struct CellPanels {
-  int64_t capacity;  // P
-  int32_t* heads;    // [R] first panel of a cell, -1: none
-  int32_t* nexts;    // [P] next panel of the chain, -1: it ends
-  int32_t* slots;    // [P, 32], -1: none
-  uint8_t* codes;    // [P, Q, 32, 4]
-  float* scales;     // [P, 32] step of the codes * inverse norm, NaN where there is no slot
+struct Panels {
+  int64_t count;  // P
+  int64_t bytes;  // of one
+  uint8_t* base;
+  Panel operator[](int64_t i) const { return {base + i * bytes}; }
 };
+
+inline int64_t panel_bytes(int64_t dim) { return 320 + (dim + 3) / 4 * kCellPanel * kQuad; }
 
 struct RegionSearch {
   const float* queries;  // [B, D] contiguous, finite
   int64_t batch, dim;
   Column<const float> vectors, inv_norm;
   Column<const uint8_t> active;
-  CellCenters centers;
-  CellPanels panels;
+  Panels centers;        // one row a centre, `slots` being their numbers
+  const int32_t* heads;  // [R] first panel of a cell, -1: none
+  int64_t cells;         // R
+  Panels panels;
   const int64_t* pending;  // slots in no cell, compared one by one
   int64_t pending_count;
   int64_t probes;  // cells looked into
@@ -49,7 +55,8 @@ struct RegionSearch {
   float min_score;
 };
 
-// Entries with a rough score; keeps the `keep` first in the order of ranks_before, whatever order they come in.
+// Entries with a rough score; keeps the `keep` first in the order of ranks_before, whatever order they come
+// in.
 class Reservoir {
  public:
   struct Entry {
@@ -79,17 +86,17 @@ class RegionSearcher {
   // panel or slot lies outside the index or the graph: it is damaged.
   bool run(const RegionSearch& job, int64_t b, float* scores, int64_t* slots);
 
-  // The cell nearest to a row by its rough score, of equals the first. REQUIRES: centers.count > 0.
-  int32_t nearest_cell(const CellCenters& centers, const float* row, float inverse_norm, int64_t dim);
+  // The cell nearest to a row by its rough score, of equals the first. REQUIRES: there is one.
+  int32_t nearest_cell(const Panels& centers, const float* row, float inverse_norm, int64_t dim);
 
  private:
   void encode_query(const float* query, float scale, int64_t dim);
   bool scan_cell(const RegionSearch& job, int32_t cell);
   void compare(const RegionSearch& job, const int64_t* slots, size_t n);
 
-  std::vector<float> unit_;      // [D]
-  std::vector<int32_t> quads_;   // [Q] four signed codes each
-  int32_t offset_ = 0;           // kCodeZero * sum of the query's codes
+  std::vector<float> unit_;     // [D]
+  std::vector<int32_t> quads_;  // [Q] four signed codes each
+  int32_t offset_ = 0;          // kCodeZero * sum of the query's codes
   Reservoir cells_, rows_;
   std::vector<int64_t> chosen_;
   TopK best_;

@@ -64,11 +64,14 @@ const Kernel& kernel() {
 #if defined(__x86_64__)
     const Isa isa = pick_isa();
     if (isa == Isa::kAvx512)
-      return Kernel{avx512::search, avx2::search_one, avx512::dot, avx512::eight_dots, avx512::kPanel, Avx512::kQueryBlock};
+      return Kernel{avx512::search,     avx2::search_one, avx512::dot,
+                    avx512::eight_dots, avx512::kPanel,   Avx512::kQueryBlock};
     if (isa == Isa::kAvx2)
-      return Kernel{avx2::search, avx2::search_one, avx2::dot, avx2::eight_dots, avx2::kPanel, Avx2::kQueryBlock};
+      return Kernel{avx2::search,     avx2::search_one, avx2::dot,
+                    avx2::eight_dots, avx2::kPanel,     Avx2::kQueryBlock};
 #endif
-    return Kernel{portable::search, nullptr, portable::dot, portable::eight_dots, portable::kPanel, Portable::kQueryBlock};
+    return Kernel{portable::search,     nullptr,          portable::dot,
+                  portable::eight_dots, portable::kPanel, Portable::kQueryBlock};
   }();
   return chosen;
 }
