@@ -379,8 +379,8 @@ class AESGMemory(PackMethods, nn.Module):
         births, prunes, merges, splits, consolidations, sweeps: of the directory, since it was made. queries,
         mean_explanation, retrieval_seconds, topology_seconds: of this memory. query_resultant (1: all recent
         queries point one way) and query_effective_rank (in how many directions they differ) tell whether the
-        queries can be told apart at all. search ('exact' or 'approximate'), search_recall (of the ten nearest,
-        as last measured on a sample of queries) and search_probes (cells a search looks into): of the graph.
+        queries can be told apart at all. search ('exact' or 'approximate'), search_recall (of the ten
+        nearest, as last measured on a sample of queries), search_probes (cells looked into): of the graph.
         """
         storage, counters = self.storage, self._state.counters
         return {

@@ -1,4 +1,7 @@
-"""The custom ops, one a file: search, search in regions, spreading, consolidation, novelty. `reference` has the oracles."""
+"""The custom ops, one a file: search, search in regions, spreading, consolidation, novelty.
+
+`reference` has the oracles.
+"""
 
 from aesg.ops.consolidate import consolidate_
 from aesg.ops.pool_novelty import pool_novelty_

@@ -146,6 +146,8 @@ def region_remove_(cells: Cells, slots: Tensor) -> None:
     slots = slots[slots < cells.where.shape[0]]
     places = cells.where[slots]
     there = places >= 0
+    if not bool(there.any()):
+        return
     places = places[there]
     cells.slots[places // PANEL, places % PANEL] = -1
     cells.scales[places // PANEL, places % PANEL] = float("nan")
@@ -179,8 +181,8 @@ def region_search(
     pool < 1; AESGMemoryError for columns of wrong dtype, shape, layout or device and damaged cells.
     """
     arguments = (
-        queries, vectors, k, inv_norm, active, cells.centers, cells.heads, cells.panels, pending, probes, pool,
-        min_score,
+        queries, vectors, k, inv_norm, active, cells.centers, cells.heads, cells.panels, pending, probes,
+        pool, min_score,
     )  # fmt: skip
     try:
         if torch.compiler.is_compiling() or (torch.is_grad_enabled() and queries.requires_grad):

@@ -161,21 +161,21 @@ def test_opcheck_and_compile():
 
 def test_what_is_wrong_is_said_before_anything_happens():
     vectors, inv_norm, active, cells = indexed(100, 8, 4)
-    fine = dict(vectors=vectors, inv_norm=inv_norm, active=active, cells=cells)
+    fine = {"vectors": vectors, "inv_norm": inv_norm, "active": active, "cells": cells}
     queries = torch.randn(2, 8)
     for wrong, error, text in [
-        (dict(queries=queries.double()), AESGNavigationError, "float32"),
-        (dict(queries=torch.full((2, 8), torch.nan)), AESGNavigationError, "finite"),
-        (dict(queries=torch.randn(2, 9)), AESGNavigationError, "dimension 8"),
-        (dict(k=0), AESGNavigationError, "k"),
-        (dict(k=2**40), AESGNavigationError, "at most"),
-        (dict(probes=-1), AESGNavigationError, "probes"),
-        (dict(pool=0), AESGNavigationError, "pool"),
-        (dict(active=active[:50]), AESGMemoryError, "100 rows"),
-        (dict(pending=torch.tensor([100])), AESGMemoryError, "damaged"),
-        (dict(cells=cells._replace(panels=cells.panels[:, :-4])), AESGMemoryError, "panels"),
-        (dict(cells=cells._replace(heads=cells.heads.long())), AESGMemoryError, "int32"),
-        (dict(cells=cells._replace(heads=torch.full_like(cells.heads, 10**6))), AESGMemoryError, "damaged"),
+        ({"queries": queries.double()}, AESGNavigationError, "float32"),
+        ({"queries": torch.full((2, 8), torch.nan)}, AESGNavigationError, "finite"),
+        ({"queries": torch.randn(2, 9)}, AESGNavigationError, "dimension 8"),
+        ({"k": 0}, AESGNavigationError, "k"),
+        ({"k": 2**40}, AESGNavigationError, "at most"),
+        ({"probes": -1}, AESGNavigationError, "probes"),
+        ({"pool": 0}, AESGNavigationError, "pool"),
+        ({"active": active[:50]}, AESGMemoryError, "100 rows"),
+        ({"pending": torch.tensor([100])}, AESGMemoryError, "damaged"),
+        ({"cells": cells._replace(panels=cells.panels[:, :-4])}, AESGMemoryError, "panels"),
+        ({"cells": cells._replace(heads=cells.heads.long())}, AESGMemoryError, "int32"),
+        ({"cells": cells._replace(heads=torch.full_like(cells.heads, 10**6))}, AESGMemoryError, "damaged"),
     ]:
         with pytest.raises(error, match=text):
             search(**{**fine, "queries": queries, **wrong})
