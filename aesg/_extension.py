@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from aesg.exceptions import AESGError, AESGMemoryError, AESGNavigationError
 
@@ -56,3 +57,10 @@ def raise_typed(error: RuntimeError, default: type[AESGError] = AESGMemoryError)
     if text.startswith("aesg::") or "Could not run 'aesg::" in text:
         raise default(text.splitlines()[0]) from None
     raise error
+
+
+def expect_one_device(first: Tensor, *others: Tensor | None) -> None:
+    """For fakes, which also stand in for kernels on meta tensors: AESGMemoryError unless all are together."""
+    for other in others:
+        if other is not None and other.device != first.device:
+            raise AESGMemoryError(f"tensors: expected all on {first.device}, got one on {other.device}")

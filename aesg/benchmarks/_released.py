@@ -29,7 +29,9 @@ class Released:
         edges: tuple[np.ndarray, ...] | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="aesg-released-")
-        given = {} if edges is None else dict(zip(("sources", "targets", "weights"), edges, strict=True))
+        given: dict[str, Any] = (
+            {} if edges is None else dict(zip(("sources", "targets", "weights"), edges, strict=True))
+        )
         np.savez(Path(self._folder.name) / "world.npz", vectors=vectors, queries=queries, **given)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self._process = subprocess.Popen(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
-from aesg._extension import raise_typed
+from aesg._extension import expect_one_device, raise_typed
 from aesg.exceptions import AESGMemoryError, AESGNavigationError
 from aesg.ops.seed_search import _backward as _cosine_backward
 from aesg.ops.seed_search import _setup_context
@@ -195,6 +195,7 @@ def region_search(
 
 @torch.library.register_fake("aesg::region_search")
 def _fake(queries: Tensor, vectors: Tensor, k: int, *args: Any) -> tuple[Tensor, Tensor]:
+    expect_one_device(queries, vectors, *args[:-3])
     shape = (queries.shape[0], k)
     return queries.new_empty(shape), queries.new_empty(shape, dtype=torch.int64)
 

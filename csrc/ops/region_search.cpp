@@ -119,6 +119,14 @@ Tensor region_add_cpu(const Tensor& heads, const Tensor& tails, const Tensor& pa
   expect(vectors.dim() >= 2, kMemoryError, "vectors: expected [N, D] or [G, 1024, D], got ",
          shape_of{vectors});
   const int64_t dim = vectors.size(vectors.dim() - 1), n = added.size(0), cells = heads.size(0);
+  for (const auto& [tensor, name] : {std::pair{&heads, "heads"},
+                                     {&tails, "tails"},
+                                     {&panels, "panels"},
+                                     {&where, "where"},
+                                     {&used, "used"},
+                                     {&centers, "centers"},
+                                     {&added, "added"}})
+    expect_same_device(*tensor, name, vectors, "vectors");
   const auto rows = column<const float>(vectors, "vectors", dim);
   const auto norms = optional_column<const float>(inv_norm, "inv_norm", rows.rows, vectors, "vectors");
   const cpu::Panels around = check_centers(centers, cells, dim), into = check_panels(panels, "panels", dim);

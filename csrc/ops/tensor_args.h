@@ -103,9 +103,16 @@ void expect_type(const Tensor& t, const char* name, const char* error = kMemoryE
   expect(TypeRule<T>::fits(type), error, name, ": expected ", TypeRule<T>::kName, ", got ", type_name(type));
 }
 
+// The kind of device as torch numbers it; a meta tensor has no index to tell it from one on the CPU.
+inline int32_t device_type(const Tensor& t) {
+  int32_t type = -1;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &type));
+  return type;
+}
+
 inline void expect_same_device(const Tensor& t, const char* name, const Tensor& with, const char* with_name) {
-  expect(t.is_cuda() == with.is_cuda() && t.get_device_index() == with.get_device_index(), kMemoryError, name,
-         ": expected the device of ", with_name, ", got another");
+  expect(device_type(t) == device_type(with) && t.get_device_index() == with.get_device_index(), kMemoryError,
+         name, ": expected the device of ", with_name, ", got another");
 }
 
 inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }

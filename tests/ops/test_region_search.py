@@ -186,3 +186,14 @@ def test_what_is_wrong_is_said_before_anything_happens():
     with pytest.raises(AESGMemoryError, match="room"):
         region_add_(cells, vectors, inv_norm, torch.arange(100).repeat(50))
     assert all(torch.equal(a, b) for a, b in zip(before, cells, strict=True))
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_columns_on_two_devices_are_refused(place):
+    vectors, inv_norm, active, cells = indexed(50, 8, 3)
+    columns = [torch.randn(2, 8), vectors, inv_norm, active]
+    columns[place] = columns[place].to("meta")
+    with pytest.raises(AESGMemoryError, match=r"device|expected all on"):
+        search(*columns, cells)
+    with pytest.raises(AESGMemoryError, match=r"device|expected all on"):
+        seed_search(columns[0], columns[1], 3, inv_norm=columns[2], active=columns[3])
