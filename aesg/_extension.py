@@ -54,6 +54,8 @@ def raise_typed(error: RuntimeError, default: type[AESGError] = AESGMemoryError)
         start = text.find(name + ": ")
         if start >= 0:
             raise kind(text[start + len(name) + 2 :].splitlines()[0]) from None
+    if "Overflow when unpacking long" in text or "but instead found type 'int'" in text:
+        raise default("arguments: expected integers below 2**63, got a larger one") from None
     if text.startswith("aesg::") or "Could not run 'aesg::" in text:
         raise default(text.splitlines()[0]) from None
     raise error

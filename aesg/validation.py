@@ -85,6 +85,7 @@ class Validator:
         for name in _POSITIVE_INTEGERS:
             value = getattr(config, name)
             check(name, _is_integer(value) and value >= 1, "integer >= 1")
+            check(name, not _is_integer(value) or value < 2**63, "integer < 2**63")
         for name in _UNIT_FLOATS:
             value = getattr(config, name)
             check(name, _is_finite_number(value) and 0.0 <= value <= 1.0, "float in [0.0, 1.0]")
