@@ -73,14 +73,22 @@ KILLS ?= 10000
 PYTHON_KILLS ?= 300
 FUZZ_RUNS ?= 100000
 SEED ?= 1
-torture: build/cmake-none/CMakeCache.txt build/cmake-address/CMakeCache.txt $(BUILT) $(INSTALLED) $(TOOLS)  ## the store's long campaign: power cuts, kill -9, fuzzing
+torture: build/cmake-none/CMakeCache.txt build/cmake-address/CMakeCache.txt build/cmake-thread/CMakeCache.txt $(BUILT) $(INSTALLED) $(TOOLS)  ## the store's long campaign: power cuts, kill -9, fuzzing
 	$(CMAKE) --build build/cmake-none --parallel $(JOBS)
 	$(CMAKE) --build build/cmake-address --parallel $(JOBS) --target aesg_fuzz
 	build/cmake-none/aesg_powercut $(POWER_CUTS) $(SEED)
 	build/cmake-none/aesg_torture $(KILLS) $(SEED)
-	build/cmake-none/aesg_tests killed failing full
+	build/cmake-none/aesg_tests killed failing interrupted full
+	AESG_EVERY=1 build/cmake-none/aesg_tests every_changed every_length
+	$(CMAKE) --build build/cmake-thread --parallel $(JOBS) --target aesg_tests
+	build/cmake-thread/aesg_tests readers
 	AESG_KILL_CYCLES=$(PYTHON_KILLS) $(PY) -m pytest -q tests/storage/test_kill.py
 	build/cmake-address/aesg_fuzz $(FUZZ_RUNS) $(SEED)
+ifneq ($(shell command -v clang++),)
+	$(CMAKE) -S . -B build/cmake-fuzz -DCMAKE_CXX_COMPILER=clang++ -DAESG_FUZZ=ON
+	$(CMAKE) --build build/cmake-fuzz --parallel $(JOBS) --target aesg_fuzz_store
+	build/cmake-fuzz/aesg_fuzz_store -runs=$(FUZZ_RUNS) -seed=$(SEED) -max_len=385
+endif
 
 clean:  ## remove what was built, keep the environment
 	rm -rf build dist *.egg-info aesg/*.so $(BUILT) $(INSTALLED)

@@ -19,6 +19,7 @@ _HOMES = {
     "aesg.architectures.lstm_text": ("AESGLSTMText",),
     "aesg.architectures.seq2seq": ("AESGSeq2Seq",),
     "aesg.architectures.transformer": ("AESGTransformer",),
+    "aesg.benchmarks.colorization": ("BaselineCNN", "BenchmarkResult", "ColorizationBenchmark"),
     "aesg.config": ("AESGConfig",),
     "aesg.data": ("ListDataset", "ShuffledSampler", "StreamBatch", "StreamLoader", "adapt_data"),
     "aesg.evaluation": ("Evaluator",),
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from aesg.architectures.lstm_text import AESGLSTMText
     from aesg.architectures.seq2seq import AESGSeq2Seq
     from aesg.architectures.transformer import AESGTransformer
+    from aesg.benchmarks.colorization import BaselineCNN, BenchmarkResult, ColorizationBenchmark
     from aesg.config import AESGConfig
     from aesg.data import ListDataset, ShuffledSampler, StreamBatch, StreamLoader, adapt_data
     from aesg.evaluation import Evaluator
@@ -103,9 +105,12 @@ __all__ = [
     "AESGTrainer",
     "AESGTrainingError",
     "AESGTransformer",
+    "BaselineCNN",
+    "BenchmarkResult",
     "CSVLogger",
     "Callback",
     "Checkpoint",
+    "ColorizationBenchmark",
     "EarlyStopping",
     "Evaluator",
     "EvolutionLogger",

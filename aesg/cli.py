@@ -1,4 +1,4 @@
-"""The command line: `aesg demo | pack | import-v3 | runs | bench ...`, `aesg --version`.
+"""The command line: `aesg demo | inspect | pack | import-v3 | runs | bench ...`, `aesg --version`.
 
 Only what a command needs is imported. An AESGError ends as one line on stderr and exit code 2, an interrupt
 as 130.
@@ -18,6 +18,7 @@ from aesg.exceptions import AESGError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+EVIDENCE = ("colorization", "lm", "packs", "recall")  # benchmarks whose --out gets a report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser(
         "demo", help="train with and without a memory on real text, reopen, compare", add_help=False
     )
+    commands.add_parser("inspect", help="look at a memory's directory, also as a page", add_help=False)
     commands.add_parser("pack", help="look at, check and combine .aesgpack files", add_help=False)
     commands.add_parser("import-v3", help="make a memory from a directory of aesg 3.0.0", add_help=False)
     commands.add_parser("runs", help="list, show, compare and keep recorded runs", add_help=False)
@@ -42,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "demo":
             return _run("aesg.tools.demo", rest)
+        if options.command == "inspect":
+            return _run("aesg.tools.inspect_cli", rest)
         if options.command == "pack":
             return _run("aesg.tools.pack_cli", rest)
         if options.command == "import-v3":
@@ -60,6 +64,8 @@ def _bench(name: str | None, rest: Sequence[str]) -> int:
     if name is not None and name in _benchmarks():
         if "--record" in rest[:-1]:
             return _run("aesg.runs.reports", [name, *rest])
+        if "--out" in rest[:-1] and name in EVIDENCE:
+            return importlib.import_module("aesg.benchmarks._evidence").main(name, rest) or 0
         return _run(f"aesg.benchmarks.{name}", rest)
     there = ", ".join(_benchmarks()) or "none in this version"
     if name is None:

@@ -62,6 +62,9 @@ class AESGConfig:
     relevance_decay: float = 0.95  # a consolidation keeps this share of relevance
     prune_min_age: int = 5  # consolidations a concept lives at least
     novelty_pool_size: int = 4096  # P, candidates waiting to be born
+    query_collapse_threshold: float = (
+        0.9  # resultant from which the queries' common part is left out; 1: never
+    )
 
     approximate_search_from: int = 50_000  # living concepts from which on search is approximate
     recall_target: float = (

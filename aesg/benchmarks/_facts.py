@@ -152,7 +152,7 @@ def latest_value(directory: Path, keys: int, noise: float, seed: int) -> dict[st
     generator = torch.Generator().manual_seed(seed)
     vectors = unit_vectors(2 * keys, generator)  # keys first, then the values they share
     values = torch.empty(0, keys, dtype=torch.int64)
-    right, stale = [], []
+    right, stale, nearest, shuffled = [], [], [], []
     with AESGMemory(directory, CONFIG) as memory:
         for phase in range(3):
             step = torch.randint(1, keys, (keys,), generator=generator)  # never the value before
@@ -162,11 +162,18 @@ def latest_value(directory: Path, keys: int, noise: float, seed: int) -> dict[st
             for times in (TOLD,) if phase == 0 else (1, TOLD - 1):
                 tell(memory, vectors, pairs, times, noise, generator)
                 if phase:
-                    answers = _answers(memory, noisy(vectors[:keys], noise, generator), vectors[keys:])
+                    queries = noisy(vectors[:keys], noise, generator)
+                    answers = _answers(memory, queries, vectors[keys:])
+                    alike = _answers(memory, queries, vectors[keys:], hops=0)
+                    nearest.append(float((alike == latest).float().mean()))
                     earlier = (values[:-1] == answers).any(dim=0) & (answers != latest)
                     right.append(float((answers == latest).float().mean()))
                     stale.append(float(earlier.float().mean()))
+        shuffle_contents(memory, generator)
+        shuffled.append(float((_answers(memory, queries, vectors[keys:]) == latest).float().mean()))
     return {
+        "latest, nearest neighbours": sum(nearest) / len(nearest),
+        "latest, shuffled contents": shuffled[0],
         "latest, told once": sum(right[::2]) / 2,
         "stale, told once": sum(stale[::2]) / 2,
         f"latest, told {TOLD} times": sum(right[1::2]) / 2,
@@ -174,12 +181,18 @@ def latest_value(directory: Path, keys: int, noise: float, seed: int) -> dict[st
     }
 
 
-def _answers(memory: AESGMemory, queries: Tensor, values: Tensor) -> Tensor:
-    """The value [Q] of the strongest context member like one, -1 where there is none."""
-    context = asked(memory, 1).retrieve(queries)
-    likeness, nearest = torch.einsum(
-        "qkd,vd->qkv", nn.functional.normalize(context.vectors, dim=2), values
-    ).max(dim=2)
+def _answers(memory: AESGMemory, queries: Tensor, values: Tensor, hops: int = 1) -> Tensor:
+    """The value [Q] of the strongest context member like one, -1 where there is none. 0 hops: of the nearest
+    concepts, as many as a context holds.
+    """
+    if hops:
+        members = asked(memory, hops).retrieve(queries).vectors
+    else:
+        _, slots = memory.graph.search(queries, memory.config.context_size, -1.0)
+        members = memory.graph.gather(slots)
+    likeness, nearest = torch.einsum("qkd,vd->qkv", nn.functional.normalize(members, dim=2), values).max(
+        dim=2
+    )
     is_value = likeness >= RIGHT
     first = is_value.float().argmax(dim=1, keepdim=True)
     return torch.where(is_value.any(dim=1), nearest.gather(1, first)[:, 0], -1)

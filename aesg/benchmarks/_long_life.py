@@ -75,6 +75,37 @@ def long_life(directory: Path, inputs: int, seed: int) -> dict[str, float]:
             "size at the end / at a quarter": size / early_size,
             "findings of check()": float(len(memory.check())),
         }
+    return figures | controls(inputs, seed)
+
+
+def controls(inputs: int, seed: int) -> dict[str, float]:
+    """The same stream kept as it comes by stores of the same size, asked by nearest neighbours alone: one
+    that keeps each input with the same chance, one that keeps the last.
+    """
+    stream = Stream(torch.Generator().manual_seed(seed))
+    dice = torch.Generator().manual_seed(seed + 1)
+    reservoir, window = torch.zeros(2, LIMIT, CONFIG.vector_dim)
+    for number in range(inputs // BATCH):
+        batch = stream.batch()
+        chance = torch.rand(BATCH, generator=dice, dtype=torch.float64)
+        places = (chance * torch.arange(number * BATCH + 1, (number + 1) * BATCH + 1)).long()
+        if number * BATCH < LIMIT:  # the first ones fill it
+            places = torch.arange(number * BATCH, (number + 1) * BATCH)
+        kept = places < LIMIT
+        reservoir[places[kept]] = batch[kept]
+        window = torch.cat([window[BATCH:], batch])
+    figures = {}
+    asked = {
+        "recent": stream.live[stream.age > LIFETIME // 10],
+        "often used": stream.often,
+    }
+    for name, store in (("reservoir", reservoir), ("the last inputs", window)):
+        units = nn.functional.normalize(store, dim=1)
+        for what, patterns in asked.items():
+            queries = nn.functional.normalize(noisy(patterns, NOISE, dice), dim=1)
+            nearest = units[(queries @ units.T).topk(CONFIG.context_size, dim=1).indices]
+            likeness = torch.cosine_similarity(nearest, patterns[:, None], dim=2).max(dim=1).values
+            figures[f"recall of the {what}, {name}"] = float((likeness >= FOUND).float().mean())
     return figures
 
 

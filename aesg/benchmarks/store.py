@@ -24,9 +24,8 @@ import numpy as np
 import torch
 
 from aesg.benchmarks.timing import machine, write_json
-from aesg.storage import AESGStorage
+from aesg.storage import AESGStorage, EvolutionLogger
 
-CHANGED = ("vector", "inv_norm", "modified_at", "relevance", "use_frequency")
 RECORD_TAIL = 52  # bytes of a concept's small fields
 
 
@@ -45,20 +44,9 @@ class Ours:
 
         _core.bear(self.storage.core, vectors, 1, 1.0, 0.5, False, None)
         self.storage.commit()
-        self.columns = {name: self.storage.column(name).numpy() for name in CHANGED}
 
     def change(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        group, row = rows // 1024, rows % 1024
-        new: dict[str, Any] = {
-            "vector": vectors,
-            "inv_norm": 1.0,
-            "modified_at": int(time.time()),
-            "relevance": 0.5,
-            "use_frequency": 7,
-        }
-        for name in CHANGED:
-            self.columns[name][group, row] = new[name]
-            self.storage.mark(name, rows)
+        self.storage.update(rows, vector=vectors, relevance=0.5, use_frequency=7)
 
     def commit(self) -> None:
         self.storage.commit()
@@ -68,6 +56,8 @@ class Ours:
 
 
 class SQLite:
+    UPDATE = "UPDATE c SET vector=?, inv=?, modified=?, relevance=?, use=7 WHERE id=?"
+
     def __init__(self, folder: Path, vectors: np.ndarray) -> None:
         folder.mkdir()
         self.db = sqlite3.connect(folder / "m.db", isolation_level=None)
@@ -87,8 +77,11 @@ class SQLite:
     def change(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         now = int(time.time())
         self.db.execute("BEGIN")
+        if len(rows) == 1:
+            self.db.execute(self.UPDATE, (vectors[0].tobytes(), 1.0, now, 0.5, int(rows[0])))
+            return
         self.db.executemany(
-            "UPDATE c SET vector=?, inv=?, modified=?, relevance=?, use=7 WHERE id=?",
+            self.UPDATE,
             ((v.tobytes(), 1.0, now, 0.5, row) for row, v in zip(rows.tolist(), vectors, strict=True)),
         )
 
@@ -116,6 +109,9 @@ class LMDB:
 
     def change(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         self.txn = self.env.begin(write=True)
+        if len(rows) == 1:
+            self.txn.put(self.key(int(rows[0])), vectors[0].tobytes() + self.tail)
+            return
         with self.txn.cursor() as cursor:
             cursor.putmulti(
                 [(self.key(r), v.tobytes() + self.tail) for r, v in zip(rows.tolist(), vectors, strict=True)]
@@ -251,6 +247,23 @@ def sequential(path: Path, size: int) -> float:
     return seconds
 
 
+def log_reading(folder: Path, events: int = 100_000, rounds: int = 7) -> dict[str, Any]:
+    """Seconds of reading the history as an array, from a log just opened, checksums included."""
+    with AESGStorage(folder, 16) as storage:
+        for i in range(events):
+            storage.core.append_event(i, i % 6, i, 0, 1.0)
+    times = []
+    for _ in range(rounds):
+        with AESGStorage(folder, read_only=True) as storage:
+            start = time.perf_counter()
+            array = EvolutionLogger(storage).get_history().array
+            times.append(time.perf_counter() - start)
+            assert len(array) == events
+    seconds = statistics.median(times)
+    print(f"\nreading {events} events as an array: {1e3 * seconds:.2f} ms, median of {rounds}")
+    return {"log_reading": seconds, "events": events, "all": times}
+
+
 def size_on_disk(folder: Path, n: int, dim: int = 16) -> dict[str, Any]:
     with Ours(folder, np.ones((n, dim), np.float32)).storage:
         pass
@@ -278,6 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases = commits(folder, options.n, options.dim, options.rounds)
         cases.append(bulk(folder / "bulk", options.bulk, options.dim, 1 if options.short else 3))
         cases.append(opening(folder / "bulk"))
+        cases.append(log_reading(folder / "log"))
         cases.append(size_on_disk(folder / "size", options.n))
     if options.out is not None:
         Path(options.out).mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,8 @@ def bear_abstract(
     slots = _core.bear(state.storage.core, vectors.numpy(), state.now(), log=False)
     children = np.repeat(slots, counts)
     rows = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
-    cosines = torch.cosine_similarity(graph.gather(torch.from_numpy(parents)), vectors[rows], dim=1)
+    ones = graph.directions(graph.gather(torch.from_numpy(parents)))
+    cosines = (ones * graph.directions(vectors)[rows]).sum(dim=1)
     _link(graph, parents, children, cosines.clamp(0.0, 1.0).numpy(), ABSTRACTION)
     first = np.cumsum(counts) - counts
     named = torch.from_numpy(np.stack([slots, parents[first]]))

@@ -78,6 +78,10 @@ class CoarseIndex:
         if self._cells is not None:
             self._tune(self._target)
 
+    def drop(self) -> None:
+        """Gives the cells up; the next search makes them anew."""
+        self._cells = None
+
     def stats(self) -> dict[str, Any]:
         """search: 'exact' or 'approximate'; search_recall: as last measured (1.0 where exact);
         search_probes: cells looked into.

@@ -14,15 +14,16 @@ from torch import Tensor
 
 from aesg import _core
 from aesg.config import AESGConfig
-from aesg.exceptions import AESGMemoryError
+from aesg.exceptions import AESGMemoryError, AESGNavigationError
+from aesg.graph.arguments import concept_vector, whole_numbers
 from aesg.graph.birth import bear_abstract, bear_sensory
 from aesg.graph.consolidation import age_concepts, find_doomed, find_excess, retire
 from aesg.graph.core import SemanticGraph
 from aesg.graph.permissions import Permissions
 from aesg.graph.regions import DUE_ROWS, assign_regions
+from aesg.graph.reporting import Reporter
 from aesg.graph.use_log import LearningRates
 from aesg.storage.logger import EventType
-from aesg.validation import Validator
 
 
 class CognitiveEngine:
@@ -43,6 +44,7 @@ class CognitiveEngine:
         self.config = config
         self._permissions = permissions
         self._project = project  # mean [D] -> abstract vector [D], the map of RetrievedContext.aggregate()
+        self.report = Reporter(config.log_level, graph.state.directory)
         self._warned_full = False
 
     # -- birth ---------------------------------------------------------------------------------------------
@@ -68,19 +70,27 @@ class CognitiveEngine:
 
         FINETUNE needs ten times the persistence. The first input of an empty memory is born at once.
         """
-        permissions = self._permissions()
+        dim, permissions = self.graph.vector_dim, self._permissions()
+        if not isinstance(inputs, Tensor) or inputs.dim() != 2 or inputs.shape[1] != dim:
+            given = list(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise AESGMemoryError(f"Inputs: expected a tensor of shape [n, {dim}], got {given}")
         if not permissions.create_concepts or inputs.shape[0] == 0:
             return 0
         state, config = self.graph.state, self.config
-        born = state.pool.offer(
-            inputs,
-            threshold=config.novelty_explanation_threshold,
-            birth_count=max(1, round(config.novelty_birth_threshold / permissions.learning_rate_scale)),
-            birth_first=state.storage.core.active_count == 0,
-        )
+        try:
+            born = state.pool.offer(
+                state.queries.without(inputs),
+                threshold=config.novelty_explanation_threshold,
+                birth_count=max(1, round(config.novelty_birth_threshold / permissions.learning_rate_scale)),
+                birth_first=state.storage.core.active_count == 0,
+            )
+        except AESGNavigationError as error:  # of an input that is not finite: here they are no queries
+            raise AESGMemoryError(error.message) from error
         state.touch()
         granted = self._granted(born.shape[0]) if born.shape[0] else 0
-        return len(bear_sensory(self.graph, born[:granted])) if granted else 0
+        if granted:
+            self.report.debug("%d concepts were born", granted)
+        return len(bear_sensory(self.graph, state.queries.restored(born[:granted]))) if granted else 0
 
     @torch.no_grad()
     def _bear_abstract(self, parents: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -104,13 +114,16 @@ class CognitiveEngine:
         room = max(0, self.config.max_concepts - self.graph.storage.core.active_count)
         if room < count and not self._warned_full:
             self._warned_full = True
-            warnings.warn(
+            self._warn(
                 f"The memory holds max_concepts={self.config.max_concepts} concepts and this mode does not "
-                "prune: nothing new is born until TRAIN mode makes room.",
-                RuntimeWarning,
-                stacklevel=4,
+                "prune: nothing new is born until TRAIN mode makes room."
             )
         return min(count, room)
+
+    def _warn(self, message: str) -> None:
+        """Tells it both to who runs the program and to its log."""
+        self.report.warning("%s", message)
+        warnings.warn(message, RuntimeWarning, stacklevel=5)
 
     # -- reinforcement -------------------------------------------------------------------------------------
 
@@ -168,6 +181,8 @@ class CognitiveEngine:
             else:
                 state.pruning_wait -= 1
             died += retire(self.graph, find_excess(self.graph))
+        if died:
+            self.report.debug("%d concepts died, %d live", died, state.storage.core.active_count)
         state.logger.log_event(
             EventType.CONSOLIDATE,
             state.counters["consolidations"],
@@ -198,17 +213,24 @@ class CognitiveEngine:
             return None
         state, config = self.graph.state, self.config
         state.log.digest()
+        self._settle_likeness()
         if permissions.reorganization:
             self._abstract_pairs()
             self._split_crowded()
             state.counters["merges"] += _core.merge_duplicates(
-                state.storage.core, config.merge_similarity_threshold, state.now(), torch.get_num_threads()
+                state.storage.core,
+                config.merge_similarity_threshold,
+                state.now(),
+                torch.get_num_threads(),
+                None if state.queries.common is None else state.queries.common.numpy(),
             )
             retire(self.graph, find_excess(self.graph))
         state.log.pairs.forget(state.storage.column("is_active").reshape(-1).numpy() == 0)
         edges, slots = _core.sweep(state.storage.core, config.prune_confidence_threshold, config.edge_fade)
         state.counters["sweeps"] += 1
         state.touch()
+        if edges or slots:
+            self.report.info("a sweep removed %d edges and freed %d slots", edges, slots)
         state.logger.log_event(EventType.RESTRUCTURE, state.counters["sweeps"], edges, float(slots))
         return edges, slots
 
@@ -255,6 +277,7 @@ class CognitiveEngine:
         state.log.digest()
         found = assign_regions(self.graph, rows)
         state.coarse.renew()
+        self.report.info("%d regions", len(found))
         state.logger.log_event(EventType.RESTRUCTURE, 0, len(found), 0.0)
         return found
 
@@ -270,6 +293,26 @@ class CognitiveEngine:
         if len(pairs):
             self._bear_abstract(pairs.reshape(-1), np.full(len(pairs), 2))
 
+    def _settle_likeness(self) -> None:
+        """Leaves out of likeness what all queries have in common, or no longer, as they have shown."""
+        state, config, queries = self.graph.state, self.config, self.graph.state.queries
+        common = queries.settle(config.query_collapse_threshold, config.novelty_explanation_threshold)
+        if common is queries.common or (
+            common is not None and queries.common is not None and torch.equal(common, queries.common)
+        ):
+            return
+        candidates = state.pool.candidates[: len(state.pool)]
+        if common is None or queries.common is None:
+            self.report.info(
+                "likeness %s what all queries have in common (resultant %.3f)",
+                "compares again" if common is None else "leaves out",
+                queries.resultant,
+            )
+        whole = queries.restored(candidates)
+        queries.take(common)
+        candidates.copy_(queries.without(whole))
+        state.touch()
+
     def _split_crowded(self) -> None:
         config = self.config
         limit = min(config.split_density_threshold, config.max_edges_per_node)
@@ -280,20 +323,13 @@ class CognitiveEngine:
 
     def checked_vector(self, value: Tensor) -> Tensor:
         """A finite f32 vector [D] on the CPU, or AESGMemoryError."""
-        if not isinstance(value, Tensor) or value.dim() != 1:
-            given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise AESGMemoryError(
-                f"Concept vector: expected a tensor of shape [{self.graph.vector_dim}], got {given}"
-            )
-        Validator.validate_vector_dim_match(self.graph.vector_dim, value.shape[0])
-        vector = value.detach().to("cpu", torch.float32)
-        if not bool(torch.isfinite(vector).all()):
-            raise AESGMemoryError("Concept vector: expected finite values, got NaN or infinity")
-        return vector.contiguous()
+        return concept_vector(value, self.graph.vector_dim)
 
     def _slots(self, values: Sequence[int] | np.ndarray | Tensor) -> np.ndarray:
         """Living slots, i64 [n], or AESGMemoryError."""
-        slots = np.asarray(values, dtype=np.int64).reshape(-1)
+        slots = whole_numbers("Concepts", values)
+        if slots.ndim != 1:
+            raise AESGMemoryError(f"Concepts: expected a list of slots, got {values!r:.60}")
         storage = self.graph.state.storage
         count = storage.core.node_count
         unknown = slots[(slots < 0) | (slots >= count)]

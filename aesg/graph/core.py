@@ -11,26 +11,22 @@ from torch import Tensor
 from aesg import _core
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGMemoryError
+from aesg.graph.arguments import (
+    concept_vector,
+    new_ids,
+    real_number,
+    real_numbers,
+    whole_number,
+    whole_numbers,
+)
 from aesg.graph.permissions import Permissions
 from aesg.graph.state import GraphState
 from aesg.ops import seed_search, spread_activation
 from aesg.storage.engine import AESGStorage
-from aesg.validation import Validator
 
 GROUP_BITS = 10  # a group has 1024 slots
 NEIGHBOR_MIN_SIMILARITY = 0.1  # reference, SemanticGraph.find_nearest_neighbors
 SIMILARITY, SUCCESSION, ABSTRACTION = 0, 1, 2  # edge kinds
-
-
-def whole_numbers(name: str, values: Tensor | np.ndarray | Sequence[int]) -> np.ndarray:
-    """Slots or ids as i64. Raises AESGMemoryError for what is no whole number: nothing is rounded."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if array.size and array.dtype.kind not in "iu":
-        raise AESGMemoryError(f"{name}: expected whole numbers, got {array.dtype}")
-    try:
-        return array.astype(np.int64, casting="same_kind" if array.size else "unsafe")
-    except TypeError as error:
-        raise AESGMemoryError(f"{name}: expected whole numbers below 2**63, got {array.dtype}") from error
 
 
 class SemanticGraph:
@@ -50,13 +46,16 @@ class SemanticGraph:
         return self.state.storage.vector_dim
 
     def search(self, queries: Tensor, k: int, min_score: float) -> tuple[Tensor, Tensor]:
-        """Exact cosine top-k over living concepts: scores [B, k] f32, slots [B, k] i64. See `seed_search`."""
-        storage = self.state.storage
+        """Exact cosine top-k over living concepts: scores [B, k] f32, slots [B, k] i64. See `seed_search`.
+
+        Without what all queries have in common, where that is left out: see `QueryMean`.
+        """
+        storage, health = self.state.storage, self.state.queries
         return seed_search(
-            queries,
+            health.without(queries),
             storage.column("vector"),
             k,
-            inv_norm=storage.column("inv_norm"),
+            inv_norm=health.inverse_norms(storage),
             active=storage.column("is_active"),
             count=storage.core.node_count,
             min_score=min_score,
@@ -64,9 +63,13 @@ class SemanticGraph:
 
     def seek(self, queries: Tensor, k: int, min_score: float) -> tuple[Tensor, Tensor]:
         """The same, through cells of like concepts where the graph holds `approximate_search_from` concepts:
-        then with the `recall_target` only. See `CoarseIndex`.
+        then with the `recall_target` only. See `CoarseIndex`. While likeness leaves out what all queries have
+        in common it is exact: the cells are those of the whole vectors.
         """
         config, state = self.config, self.state
+        if state.queries.common is not None:
+            state.coarse.drop()
+            return self.search(queries, k, min_score)
         if config.recall_target >= 1 or state.storage.core.active_count < config.approximate_search_from:
             return self.search(queries, k, min_score)
         return state.coarse.search(queries, k, min_score, config.recall_target, state.centers)
@@ -93,6 +96,10 @@ class SemanticGraph:
             transfer_floor=config.transfer_floor,
             k=k,
         )
+
+    def directions(self, vectors: Tensor) -> Tensor:
+        """What likeness compares of vectors [..., D]: length 1, without what all queries have in common."""
+        return torch.nn.functional.normalize(self.state.queries.without(vectors), dim=-1)
 
     def gather(self, slots: Tensor) -> Tensor:
         """Copies of the vectors [..., D] of slots [...]; zero where the slot is negative."""
@@ -147,39 +154,39 @@ class SemanticGraph:
     def update_relevance(self, node_idx: int, delta: float) -> None:
         """Moves a concept's relevance by `delta`, kept in [0, 1]. Nothing happens in INFERENCE.
 
-        Raises AESGMemoryError for an unknown slot and a change that is not finite.
+        Raises AESGMemoryError for an unknown or dead slot and a change that is not finite.
         """
-        slot = self._slot(node_idx)
-        if not np.isfinite(delta):
-            raise AESGMemoryError(f"Relevance change: expected a finite number, got {delta}")
+        slot, change = self._slot(node_idx), real_number("Relevance change", delta)
+        if not self.is_active(slot):
+            raise AESGMemoryError(f"Dead concept: slot {slot} holds no living concept")
         if not self._permissions().learns:
             return
         column = self.storage.nodes["relevance"]
-        self.storage.nodes["relevance"][slot] = min(1.0, max(0.0, float(column[slot]) + delta))
+        self.storage.nodes["relevance"][slot] = min(1.0, max(0.0, float(column[slot]) + change))
         self.state.touch()
 
     def find_nearest_neighbors(self, query_vector: Tensor, top_k: int = 5) -> list[tuple[int, float]]:
         """The `top_k` living concepts nearest to a query [D]: (slot, cosine) above 0.1, best first. O(N
         D).
+
+        Raises AESGMemoryError for what is no finite vector of that width, and k < 1.
         """
-        if query_vector.dim() != 1:
-            raise AESGMemoryError(
-                f"Query: expected shape [{self.vector_dim}], got {list(query_vector.shape)}"
-            )
-        Validator.validate_vector_dim_match(self.vector_dim, query_vector.shape[0])
-        scores, slots = self.search(query_vector[None].float(), top_k, NEIGHBOR_MIN_SIMILARITY)
+        query, k = concept_vector(query_vector, self.vector_dim), whole_number("top_k", top_k)
+        if k < 1:
+            raise AESGMemoryError(f"top_k: expected at least 1, got {k}")
+        scores, slots = self.search(query[None], k, NEIGHBOR_MIN_SIMILARITY)
         pairs = zip(slots[0].tolist(), scores[0].tolist(), strict=True)
         return [(slot, score) for slot, score in pairs if slot >= 0]
 
     def add_concepts(self, vectors: Tensor | np.ndarray, ids: Sequence[int] | None = None) -> np.ndarray:
         """Bears a concept for each row of `vectors` [n, D], without novelty check or links.
 
-        Returns their slots, i64 [n]. Raises AESGMemoryError for another width or values that are not finite,
-        before anything changed. O(n D).
+        Returns their slots, i64 [n]. Raises AESGMemoryError for another width, values that are not finite and
+        ids that are no new ones, before anything changed. O(n D).
         """
         self._require_writable("add_concepts")
-        array = vectors.detach().cpu().numpy() if isinstance(vectors, Tensor) else np.asarray(vectors)
-        slots = _core.bear(self.storage.core, array.astype(np.float32, copy=False), self.state.now(), ids=ids)
+        rows, named = real_numbers("vectors", vectors), None if ids is None else new_ids(ids)
+        slots = _core.bear(self.storage.core, rows, self.state.now(), ids=named)
         self.state.counters["births"] += len(slots)
         self.state.touch()
         return slots
@@ -202,15 +209,15 @@ class SemanticGraph:
             self.storage.core,
             whole_numbers("sources", sources),
             whole_numbers("targets", targets),
-            np.asarray(weights, dtype=np.float32),
-            np.asarray(confidences, dtype=np.float32),
-            kind,
+            real_numbers("weights", weights),
+            real_numbers("confidences", confidences),
+            whole_number("kind", kind),
         )
         self.state.touch()
         return fresh
 
     def _slot(self, node_idx: int) -> int:
-        slot, count = int(node_idx), self.storage.node_count
+        slot, count = whole_number("Concept", node_idx), self.storage.node_count
         if not 0 <= slot < count:
             raise AESGMemoryError(f"Unknown concept: expected a slot in 0..{count - 1}, got {node_idx}")
         return slot

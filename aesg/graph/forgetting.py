@@ -27,12 +27,13 @@ def slots_of_ids(graph: SemanticGraph, ids: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def slots_near(graph: SemanticGraph, query: Tensor, radius: float) -> np.ndarray:
-    """Slots of living concepts with cosine distance 1 - cos <= radius to the query [D]. O(N D)."""
+    """Slots of living concepts with cosine distance 1 - cos <= radius to the query [D], by the likeness that
+    search goes by. O(N D).
+    """
     living = torch.nonzero(graph.state.storage.column("is_active").reshape(-1))[:, 0]
     if len(living) == 0:
         return living.numpy()
-    units = torch.nn.functional.normalize(graph.gather(living), dim=1)
-    distance = 1.0 - units @ torch.nn.functional.normalize(query, dim=0)
+    distance = 1.0 - graph.directions(graph.gather(living)) @ graph.directions(query)
     return living[distance <= radius].numpy()
 
 
@@ -51,7 +52,8 @@ def forget(graph: SemanticGraph, slots: np.ndarray) -> int:
     regions = state.storage.column("region_id").reshape(-1)[torch.from_numpy(gone)].long()
     died = retire(graph, gone)
     _core.bury(state.storage.core)
-    state.pool.drop_like(vectors, config.novelty_explanation_threshold)
+    state.pool.drop_like(state.queries.without(vectors), config.novelty_explanation_threshold)
+    state.queries.forget()
     renew_centers(graph, regions)
     state.log.pairs.forget(state.storage.column("is_active").reshape(-1).numpy() == 0)
     return died

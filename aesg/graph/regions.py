@@ -13,7 +13,7 @@ from aesg.graph.core import SemanticGraph
 NO_REGION = 0
 MIN_CONCEPTS = 64  # below it everything is near everything: no regions
 MAX_REGIONS = 4096
-COLD_ROUNDS, WARM_ROUNDS = 6, 2  # Lloyd rounds from evenly spaced concepts, from the last detection's centres
+COLD_ROUNDS, WARM_ROUNDS = 4, 2  # Lloyd rounds from evenly spaced concepts, from the last detection's centres
 SAMPLE_ROWS_PER_REGION = 16  # centres are estimated from a sample of this size, evenly spaced over the slots
 DUE_ROWS = 1 << 14  # concepts that one detection inside `update_topology()` assigns anew
 
@@ -39,7 +39,7 @@ def assign_regions(graph: SemanticGraph, rows: int | None = None) -> dict[int, i
         chosen, regions, state.centers = living, torch.zeros(len(living), dtype=torch.int64), None
     else:
         picked = living[evenly(len(living), min(len(living), wanted * SAMPLE_ROWS_PER_REGION))]
-        sample = torch.nn.functional.normalize(graph.gather(picked), dim=1)
+        sample = graph.directions(graph.gather(picked))
         cold = state.centers is None or len(state.centers) != wanted
         start = sample[evenly(len(sample), wanted)] if cold else state.centers
         assert start is not None
@@ -48,7 +48,7 @@ def assign_regions(graph: SemanticGraph, rows: int | None = None) -> dict[int, i
         chosen = living if rows is None else _due(graph, living, flat[living], rows, cold)
         if cold:
             flat[living] = NO_REGION
-        regions = nearest_center(graph.gather(chosen), state.centers) + 1
+        regions = nearest_center(state.queries.without(graph.gather(chosen)), state.centers) + 1
     flat[chosen] = regions.to(flat.dtype)
     column.copy_(flat.view_as(column))
     storage.mark("region_id")
@@ -65,7 +65,7 @@ def renew_centers(graph: SemanticGraph, regions: Tensor) -> None:
         return
     of = storage.column("region_id").reshape(-1).long()
     members = torch.nonzero(torch.isin(of, regions) & (storage.column("is_active").reshape(-1) != 0))[:, 0]
-    units = torch.nn.functional.normalize(graph.gather(members), dim=1)
+    units = graph.directions(graph.gather(members))
     sums = torch.zeros_like(state.centers).index_add_(0, of[members] - 1, units)
     rows = regions - 1
     state.centers[rows] = torch.nn.functional.normalize(sums[rows], dim=1)

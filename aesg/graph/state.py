@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from aesg.config import AESGConfig
-from aesg.exceptions import AESGConfigError, AESGStorageError
+from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGStorageError
 from aesg.graph.coactivation import PairCounts
 from aesg.graph.coarse import CoarseIndex
 from aesg.graph.novelty import NoveltyPool
+from aesg.graph.permissions import Permissions
+from aesg.graph.query_mean import QueryMean
 from aesg.graph.use_log import UseLog
-from aesg.storage.engine import AESGStorage
+from aesg.storage.engine import AESGStorage, as_path
 from aesg.storage.logger import EvolutionLogger
 
 _COUNTERS = ("births", "prunes", "merges", "splits", "consolidations", "sweeps")
@@ -34,8 +36,8 @@ _open_states: weakref.WeakValueDictionary[tuple[str, bool], GraphState] = weakre
 class GraphState:
     """Storage, novelty pool, use log and counters of one directory. Use `GraphState.open`.
 
-    Lives as long as a memory uses it. When the last one goes, or the interpreter ends, what was learnt and
-    not yet saved is committed: a clean end loses nothing.
+    Lives as long as a memory uses it, and is closed with the last. When that is dropped, or the interpreter
+    ends, what was learnt and not yet saved is committed: a clean end loses nothing.
     """
 
     def __init__(self, storage: AESGStorage, config: AESGConfig, key: tuple[str, bool]) -> None:
@@ -45,6 +47,7 @@ class GraphState:
         self.config = config
         self.pool = NoveltyPool(config.novelty_pool_size, storage.vector_dim)
         self.log = UseLog(storage.core)
+        self.queries = QueryMean(storage.vector_dim)
         self.centers: Tensor | None = None  # [R, D], of the regions last found
         self.coarse = CoarseIndex(storage)
         self.region_cursor = 0  # where the next detection goes on assigning concepts to regions
@@ -53,6 +56,8 @@ class GraphState:
         self.aged_unpruned = False  # concepts were aged in a mode that does not prune
         self.streams: dict[str, Any] = {}  # streams as the last commit left them
         self.packs: list[dict[str, Any]] = []  # attached packs: name, path, checksum, priority
+        # What each memory on this directory permits; who closes is taken out, the last one closes it.
+        self._owners: weakref.WeakSet[Callable[[], Permissions]] = weakref.WeakSet()
         self._key = key
         self._changed = False
         self._pid = os.getpid()
@@ -61,6 +66,8 @@ class GraphState:
         # collected.
         digest = weakref.WeakMethod(self.log.digest)
         storage.before_read = lambda: (hook := digest()) and hook()
+        guard = weakref.WeakMethod(self._permit_writing)
+        storage.before_write = lambda: (hook := guard()) and hook()
 
     @classmethod
     def open(
@@ -72,7 +79,8 @@ class GraphState:
         clock: Callable[[], float] = time.time,
     ) -> GraphState:
         """The state of that directory, opened once per process. Without a config: what the directory says."""
-        key = (os.path.realpath(os.fspath(directory)), read_only)
+        directory = as_path(directory)
+        key = (os.path.realpath(directory), read_only)
         state = _open_states.get(key)
         if state is not None and not state.storage.closed:
             if config is not None and config.vector_dim != state.storage.vector_dim:
@@ -82,12 +90,36 @@ class GraphState:
                 )
             return state
         vector_dim = None if config is None else config.vector_dim
-        storage = AESGStorage(os.fspath(directory), vector_dim, read_only=read_only, clock=clock)
+        storage = AESGStorage(directory, vector_dim, read_only=read_only, clock=clock)
         if config is None:
             config = _config_of(storage)
         state = cls(storage, config, key)
         _open_states[key] = state
         return state
+
+    def attach(self, permissions: Callable[[], Permissions]) -> None:
+        """Counts a memory on this directory, known by what tells its permissions."""
+        self._owners.add(permissions)
+
+    def detach(self, permissions: Callable[[], Permissions]) -> None:
+        """A memory is closed: commits, and gives the directory free when no other memory is open on it.
+
+        Raises AESGStorageError when the commit fails; the memory counts as open still.
+        """
+        if self._owners - {permissions}:
+            if not self.storage.read_only:
+                self.commit()
+        else:
+            self.close()
+        self._owners.discard(permissions)
+
+    def _permit_writing(self) -> None:
+        """What is assigned by name raises while every memory on this directory is in INFERENCE."""
+        if self._owners and not any(permissions().learns for permissions in self._owners):
+            raise AESGMemoryError(
+                f"'{self.directory}' is used in INFERENCE mode, which leaves every stored thing untouched: "
+                "expected another mode before assigning, call set_mode first"
+            )
 
     @property
     def directory(self) -> Path:
@@ -137,6 +169,7 @@ class GraphState:
         self.log.clear()
         self.log.pairs = PairCounts()
         self.pool = NoveltyPool(self.config.novelty_pool_size, self.storage.vector_dim)
+        self.queries = QueryMean(self.storage.vector_dim)
         self.centers = None
         self.region_cursor = 0
         self.counters = dict.fromkeys(_COUNTERS, 0)
@@ -157,6 +190,7 @@ class GraphState:
             "pairs.keys": self.log.pairs.keys,
             "pairs.counts": self.log.pairs.counts,
             **({} if self.centers is None else {"regions.centers": self.centers.numpy()}),
+            **self.queries.to_state(),
             **self.pool.to_state(),
         }
 
@@ -176,6 +210,7 @@ class GraphState:
         self.packs = list(state.get("packs", []))
         if "pool.candidates" in state:
             self.pool.load_state(state)
+        self.queries.load_state(state)
         if "pairs.keys" in state:
             self.log.pairs.keys, self.log.pairs.counts = state["pairs.keys"], state["pairs.counts"]
         if "regions.centers" in state:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from aesg import _core
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGMemoryError
+from aesg.graph.arguments import real_number, whole_number, whole_numbers
 from aesg.graph.cognitive_engine import CognitiveEngine
-from aesg.graph.core import SemanticGraph, whole_numbers
+from aesg.graph.core import SemanticGraph
 from aesg.graph.forgetting import forget, slots_near, slots_of_ids
 from aesg.graph.state import GraphState
 from aesg.memory.calls import Call, Found, Query, joined_seeds, joined_steps
@@ -30,7 +31,7 @@ from aesg.memory.packing import PackMethods
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.work import Work
 from aesg.packs.manager import PackManager
-from aesg.storage.engine import AESGStorage
+from aesg.storage.engine import AESGStorage, as_path
 from aesg.storage.logger import EvolutionLogger
 from aesg.validation import Validator
 
@@ -43,7 +44,8 @@ def recomputing() -> bool:
 class AESGMemory(PackMethods, nn.Module):
     """A graph of concept vectors in one directory that answers whole batches of queries and learns from them.
 
-    directory: made if missing; opening it again in the same process shares the open graph.
+    directory: made if missing; opening it again in the same process shares the open graph, which is closed
+        with the last memory on it. None: the config's `storage_directory`.
     config: None takes what the directory says (defaults where there is nothing yet).
     device: where answers go unless the query lies elsewhere; the graph itself is searched on the CPU.
     read_only: opens the last committed state beside a writer; the mode is INFERENCE and stays so.
@@ -55,7 +57,7 @@ class AESGMemory(PackMethods, nn.Module):
 
     def __init__(
         self,
-        directory: str | os.PathLike[str],
+        directory: str | os.PathLike[str] | None = None,
         config: AESGConfig | None = None,
         device: str | torch.device = "cpu",
         *,
@@ -65,6 +67,10 @@ class AESGMemory(PackMethods, nn.Module):
         super().__init__()
         if config is not None:
             Validator.validate_config(config)
+        if directory is None:
+            directory = None if config is None else config.storage_directory
+        if directory is None:
+            raise AESGConfigError("Expected a directory, or a config with a storage_directory, got neither")
         self.device = _checked_device(device)
         self._state = GraphState.open(directory, config, read_only=read_only, clock=clock)
         self.config = config if config is not None else self._state.config
@@ -74,6 +80,8 @@ class AESGMemory(PackMethods, nn.Module):
         self._permissions = ModeSwitch(
             MemoryMode.INFERENCE if read_only else MemoryMode(self.config.memory_mode)
         )
+        self._state.attach(self._permissions)
+        self._closed = False
         # None of these holds this module: a memory that is dropped gives its directory free at once, without
         # a collection.
         self.graph = SemanticGraph(self._state, self.config, self._permissions)
@@ -93,6 +101,9 @@ class AESGMemory(PackMethods, nn.Module):
         self._pending: list[Call] | None = None  # the calls of a `one_call`
         self._work = Work(self.vector_dim)
         self.to(self.device)
+        self.report = self.cognitive_engine.report
+        counts = self.storage.core.active_count, self.storage.core.edge_count
+        self.report.info("opened with %d concepts and %d edges, mode %s", *counts, self.mode.value)
 
     # -- what it is ----------------------------------------------------------------------------------------
 
@@ -109,6 +120,11 @@ class AESGMemory(PackMethods, nn.Module):
         return self._state.storage
 
     @property
+    def closed(self) -> bool:
+        """Whether this memory was closed; others on the same directory may be open still."""
+        return self._closed or self.storage.closed
+
+    @property
     def logger(self) -> EvolutionLogger:
         return self._state.logger
 
@@ -123,8 +139,10 @@ class AESGMemory(PackMethods, nn.Module):
         mode = MemoryMode(name)
         if self.storage.read_only and mode is not MemoryMode.INFERENCE:
             raise AESGMemoryError(f"Mode {name}: the memory in '{self.directory}' is open for reading only")
-        if not self.storage.closed:
+        if not self.closed:
             self._state.log.digest()  # what was noted belongs to the mode in which it was noted
+        if mode is not self._permissions.mode:
+            self.report.info("mode %s", mode.value)
         self._permissions.mode = mode
 
     # -- asking --------------------------------------------------------------------------------------------
@@ -211,6 +229,8 @@ class AESGMemory(PackMethods, nn.Module):
     def _learn(self, query: Query, found: Found) -> None:
         """Notes use and succession, and offers what nothing explained to the novelty pool."""
         threshold = self.config.novelty_explanation_threshold
+        if self._state.queries.note(query.rows.detach()):
+            self._state.touch()
         explained = found.explanation >= threshold
         own = found.similarities[:, 0] >= threshold  # succession is learnt between the memory's own concepts
         current = torch.where(own, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
@@ -251,17 +271,19 @@ class AESGMemory(PackMethods, nn.Module):
         for unknown ids, bad arguments and in INFERENCE, before anything changed. O(N D + E).
         """
         self._require_learning("forget")
-        if (ids is None) == (query is None):
+        if (ids is None) == (query is None) or (ids is not None and radius is not None):
             raise AESGMemoryError("forget: expected either ids or query with radius")
         if ids is not None:
             slots, unknown = slots_of_ids(self.graph, np.unique(whole_numbers("ids", ids).reshape(-1)))
             if len(unknown):
                 raise AESGMemoryError(f"forget: no living concept has id {int(unknown[0])}")
         else:
-            if radius is None or not 0.0 <= radius <= 2.0:
-                raise AESGMemoryError(f"forget: expected a radius in [0, 2], got {radius}")
             assert query is not None
-            slots = slots_near(self.graph, self.cognitive_engine.checked_vector(query), radius)
+            vector = self.cognitive_engine.checked_vector(query)
+            distance = -1.0 if radius is None else real_number("forget: radius", radius)
+            if not 0.0 <= distance <= 2.0:
+                raise AESGMemoryError(f"forget: expected a radius in [0, 2], got {radius}")
+            slots = slots_near(self.graph, vector, distance)
         return forget(self.graph, slots)
 
     def update_concept(self, slot: int, vector: Tensor) -> None:
@@ -270,7 +292,7 @@ class AESGMemory(PackMethods, nn.Module):
         """
         self._require_learning("update_concept")
         checked = self.cognitive_engine.checked_vector(vector)
-        (index,) = whole_numbers("slot", [slot]).tolist()
+        index = whole_number("slot", slot)
         _core.set_vector(self.storage.core, index, checked.numpy(), self._state.now())
         self._state.touch()
 
@@ -302,15 +324,20 @@ class AESGMemory(PackMethods, nn.Module):
         if self.storage.read_only:
             raise AESGMemoryError(f"save: the memory in '{self.directory}' is open for reading only")
         self._state.streams = self.active_state.to_state()
-        self._state.commit()
+        self.report.debug("saved as generation %d", self._state.commit())
 
     def close(self) -> None:
-        """Saves and gives the directory free. Closing twice does nothing."""
-        if self.storage.closed:
+        """Saves and gives the directory free, when no other memory of this process is open on it.
+
+        Closing twice does nothing. Raises AESGStorageError when saving fails; the memory is open still then.
+        """
+        if self.closed:
             return
         if not self.storage.read_only:
             self._state.streams = self.active_state.to_state()
-        self._state.close()
+        self._state.detach(self._permissions)
+        self._closed = True
+        self.report.info("closed")
 
     def __enter__(self) -> AESGMemory:
         return self
@@ -328,8 +355,9 @@ class AESGMemory(PackMethods, nn.Module):
 
         Raises AESGStorageError where `directory` already holds something.
         """
+        path = as_path(directory)
         self.save()
-        self.storage.snapshot(directory)
+        self.storage.snapshot(path)
 
     def restore(self, directory: str | os.PathLike[str]) -> None:
         """Replaces what this memory holds by the committed contents of another directory, in one commit.
@@ -366,7 +394,7 @@ class AESGMemory(PackMethods, nn.Module):
         """Pickled is where the graph lies, not the graph: saves, and the unpickled memory reads what was
         saved.
         """
-        if not (self.storage.closed or self.storage.read_only):
+        if not (self.closed or self.storage.read_only):
             self.save()
         weights = {name: value.cpu() for name, value in self.state_dict().items()}
         return _open_for_reading, (os.fspath(self.directory), self.config, weights, self.training)
@@ -379,8 +407,9 @@ class AESGMemory(PackMethods, nn.Module):
         births, prunes, merges, splits, consolidations, sweeps: of the directory, since it was made. queries,
         mean_explanation, retrieval_seconds, topology_seconds: of this memory. query_resultant (1: all recent
         queries point one way) and query_effective_rank (in how many directions they differ) tell whether the
-        queries can be told apart at all. search ('exact' or 'approximate'), search_recall (of the ten
-        nearest, as last measured on a sample of queries), search_probes (cells looked into): of the graph.
+        queries can be told apart at all; common_part_removed, whether likeness leaves out what they share.
+        search ('exact' or 'approximate'), search_recall (of the ten nearest, as last measured on a sample of
+        queries), search_probes (cells looked into): of the graph.
         """
         storage, counters = self.storage, self._state.counters
         return {
@@ -394,6 +423,7 @@ class AESGMemory(PackMethods, nn.Module):
             "mean_explanation": float(self._work.explained) / max(1, self._work.queries),
             "query_resultant": self._work.spread.resultant(),
             "query_effective_rank": self._work.spread.effective_rank(),
+            "common_part_removed": self._state.queries.common is not None,
             "retrieval_seconds": self._work.retrieval_seconds,
             "topology_seconds": self._work.topology_seconds,
         }
@@ -405,7 +435,7 @@ class AESGMemory(PackMethods, nn.Module):
             raise AESGMemoryError(f"{what}: not possible in INFERENCE mode, call set_mode first")
 
     def _require_open(self, what: str) -> None:
-        if self.storage.closed:
+        if self.closed:
             raise AESGMemoryError(f"{what}: the memory in '{self.directory}' is closed")
 
     def extra_repr(self) -> str:

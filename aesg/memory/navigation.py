@@ -63,7 +63,7 @@ class Navigator:
         Validator.validate_vector_dim_match(dim, query.shape[-1])
         if query.numel() == 0:
             raise AESGNavigationError(f"Query: expected at least one vector, got shape {list(query.shape)}")
-        if not isinstance(batch_idx, int) or batch_idx < 0:
+        if not isinstance(batch_idx, int) or isinstance(batch_idx, bool) or batch_idx < 0:
             raise AESGNavigationError(f"batch_idx: expected an integer >= 0, got {batch_idx}")
         lead = query.shape[:-1]
         first, count = (batch_idx, 1) if query.dim() == 1 else (0, lead[0])
@@ -83,7 +83,9 @@ class Navigator:
         own = self._ask(Source(self.graph, "memory", 1.0, ""), query, streams)
         answers = [own]
         packs = [
-            Source(PackGraph(pack, self.config), name, share, f"{name}:{pack.checksum}")
+            Source(
+                PackGraph(pack, self.config, self.graph.state.queries), name, share, f"{name}:{pack.checksum}"
+            )
             for name, pack, share in self._packs()
         ]
         of_packs = streams.of_packs([pack.key for pack in packs])
@@ -112,7 +114,7 @@ class Navigator:
         they were.
         """
         with torch.autocast("cpu", enabled=False):
-            units = torch.nn.functional.normalize(query.rows, dim=-1).unsqueeze(-1)  # [Q, D, 1]
+            units = self.graph.directions(query.rows).unsqueeze(-1)  # [Q, D, 1]
         answers = [
             self._ask_again(source, known, units) for source, known in zip(sources, seeds, strict=True)
         ]
@@ -142,7 +144,7 @@ class Navigator:
     def _ask_again(self, source: Source, seeds: Tensor, units: Tensor) -> Answer:
         """One graph's answer from its seeds [Q, S] to queries of length 1 [Q, D, 1]."""
         with torch.autocast("cpu", enabled=False):
-            concepts = torch.nn.functional.normalize(source.graph.gather(seeds), dim=-1)  # [Q, S, D]
+            concepts = source.graph.directions(source.graph.gather(seeds))  # [Q, S, D]
             similarities = (concepts @ units).squeeze(-1)  # [Q, S], 0 where there is no seed
         return self._spread(source, seeds, similarities, seeds, similarities)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGMemoryError
+from aesg.graph.arguments import real_number
 from aesg.graph.core import SemanticGraph
 from aesg.packs.absorb import Absorbed, absorb
 from aesg.packs.export import export_pack
@@ -78,6 +79,7 @@ class PackMethods:
         self._require_learning("absorb")
         self.pack_manager.require_fitting(pack)
         threshold = self.config.merge_similarity_threshold if similarity is None else similarity
+        threshold = real_number("absorb: similarity", threshold)
         if not 0.0 <= threshold <= 1.0:
             raise AESGMemoryError(f"absorb: expected a similarity in [0, 1], got {similarity}")
         return absorb(self.graph, pack.columns, threshold)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aesg.exceptions import AESGMemoryError
+from aesg.graph.arguments import whole_numbers
 from aesg.graph.use_log import PRIMARY_COUNT
 
 
@@ -60,7 +61,10 @@ class BatchActiveContext:
         """Ends all streams, or those named."""
         which: Any = slice(None)
         if streams is not None:
-            wanted = [int(stream) for stream in streams]
+            try:
+                wanted = whole_numbers("Streams", list(streams)).reshape(-1).tolist()
+            except TypeError:
+                raise AESGMemoryError(f"Streams: expected a list of numbers, got {streams!r:.60}") from None
             if any(stream < 0 for stream in wanted):
                 raise AESGMemoryError(f"Streams: expected numbers >= 0, got {wanted}")
             which = [stream for stream in wanted if stream < self.batch_size]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
 import numpy as np
 
 from aesg.graph.core import SemanticGraph
@@ -10,21 +13,47 @@ from aesg.packs.graph import PackGraph
 _FIXED_POINT = 1 << 24  # energies are summed as integers of this scale, see docs/design.md, "Spreading"
 
 
+class Arrival(NamedTuple):
+    """What raised a concept's energy in one hop."""
+
+    energy: float  # the concept's from here on
+    source: int  # slot that sent most of it, the concept itself for a seed
+    transfer: float  # how much that one sent
+
+
 def trace_paths(
     graph: SemanticGraph | PackGraph, seeds: list[int], energies: list[float]
 ) -> dict[int, list[int]]:
     """Paths of activation from `seeds` (slots, -1 ignored) through the graph as it is now.
 
-    Follows the rule of `aesg.ops.spread_activation`; a concept's path is that of the largest transfer in the
-    hop that last raised its energy. Cost: Python steps in the number of edges touched.
+    A concept's path is that of the largest transfer in the hop that last raised its energy.
+    """
+    return paths_of(trace_hops(graph, seeds, energies))
+
+
+def paths_of(hops: Iterable[dict[int, Arrival]]) -> dict[int, list[int]]:
+    """The path of every concept that what `trace_hops` gave reached."""
+    paths: dict[int, list[int]] = {}
+    for hop in hops:
+        before = dict(paths)
+        for slot, arrival in hop.items():
+            paths[slot] = [slot] if arrival.source == slot else [*before[arrival.source], slot]
+    return paths
+
+
+def trace_hops(
+    graph: SemanticGraph | PackGraph, seeds: list[int], energies: list[float]
+) -> Iterator[dict[int, Arrival]]:
+    """The concepts (slots) whose energy each hop raised; hop 0 is the seeds themselves.
+
+    Follows the rule of `aesg.ops.spread_activation`. Cost: Python steps in the number of edges touched.
     """
     config = graph.config
     energy: dict[int, np.float32] = {}
-    paths: dict[int, list[int]] = {}
     for slot, value in zip(seeds, energies, strict=True):
         if slot >= 0 and np.float32(value) > energy.get(slot, np.float32(0)):
             energy[slot] = np.float32(value)
-            paths[slot] = [slot]
+    yield {slot: Arrival(float(value), slot, float(value)) for slot, value in energy.items()}
     dominant = graph.region(seeds[0]) if seeds and seeds[0] >= 0 else 0
     decay = np.float32(config.spreading_activation_decay)
     facilitation = np.float32(config.region_facilitation_multiplier)
@@ -47,13 +76,14 @@ def trace_paths(
                 sums[target] = sums.get(target, 0) + int(np.rint(np.float64(transfer) * _FIXED_POINT))
                 if transfer > strongest.get(target, (np.float32(0), -1))[0]:
                     strongest[target] = (transfer, source)
-        before = dict(paths)
+        raised = {}
         for target, total in sums.items():
             arrived = np.float32(min(1.0, total / _FIXED_POINT))
             if arrived > energy.get(target, np.float32(0)):
                 energy[target] = arrived
-                paths[target] = [*before[strongest[target][1]], target]
-    return paths
+                transfer, source = strongest[target]
+                raised[target] = Arrival(float(arrived), source, float(transfer))
+        yield raised
 
 
 def _strongest_edges(graph: SemanticGraph | PackGraph, source: int) -> dict[int, np.float32]:

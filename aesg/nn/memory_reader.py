@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 AVERSION = 8.0  # of the head that starts out most averse to members like the query
 # Large: search looks at directions only, and Adam turns large weights slowly, so that what was stored stays
-# findable while the model trains (with 0.02: 0.02 bits a byte worse frozen, 0.06 writing).
+# findable while the model trains.
 QUERY_STD = 1.0
 OUTPUT_STD = 0.02
 

@@ -33,8 +33,8 @@ def seed_search(
 
     Best first, of equals the lower slot first; padded with 0 and -1. Only slots below `count` (default: all)
     that are active count, and only similarities >= `min_score`. A zero query or vector has similarity 0 to
-    everything. `inv_norm` holds 1 / |vector|; it is computed on the way when not given. Row groups are read
-    in place.
+    everything. `inv_norm` holds what a vector's product with the query is scaled by, 1 / |vector|, which is
+    computed on the way when not given. Row groups are read in place.
 
     The bits of a score depend on its query and vector alone, not on B, the place in the batch, the number of
     threads or other rows. O(B N D); the similarities are never written out.
@@ -81,7 +81,7 @@ def _places(indices: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    queries, vectors, *_ = inputs
+    queries, vectors, _, inv_norm, *_ = inputs
     scores, indices = output
     ctx.mark_non_differentiable(indices)
     ctx.shape = vectors.shape
@@ -89,13 +89,15 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     empty = vectors.numel() == 0  # a place cannot be looked up in a column without rows
     shape = (*indices.shape, queries.shape[1])
     rows = queries.new_zeros(shape) if empty else vectors[_places(indices, ctx.shape)]
-    ctx.save_for_backward(queries, rows, scores, indices)
+    given = inv_norm is not None and not empty
+    inverse = inv_norm[_places(indices, ctx.shape)].unsqueeze(-1) if given else _inverse_norm(rows)
+    ctx.save_for_backward(queries, rows, inverse, scores, indices)
 
 
 def _backward(ctx: Any, grad_scores: Tensor, _grad_indices: Tensor | None) -> tuple[Tensor | None, ...]:
     # With q, v scaled to length 1: d cos / d q = (v - cos q) / |q|, and the same with q and v exchanged.
-    queries, rows, scores, indices = ctx.saved_tensors  # rows: [B, k, D]
-    unit_rows, unit_queries = normalize_ref(rows), normalize_ref(queries).unsqueeze(1)
+    queries, rows, inverse, scores, indices = ctx.saved_tensors  # rows: [B, k, D], inverse: [B, k, 1]
+    unit_rows, unit_queries = rows * inverse, normalize_ref(queries).unsqueeze(1)
     grad = torch.where(indices >= 0, grad_scores, 0.0).unsqueeze(2)  # [B, k, 1]
     cosine = scores.unsqueeze(2)
     grad_queries = grad_vectors = None
@@ -103,7 +105,7 @@ def _backward(ctx: Any, grad_scores: Tensor, _grad_indices: Tensor | None) -> tu
         per_row = grad * (unit_rows - cosine * unit_queries)
         grad_queries = per_row.sum(dim=1) * _inverse_norm(queries)
     if ctx.needs_input_grad[1]:
-        per_row = grad * (unit_queries - cosine * unit_rows) * _inverse_norm(rows)
+        per_row = grad * (unit_queries - cosine * unit_rows) * inverse
         grad_vectors = rows.new_zeros(ctx.shape)
         if grad_vectors.numel():
             grad_vectors.index_put_(_places(indices, ctx.shape), per_row, accumulate=True)

@@ -82,7 +82,8 @@ def _absorb_chunk(
     slots[rows] = found[:, 0].numpy()
     known = rows[slots[rows] >= 0]
     new = np.flatnonzero(slots[rows] < 0)
-    leader = first_alike(vectors[new], similarity)
+    compared = graph.state.queries.without(torch.from_numpy(vectors[new])).numpy()
+    leader = first_alike(compared, similarity)
     leads = leader == np.arange(len(new))
     bearing = rows[new[leads]]
     slots[bearing] = _core.bear(storage.core, vectors[new[leads]], now)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from aesg.config import AESGConfig
+from aesg.graph.query_mean import QueryMean
 from aesg.ops import seed_search, spread_activation
 from aesg.packs.columns import BLOCK_EDGES
 from aesg.packs.pack import MemoryPack
@@ -15,9 +16,12 @@ from aesg.packs.pack import MemoryPack
 class PackGraph:
     """One pack under the rules of one memory's config. Made for a call; it holds no data of its own."""
 
-    def __init__(self, pack: MemoryPack, config: AESGConfig) -> None:
+    def __init__(self, pack: MemoryPack, config: AESGConfig, queries: QueryMean | None = None) -> None:
         self.config = config
+        self._pack = pack
         self._tensors = pack.tensors
+        # A pack answers by the memory's likeness.
+        self._queries = QueryMean(pack.vector_dim) if queries is None else queries
 
     @property
     def vector_dim(self) -> int:
@@ -27,10 +31,10 @@ class PackGraph:
         """Exact cosine top-k: scores [B, k] f32, slots [B, k] i64. See `seed_search`."""
         tensors = self._tensors
         return seed_search(
-            queries,
+            self._queries.without(queries),
             tensors.vectors,
             k,
-            inv_norm=tensors.inv_norm,
+            inv_norm=self._queries.inverse_norms_of(self._pack, tensors.vectors, tensors.inv_norm),
             active=tensors.active,
             min_score=min_score,
         )
@@ -64,6 +68,10 @@ class PackGraph:
     def still(self, slots: Tensor, ids: Tensor) -> Tensor:
         """Slots [...] that still hold the concept of that identity: all of them."""
         return slots
+
+    def directions(self, vectors: Tensor) -> Tensor:
+        """As `SemanticGraph.directions`."""
+        return torch.nn.functional.normalize(self._queries.without(vectors), dim=-1)
 
     def gather(self, slots: Tensor) -> Tensor:
         """Copies of the vectors [..., D] of slots [...]; zero where the slot is negative."""

@@ -63,12 +63,14 @@ class AESGStorage:
         read_only: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        directory = as_path(directory)
         if vector_dim is not None and (not isinstance(vector_dim, int) or not 1 <= vector_dim <= 8192):
             raise AESGStorageError(f"vector_dim: expected 1..8192, got {vector_dim!r}")
-        _require_ours_or_empty(os.fspath(directory))
-        self.core: _core.Store = _core.Store.open(os.fspath(directory), vector_dim or 0, read_only=read_only)
+        _require_ours_or_empty(directory)
+        self.core: _core.Store = _core.Store.open(directory, vector_dim or 0, read_only=read_only)
         self.clock = clock
         self.before_read: Callable[[], Any] | None = None
+        self.before_write: Callable[[], Any] | None = None  # raises where assigning is not permitted
         self.nodes = Nodes(self)
         self.edges = Edges(self)
         self._settling = False
@@ -132,6 +134,13 @@ class AESGStorage:
             raise AESGStorageError(f"'{self.directory}' was closed")
         if self.read_only:
             raise AESGStorageError(f"'{self.directory}' is open for reading only")
+
+    def require_assignable(self) -> None:
+        """Raises AESGStorageError when closed or read-only, AESGMemoryError where the mode of the memories on
+        this directory forbids changes."""
+        self.require_writable()
+        if self.before_write is not None:
+            self.before_write()
 
     # -- zero-copy, for ops and engine ---------------------------------------------------------------------
 
@@ -197,7 +206,7 @@ class AESGStorage:
         `node_id` 1..2**64-2, not given before; `vector` [D] of finite numbers. Raises AESGMemoryError
         otherwise.
         """
-        self.require_writable()
+        self.require_assignable()
         node_id = int(node_id)
         if not 1 <= node_id <= 2**64 - 2:
             raise AESGMemoryError(f"node_id: expected 1..2**64-2, got {node_id}")
@@ -230,11 +239,29 @@ class AESGStorage:
 
         Raises AESGMemoryError: no such living slot or id, weight or confidence outside 0..1.
         """
-        self.require_writable()
+        self.require_assignable()
         target = self._slot_of(int(target_id))
         if target < 0:
             raise AESGMemoryError(f"target_id: expected the id of a concept, got {target_id}")
         _core.put_edges(self.core, [int(source_idx)], [target], [float(weight)], [float(confidence)])
+
+    def update(self, slots: Any, **fields: Any) -> None:
+        """Assigns several fields of several concepts in one call: `slots` [n], each field one value for all
+        or one a slot. A vector [D] or [n, D] brings its inverse norm and `modified_at` along.
+
+        Fields: vector, relevance, stability, use_frequency, age, region_id. Raises AESGMemoryError for rows
+        that are not there, other fields, shapes, and values that are not finite or do not fit, before
+        anything changed. O(n D).
+        """
+        self.require_assignable()
+        if not isinstance(slots, np.ndarray):
+            slots = slots.cpu().numpy() if isinstance(slots, torch.Tensor) else np.asarray(slots)
+        if slots.dtype.kind not in "iu" and slots.size:
+            raise AESGMemoryError(f"slots: expected whole numbers, got dtype {slots.dtype}")
+        for name, value in fields.items():
+            if isinstance(value, torch.Tensor):
+                fields[name] = value.detach().cpu().numpy()
+        self.core.update(slots, int(self.clock()), **fields)
 
     def get_node(self, idx: int) -> Any:
         """The record of a slot, a copy with the documented fields."""
@@ -298,9 +325,10 @@ class AESGStorage:
 
         Raises AESGStorageError when `directory` is neither missing nor empty; what was begun is removed then.
         """
+        directory = as_path(directory)
         if os.path.isdir(directory) and os.listdir(directory):
             raise AESGStorageError(f"'{directory}' already holds something: a snapshot needs a new place")
-        self.core.snapshot(os.fspath(directory))
+        self.core.snapshot(directory)
 
     def restore(self, directory: str | os.PathLike[str]) -> None:
         """Replaces everything here by what is committed in another directory, in one commit.
@@ -347,6 +375,18 @@ class AESGStorage:
         )
 
 
+def as_path(directory: Any) -> str:
+    """A directory as text. Raises AESGStorageError for what can be none: another type, nothing, a NUL
+    byte.
+    """
+    path = directory if isinstance(directory, str) else None
+    if isinstance(directory, os.PathLike):
+        path = os.fspath(directory)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise AESGStorageError(f"directory: expected a path, got {directory!r}")
+    return path
+
+
 # Every name that a memory directory may hold before its meta.npy is there.
 _OUR_FILES = frozenset(
     [
@@ -384,7 +424,7 @@ def inspect_directory(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     'ours' (with vector_dim, node_count, edge_count, generation, as of the last fold), 'aesg-3.0.0', 'empty',
     or 'foreign' (with 'reason'). Raises AESGStorageError for a meta.npy of ours that is damaged.
     """
-    found = _core.inspect(os.fspath(path))
+    found = _core.inspect(as_path(path))
     kind = found["kind"]
     if kind == "missing":
         return None
@@ -402,7 +442,7 @@ FILES = ("nodes.aesg", "edges.aesg", "meta.npy", "evolution.aesglog", "state.aes
 def require_plain_directory(directory: str | os.PathLike[str]) -> None:
     """Raises AESGStorageError unless a directory is no symbolic link and holds nothing but a memory's plain
     files: what is restored from elsewhere must not lead out of it."""
-    path = os.fspath(directory)
+    path = as_path(directory)
     if os.path.islink(path.rstrip("/")):
         raise AESGStorageError(f"'{path}': expected a directory, got a symbolic link")
     try:

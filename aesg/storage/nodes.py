@@ -171,7 +171,7 @@ class NodeColumn(NDArrayOperatorsMixin):
         name, storage = self._name, self._storage
         if name not in _WRITABLE:
             raise AESGMemoryError(f"nodes[{name!r}] cannot be assigned: the store keeps it")
-        storage.require_writable()
+        storage.require_assignable()
         count = len(self)
         rows = positions(key, count, name)
         index = np.arange(*rows.indices(count)) if isinstance(rows, slice) else np.asarray(rows)

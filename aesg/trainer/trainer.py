@@ -34,12 +34,24 @@ from aesg.trainer.stepping import Stepper
 from aesg.validation import Validator
 
 
+class _Whole(int):
+    """A documented default that can be told from the same number given."""
+
+
+class _Real(float):
+    """As `_Whole`."""
+
+
+_BATCH_SIZE, _LEARNING_RATE = _Whole(32), _Real(1e-3)
+
+
 class AESGTrainer:
     """Trains, evaluates and persists any nn.Module; one that holds an AESGMemory is trained together with it.
 
     optimizer: default Adam(lr=learning_rate). criterion: default CrossEntropyLoss; logits [B, T, V] with
     integer targets [B, T] are flattened for it. batch_size: for lists and Datasets, which are wrapped in a
-    DataLoader. Without a memory the trainer warns once and trains the weights alone.
+    DataLoader. batch_size and learning_rate that are not given are those of the memory's config. Without a
+    memory the trainer warns once and trains the weights alone.
 
     precision, gradient_accumulation (batches a step), gradient_clip (norm), scheduler, scheduler_interval:
     see `aesg.trainer.stepping`. seed: of all generators, when the first `fit` begins. allow_nan: goes on
@@ -55,8 +67,8 @@ class AESGTrainer:
         criterion: Any = None,
         callbacks: Sequence[Callback] | None = None,
         device: str | torch.device = "cpu",
-        batch_size: int = 32,
-        learning_rate: float = 1e-3,
+        batch_size: int = _BATCH_SIZE,
+        learning_rate: float = _LEARNING_RATE,
         *,
         precision: str = "32",
         gradient_accumulation: int = 1,
@@ -75,6 +87,11 @@ class AESGTrainer:
         self.model = model.to(self.device)
         self.memory = find_memory(model)
         self.memory_part = MemoryPart(self.memory)
+        config = getattr(self.memory, "config", None)
+        batch_size = getattr(config, "batch_size", 32) if batch_size is _BATCH_SIZE else batch_size
+        learning_rate = (
+            getattr(config, "learning_rate", 1e-3) if learning_rate is _LEARNING_RATE else learning_rate
+        )
         if self.memory is None:
             warnings.warn("The model has no AESGMemory: training its weights only", stacklevel=2)
         self.optimizer = _default_optimizer(model, learning_rate) if optimizer is None else optimizer

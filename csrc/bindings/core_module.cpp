@@ -5,11 +5,15 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <functional>
 #include <string>
+#include <type_traits>
+#include <vector>
 
 #include "csrc/base/crc32c.h"
 #include "csrc/base/error.h"
 #include "csrc/bindings/graph_binding.h"
+#include "csrc/graph/population.h"
 #include "csrc/storage/store.h"
 
 namespace py = pybind11;
@@ -53,6 +57,81 @@ void check_row(int64_t row, uint64_t count, const char* what) {
 }
 
 using Rows = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
+
+// New values of one field, one a row or one for all: `tail` numbers each. Checked, not yet written.
+template <typename T>
+struct Values {
+  py::array_t<T, py::array::c_style | py::array::forcecast> array;
+  int64_t step = 0;
+
+  Values(const char* name, const py::handle& given, int64_t rows, int64_t tail) {
+    py::array any = py::array::ensure(given);
+    const char kind = any ? any.dtype().kind() : 'O';
+    const bool number = kind == 'i' || kind == 'u' || (kind == 'f' && std::is_floating_point_v<T>);
+    if (!number || (any.size() != tail && any.size() != rows * tail)) {
+      throw aesg::ArgumentError(std::string(name) + ": expected " + std::to_string(tail) + " or " +
+                                std::to_string(rows * tail) + " numbers, got " +
+                                py::repr(given).cast<std::string>().substr(0, 80));
+    }
+    array = any;
+    step = any.size() == tail ? 0 : tail;
+  }
+  const T* row(int64_t i) const { return array.data() + i * step; }
+};
+
+// update(store, slots, now, vector=..., relevance=..., ...): several fields of several rows in one call.
+void update(st::Store& s, const Rows& slots, uint64_t now, const py::kwargs& fields) {
+  const int64_t n = slots.size(), dim = s.layout().dim();
+  for (int64_t i = 0; i < n; ++i) check_row(slots.data()[i], s.counters().node_count, "update");
+  std::vector<std::function<void()>> writes;  // all checks first
+  for (const auto& [key, given] : fields) {
+    const auto name = key.cast<std::string>();
+    if (name == "vector") {
+      Values<float> values("vector", given, n, dim);
+      for (int64_t i = 0; i < values.array.size(); ++i) {
+        if (!std::isfinite(values.array.data()[i]))
+          throw aesg::ArgumentError("vector: expected finite numbers, got NaN or infinity");
+      }
+      writes.emplace_back([&s, &slots, n, now, values] {
+        for (int64_t i = 0; i < n; ++i) aesg::graph::set_vector(s, slots.data()[i], values.row(i), now);
+      });
+    } else if (name == "relevance" || name == "stability") {
+      const auto column = name == "relevance" ? st::NodeColumn::kRelevance : st::NodeColumn::kStability;
+      Values<float> values(name.c_str(), given, n, 1);
+      for (int64_t i = 0; i < values.array.size(); ++i) {
+        if (!std::isfinite(values.array.data()[i]))
+          throw aesg::ArgumentError(name + ": expected finite numbers, got NaN or infinity");
+      }
+      writes.emplace_back([&s, &slots, n, column, values] {
+        for (int64_t i = 0; i < n; ++i) {
+          *s.at<float>(column, slots.data()[i]) = *values.row(i);
+          s.mark(column, slots.data()[i]);
+        }
+      });
+    } else if (name == "use_frequency" || name == "age" || name == "region_id") {
+      const auto column = name == "age"             ? st::NodeColumn::kAge
+                          : name == "use_frequency" ? st::NodeColumn::kUseFrequency
+                                                    : st::NodeColumn::kRegionId;
+      Values<int64_t> values(name.c_str(), given, n, 1);
+      for (int64_t i = 0; i < values.array.size(); ++i) {
+        if (values.array.data()[i] < 0 || values.array.data()[i] > UINT32_MAX)
+          throw aesg::ArgumentError(name + ": expected 0..2**32-1, got " +
+                                    std::to_string(values.array.data()[i]));
+      }
+      writes.emplace_back([&s, &slots, n, column, values] {
+        for (int64_t i = 0; i < n; ++i) {
+          *s.at<uint32_t>(column, slots.data()[i]) = static_cast<uint32_t>(*values.row(i));
+          s.mark(column, slots.data()[i]);
+        }
+      });
+    } else {
+      throw aesg::ArgumentError(
+          "update: expected vector, relevance, stability, use_frequency, age or region_id, got '" + name +
+          "'");
+    }
+  }
+  for (const auto& write : writes) write();
+}
 
 const char* name_of(st::DirectoryKind kind) {
   switch (kind) {
@@ -132,6 +211,12 @@ void bind_store(py::module_& m) {
       .def_property_readonly("generation", [](const st::Store& s) { return s.counters().generation; })
       .def_property_readonly("event_count", [](const st::Store& s) { return s.counters().event_count; })
       .def_property_readonly("node_groups", &st::Store::node_groups)
+      .def_property_readonly("vector_stamps",
+                             [](const st::Store& s) {  // u64 [groups marked so far]
+                               return py::array_t<uint64_t>(
+                                   static_cast<py::ssize_t>(s.vector_stamps().size()),
+                                   s.vector_stamps().data());
+                             })
       .def_property_readonly("block_groups", &st::Store::block_groups)
       .def("node_view",
            [](const StorePtr& s) {
@@ -156,6 +241,7 @@ void bind_store(py::module_& m) {
             s.mark_rows(column_of(column), first, last);
           },
           py::arg("column"), py::arg("first"), py::arg("last"))
+      .def("update", &update, py::arg("slots"), py::arg("now"))
       .def(
           "mark_blocks",
           [](st::Store& s, const Rows& blocks, bool hot, bool cold) {

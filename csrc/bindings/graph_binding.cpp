@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "csrc/graph/abstraction.h"
 #include "csrc/graph/adjacency.h"
 #include "csrc/graph/check.h"
+#include "csrc/graph/common_part.h"
 #include "csrc/graph/population.h"
 #include "csrc/graph/reinforce.h"
 #include "csrc/graph/reorganize.h"
@@ -222,12 +224,29 @@ int64_t merge(const StorePtr& store, const Array<int64_t>& kept, const Array<int
   return n;
 }
 
-int64_t merge_duplicates(const StorePtr& store, float similarity, uint64_t now, int threads) {
+int64_t merge_duplicates(const StorePtr& store, float similarity, uint64_t now, int threads,
+                         const std::optional<Array<double>>& common) {
   require_writable(*store);
+  if (common) require_length("common", store->layout().dim(), common->size());
+  const double* direction = common ? common->data() : nullptr;
   py::gil_scoped_release release;
-  const auto pairs = graph::find_duplicates(*store, similarity, threads);
+  const auto pairs = graph::find_duplicates(*store, similarity, threads, direction);
   graph::merge(*store, pairs, now);
   return static_cast<int64_t>(pairs.size());
+}
+
+py::array_t<float> inverse_norms_without(const Array<double>& common, const Array<float>& rows) {
+  if (rows.ndim() != 2) throw ArgumentError("rows: expected a matrix");
+  require_length("common", rows.shape(1), common.size());
+  py::array_t<float> inverse(rows.shape(0));
+  const double* direction = common.data();
+  const float* first = rows.data();
+  float* out = inverse.mutable_data();
+  {
+    py::gil_scoped_release release;
+    graph::inverse_norms_without(direction, first, rows.shape(0), rows.shape(1), out);
+  }
+  return inverse;
 }
 
 int64_t split(const StorePtr& store, int64_t slot, float initial_confidence, uint64_t now) {
@@ -288,7 +307,11 @@ void bind_graph(py::module_& module) {
              "Merges each dropped concept into its kept one; returns the number of pairs.");
   module.def(
       "merge_duplicates", &merge_duplicates, "store"_a, "similarity"_a, "now"_a, "threads"_a = 1,
+      "common"_a = py::none(),
       "Merges linked concepts with cosine >= similarity and like neighbourhoods; returns how many pairs.");
+  module.def(
+      "inverse_norms_without", &inverse_norms_without, "common"_a, "rows"_a,
+      "1 / length of each row [n, D] without its part along `common` [D], f32 [n]; 0 where none is left.");
   module.def("split", &split, "store"_a, "slot"_a, "initial_confidence"_a, "now"_a,
              "Splits a concept by 2-means over its neighbours; returns the newborn's slot or -1.");
   module.def("with_orphans", &with_orphans, "store"_a, "slots"_a,

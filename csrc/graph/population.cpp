@@ -1,5 +1,6 @@
 #include "csrc/graph/population.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -13,17 +14,48 @@ using storage::NodeColumn;
 
 namespace {
 
-// 1 / |v|, summed in double so that it does not depend on vectorisation; 0 for a zero vector.
-float inverse_norm(const float* vector, int64_t dim) {
-  double sum = 0;
-  for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(vector[d]) * vector[d];
-  return sum > 0 ? static_cast<float>(1.0 / std::sqrt(sum)) : 0.0f;
+// 1 / |v| of `kRows` rows, each summed in double and in order, so that it does not depend on vectorisation; 0
+// for a zero vector. Rows side by side hide the latency of the additions.
+template <int kRows>
+void inverse_norms(const float* vectors, int64_t dim, float* out) {
+  double sums[kRows] = {};
+  for (int64_t d = 0; d < dim; ++d) {
+    for (int r = 0; r < kRows; ++r) {
+      const double x = vectors[r * dim + d];
+      sums[r] += x * x;
+    }
+  }
+  for (int r = 0; r < kRows; ++r) out[r] = sums[r] > 0 ? static_cast<float>(1.0 / std::sqrt(sums[r])) : 0.0f;
 }
 
 void write_vector(storage::Store& store, int64_t slot, const float* vector) {
   const int64_t dim = store.layout().dim();
   std::memcpy(store.at<float>(NodeColumn::kVector, slot), vector, static_cast<size_t>(dim) * sizeof(float));
-  *store.at<float>(NodeColumn::kInvNorm, slot) = inverse_norm(vector, dim);
+  inverse_norms<1>(vector, dim, store.at<float>(NodeColumn::kInvNorm, slot));
+}
+
+// Rows [slot, slot + n) of one row group, fresh from append_slots(), column by column.
+void fill_rows(storage::Store& store, int64_t slot, const float* vectors, int64_t n, const Birth& birth) {
+  const int64_t dim = store.layout().dim();
+  auto fill = [&](NodeColumn column, auto value) {
+    std::fill_n(store.at<decltype(value)>(column, slot), n, value);
+  };
+  std::memcpy(store.at<float>(NodeColumn::kVector, slot), vectors,
+              static_cast<size_t>(n * dim) * sizeof(float));
+  float* norms = store.at<float>(NodeColumn::kInvNorm, slot);
+  constexpr int kAtOnce = 8;
+  int64_t i = 0;
+  for (; i + kAtOnce <= n; i += kAtOnce) inverse_norms<kAtOnce>(vectors + i * dim, dim, norms + i);
+  for (; i < n; ++i) inverse_norms<1>(vectors + i * dim, dim, norms + i);
+  fill(NodeColumn::kCreatedAt, birth.now);
+  fill(NodeColumn::kModifiedAt, birth.now);
+  fill(NodeColumn::kUseFrequency, uint32_t{0});
+  fill(NodeColumn::kRelevance, birth.relevance);
+  fill(NodeColumn::kAge, uint32_t{0});
+  fill(NodeColumn::kStability, birth.stability);
+  fill(NodeColumn::kRegionId, uint32_t{0});
+  fill(NodeColumn::kFirstBlock, int32_t{-1});
+  fill(NodeColumn::kIsActive, uint8_t{1});
 }
 
 }  // namespace
@@ -34,20 +66,25 @@ std::vector<int64_t> bear(storage::Store& store, const float* vectors, const uin
   if (n == 0) return slots;
   const int64_t dim = store.layout().dim();
   if (n > 1) store.reserve_nodes(n);
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t slot = store.allocate_slot();
+  if (birth.log) store.reserve_events(static_cast<uint64_t>(n));
+  auto name = [&](int64_t i, int64_t slot) {
     const uint64_t id = ids ? ids[i] : store.counters().next_id;
     if (id >= store.counters().next_id) store.counters().next_id = id + 1;
-    write_vector(store, slot, vectors + i * dim);
     *store.at<uint64_t>(NodeColumn::kId, slot) = id;
-    *store.at<uint64_t>(NodeColumn::kCreatedAt, slot) = birth.now;
-    *store.at<uint64_t>(NodeColumn::kModifiedAt, slot) = birth.now;
-    *store.at<float>(NodeColumn::kRelevance, slot) = birth.relevance;
-    *store.at<float>(NodeColumn::kStability, slot) = birth.stability;
-    *store.at<uint8_t>(NodeColumn::kIsActive, slot) = 1;
     store.counters().active_count += 1;
     if (birth.log) store.append_event(birth.now, EventType::kCreate, id, 0, 1.0f);
     slots[static_cast<size_t>(i)] = slot;
+  };
+  int64_t i = 0;
+  for (; i < n && store.counters().free_slot >= 0; ++i) {
+    const int64_t slot = store.allocate_slot();
+    fill_rows(store, slot, vectors + i * dim, 1, birth);
+    name(i, slot);
+  }
+  for (int64_t slot = i < n ? store.append_slots(n - i) : 0; i < n;) {
+    const int64_t rows = std::min(n - i, storage::kGroupRows - slot % storage::kGroupRows);
+    fill_rows(store, slot, vectors + i * dim, rows, birth);
+    for (int64_t end = i + rows; i < end; ++i, ++slot) name(i, slot);
   }
   return slots;
 }

@@ -7,6 +7,7 @@
 
 #include "csrc/base/parallel.h"
 #include "csrc/graph/adjacency.h"
+#include "csrc/graph/common_part.h"
 #include "csrc/graph/dot.h"
 #include "csrc/graph/population.h"
 
@@ -110,7 +111,7 @@ struct Likeness {
 // Living pairs with cosine >= `similarity`, by slot, joined by a similarity edge slot -> other that was made
 // or used since the last sweep: what is alike is active together as soon as one of it is asked for. Nearly
 // all of the time goes into fetching the neighbours' vectors, so those are asked for a few concepts ahead.
-std::vector<Likeness> find_alike(Store& store, float similarity, int threads) {
+std::vector<Likeness> find_alike(Store& store, float similarity, int threads, const double* common) {
   constexpr int64_t kAhead = 4, kGrain = 4096, kLine = 64;
   const int64_t count = static_cast<int64_t>(store.counters().node_count);
   const int64_t vector_bytes = std::min<int64_t>(store.layout().row_bytes(NodeColumn::kVector), 8 * kLine);
@@ -137,7 +138,10 @@ std::vector<Likeness> find_alike(Store& store, float similarity, int threads) {
     for (int64_t slot = begin; slot < end; ++slot) {
       if (slot + kAhead - 1 < end) fetch(slot + kAhead - 1);
       for (int32_t other : ring[slot % kAhead]) {
-        const float c = cosine(store, slot, other);
+        const float c = common == nullptr ? cosine(store, slot, other)
+                                          : cosine_without(common, store.at<float>(NodeColumn::kVector, slot),
+                                                           store.at<float>(NodeColumn::kVector, other),
+                                                           store.layout().dim());
         if (c >= similarity)
           found[static_cast<size_t>(part)].push_back({static_cast<int32_t>(slot), other, c});
       }
@@ -219,8 +223,9 @@ std::vector<float> towards(const Direction& own, const Direction& center, double
 
 }  // namespace
 
-std::vector<std::pair<int32_t, int32_t>> find_duplicates(Store& store, float similarity, int threads) {
-  const std::vector<Likeness> alike = find_alike(store, similarity, threads);
+std::vector<std::pair<int32_t, int32_t>> find_duplicates(Store& store, float similarity, int threads,
+                                                         const double* common) {
+  const std::vector<Likeness> alike = find_alike(store, similarity, threads, common);
   std::vector<uint8_t> taken(store.counters().node_count, 0);
   std::vector<std::pair<int32_t, int32_t>> pairs;
   for (size_t i = 0; i < alike.size();) {

@@ -12,10 +12,11 @@ namespace aesg::graph {
 // Pairs (kept, dropped) of living concepts joined by a similarity edge that is new or was used since the last
 // sweep, with cosine >= `similarity` and like
 // neighbourhoods: of the smaller one's other neighbours at least half are shared, or it has none. The more
-// used is kept, the lower slot when equal. A concept is in one pair at most. Same result for any number of
-// threads. Cost O(E D).
-std::vector<std::pair<int32_t, int32_t>> find_duplicates(storage::Store& store, float similarity,
-                                                         int threads);
+// used is kept, the lower slot when equal. A concept is in one pair at most. `common` (dim doubles of length
+// 1, or null): a direction that likeness leaves out, see csrc/graph/common_part.h. Same result for any number
+// of threads. Cost O(E D).
+std::vector<std::pair<int32_t, int32_t>> find_duplicates(storage::Store& store, float similarity, int threads,
+                                                         const double* common = nullptr);
 
 // Merges each dropped concept into its kept one: vector = mean weighted by use + 1, use summed, relevance the
 // larger, edges united (the more confident of two wins), edges into the dropped led to the kept. The dropped

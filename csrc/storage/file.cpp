@@ -16,11 +16,13 @@ std::string failure(const char* what, const std::string& path, int64_t negative_
          "': " + std::generic_category().message(static_cast<int>(-negative_errno));
 }
 
-// Repeats a call that a signal interrupted.
+// Repeats a call that a signal interrupted; one that never gets through is an error like any other.
+constexpr int kMaxInterrupted = 1000;
+
 template <typename Call>
 auto retried(Call call) {
   auto result = call();
-  while (result == -EINTR) result = call();
+  for (int i = 0; result == -EINTR && i < kMaxInterrupted; ++i) result = call();
   return result;
 }
 
@@ -101,7 +103,7 @@ void File::unlock() {
 std::unique_ptr<File> FileSystem::open(const std::string& path, OpenMode mode) {
   int error = 0;
   std::unique_ptr<File> file = raw_open(path, mode, &error);
-  while (!file && error == -EINTR) file = raw_open(path, mode, &error);
+  for (int i = 0; !file && error == -EINTR && i < kMaxInterrupted; ++i) file = raw_open(path, mode, &error);
   if (file) return file;
   if (error == -ENOENT && mode != OpenMode::kCreate) return nullptr;
   throw StorageError(failure(mode == OpenMode::kRead ? "open" : "open for writing", path, error));

@@ -38,6 +38,8 @@ class File {
   int64_t read_until_end(void* data, int64_t bytes, int64_t offset);
   void write_at(const void* data, int64_t bytes, int64_t offset);
   void resize(int64_t bytes);
+  // Asks that these bytes start on their way to the disk, so that a sync waits less. Promises nothing.
+  void begin_sync(int64_t offset, int64_t bytes) { raw_begin_sync(offset, bytes); }
   void sync();  // throws SyncError
   // Lays bytes [offset, offset + bytes) over `address` (both page-aligned, inside a range the caller owns),
   // private to the process: stores never reach the file. REQUIRES: the file is at least that long.
@@ -53,6 +55,7 @@ class File {
   virtual int64_t raw_read(void* data, int64_t bytes, int64_t offset) = 0;
   virtual int64_t raw_write(const void* data, int64_t bytes, int64_t offset) = 0;
   virtual int raw_resize(int64_t bytes) = 0;
+  virtual void raw_begin_sync(int64_t /*offset*/, int64_t /*bytes*/) {}
   virtual int raw_sync() = 0;
   virtual int raw_map(void* address, int64_t offset, int64_t bytes) = 0;
   virtual int raw_release(void* address, int64_t offset, int64_t bytes) = 0;

@@ -43,6 +43,8 @@ void Store::mark_rows(NodeColumn column, int64_t first, int64_t last) {
     if (changes.all) changes.slots.clear();
     for (int64_t slot = first; slot < last && !changes.all; ++slot) changes.slots.push_back(slot);
   }
+  if (column == NodeColumn::kVector && first < last)
+    impl_->stamp_vectors(first / kGroupRows, (last - 1) / kGroupRows + 1);
   const int64_t offset = layout_.offset(column), bytes = layout_.row_bytes(column);
   while (first < last) {
     int64_t group = first / kGroupRows, row = first % kGroupRows;
@@ -60,6 +62,14 @@ Store::VectorChanges Store::take_vector_changes() {
   taken.all = taken.all || !watches_vectors_;
   watches_vectors_ = true;
   return taken;
+}
+
+const std::vector<uint64_t>& Store::vector_stamps() const { return impl_->vector_stamps; }
+
+void Store::Impl::stamp_vectors(int64_t first, int64_t last) {
+  if (static_cast<int64_t>(vector_stamps.size()) < last) vector_stamps.resize(static_cast<size_t>(last));
+  ++vector_clock;
+  std::fill(vector_stamps.begin() + first, vector_stamps.begin() + last, vector_clock);
 }
 
 void Store::mark_hot(int64_t block) {
@@ -111,6 +121,16 @@ int64_t Store::allocate_slot() {
     ++counters_.node_count;
   }
   return slot;
+}
+
+int64_t Store::append_slots(int64_t n) {
+  reserve_nodes(n);
+  const auto first = static_cast<int64_t>(counters_.node_count);
+  counters_.node_count += static_cast<uint64_t>(std::max<int64_t>(n, 0));
+  for (int c = 0; c < kNodeColumnCount; ++c) {
+    mark_rows(static_cast<NodeColumn>(c), first, static_cast<int64_t>(counters_.node_count));
+  }
+  return first;
 }
 
 void Store::free_slot(int64_t slot) {
@@ -185,6 +205,13 @@ void Store::append_event(uint64_t timestamp, EventType type, uint64_t id1, uint6
   ++counters_.event_count;
 }
 
+void Store::reserve_events(uint64_t more) {
+  impl_->require_writable();
+  std::vector<uint8_t>& staged = impl_->recent_events;
+  const size_t need = staged.size() + static_cast<size_t>(more) * kEventBytes;
+  if (need > staged.capacity()) staged.reserve(std::max(need, 2 * staged.size()));
+}
+
 std::vector<uint8_t> Store::events(uint64_t first, uint64_t n) const {
   return impl_->events(first, n, counters_.event_count);
 }
@@ -218,6 +245,7 @@ void Store::compact() {
         "' cannot be compacted while a reader has it open: close the reader, then compact again");
   }
   // Also when there was nothing to fold: an earlier fold left its records in place.
+  impl_->journal_room = 0;
   try {
     impl_->journal_file->resize(kHeaderBytes);
     impl_->journal_file->sync();
@@ -245,6 +273,7 @@ bool Store::refresh() {
   if (impl_->writer()) return false;
   bool changed = impl_->refresh();
   if (changed) vector_changes_ = {};
+  if (changed) impl_->stamp_vectors(0, node_groups());
   counters_ = impl_->committed;
   return changed;
 }

@@ -89,6 +89,8 @@ class Store {
   void mark(NodeColumn column, int64_t slot);
   void mark_rows(NodeColumn column, int64_t first, int64_t last);  // [first, last)
   void mark_hot(int64_t block);
+  // One number a row group that rises whenever vectors in it may have changed: for what is derived from them.
+  const std::vector<uint64_t>& vector_stamps() const;
   void mark_cold(int64_t block);
 
   // Rows of the vector column marked since the last call, in order, some more than once: what an index beside
@@ -103,6 +105,9 @@ class Store {
   // A zeroed slot, taken from the free list or the end (the store grows as needed), with first_block = -1 and
   // all columns marked. The caller fills it and counts it (active_count); node_count is raised here.
   int64_t allocate_slot();
+  // `n` slots in a row behind the last, all columns marked; the first of them. The caller writes every column
+  // of each (they are zero but for what was written behind the end). Nothing is taken from the free list.
+  int64_t append_slots(int64_t n);
   void free_slot(int64_t slot);  // REQUIRES: inactive, no edge from or into it
   // An empty block (targets and next -1, source -1) marked in both parts.
   int32_t allocate_block();
@@ -111,6 +116,7 @@ class Store {
 
   // Appends one 32-byte event; visible to events() at once, durable with the next commit.
   void append_event(uint64_t timestamp, EventType type, uint64_t id1, uint64_t id2, float value);
+  void reserve_events(uint64_t more);  // room for `more` of them, in one step
   // Copies events [first, first + n) as stored bytes.
   std::vector<uint8_t> events(uint64_t first, uint64_t n) const;
 

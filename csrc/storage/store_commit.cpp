@@ -9,6 +9,8 @@ namespace aesg::storage {
 namespace {
 
 constexpr int64_t kChunkBytes = 4 << 20;
+// Bytes summed and then written in one go: few enough to be still in the cache when they are written.
+constexpr int64_t kDirectBytes = 256 << 10;
 
 // Gathers a record and writes it behind the journal's end. Up to one chunk goes out in a single write; of a
 // longer one the header goes last. (The order is of no consequence: the checksums hold only when all is
@@ -23,6 +25,11 @@ class RecordWriter {
 
   void add(const void* data, int64_t bytes) {
     const auto* p = static_cast<const uint8_t*>(data);
+    if (bytes >= kChunkBytes) {  // as it lies, not through the buffer
+      flush();
+      for (; bytes > 0; p += kDirectBytes, bytes -= kDirectBytes) hand_out(p, std::min(bytes, kDirectBytes));
+      return;
+    }
     buffer_.insert(buffer_.end(), p, p + bytes);
     if (static_cast<int64_t>(buffer_.size()) >= kChunkBytes) flush();
   }
@@ -48,11 +55,15 @@ class RecordWriter {
  private:
   void flush() {
     int64_t skip = written_ == 0 ? static_cast<int64_t>(sizeof(RecordHeader)) : 0;
-    int64_t bytes = static_cast<int64_t>(buffer_.size()) - skip;
-    crc_ = crc32c(crc_, buffer_.data() + skip, static_cast<size_t>(bytes));
-    file_.write_at(buffer_.data() + skip, bytes, offset_ + written_ + skip);
-    written_ += static_cast<int64_t>(buffer_.size());
+    written_ += skip;
+    hand_out(buffer_.data() + skip, static_cast<int64_t>(buffer_.size()) - skip);
     buffer_.clear();
+  }
+  void hand_out(const uint8_t* data, int64_t bytes) {
+    if (bytes == 0) return;
+    crc_ = crc32c(crc_, data, static_cast<size_t>(bytes));
+    file_.write_at(data, bytes, offset_ + written_);
+    written_ += bytes;
   }
 
   File& file_;
@@ -105,27 +116,30 @@ void write_groups(File& file, Checksums sums, Summed which, const uint8_t* base,
     int64_t bytes = std::min(kChunkBytes, end - at);
     sums.write(which, at / kPageBytes, page_sums(base + at, bytes));
     file.write_at(base + at, bytes, kHeaderBytes + at);
+    file.begin_sync(kHeaderBytes + at, bytes);  // the disk works while the next chunk is summed
   }
   file.sync();
 }
 
-// A recycled or zero-filled journal needs no change of its length at a commit, which makes the sync cheaper;
-// behind a long record the zeros cost more than they save.
-void lengthen(File& journal, int64_t need, int64_t record_bytes) {
+}  // namespace
+
+void Store::Impl::lengthen_journal(int64_t end, int64_t record_bytes) {
+  if (end < journal_room) return;
   constexpr int64_t kLong = 64 << 10;
   if (record_bytes >= kLong) return;
-  int64_t have = journal.size();
-  if (need <= have) return;
+  journal_room = journal_file->size();
+  if (end < journal_room) return;
   constexpr int64_t kLeast = 256 << 10, kMost = 4 << 20;
-  std::vector<uint8_t> zeros(static_cast<size_t>(std::clamp(have, kLeast, kMost)));
+  const int64_t more = std::min(std::clamp(end, kLeast, kMost), options.fold_bytes - end);
+  if (more <= 0) return;
+  std::vector<uint8_t> zeros(static_cast<size_t>(more));
   try {
-    journal.write_at(zeros.data(), static_cast<int64_t>(zeros.size()), need);
+    journal_file->write_at(zeros.data(), more, end);
+    journal_room = end + more;
   } catch (const StorageError&) {
     // Only for speed; the record itself is already written.
   }
 }
-
-}  // namespace
 
 void Store::Impl::require_writable() const {
   if (closed) throw StorageError("'" + options.directory + "' was closed");
@@ -243,7 +257,7 @@ uint64_t Store::Impl::commit(const Counters& now) {
     out.fill_line();
     out.finish(&record);
     const auto record_bytes = static_cast<int64_t>(record.total_bytes);
-    lengthen(*journal_file, journal.end() + record_bytes, record_bytes);
+    lengthen_journal(journal.end() + record_bytes, record_bytes);
     journal_file->sync();
   } catch (const SyncError& error) {
     refusing = error.what();

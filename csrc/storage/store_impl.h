@@ -23,6 +23,9 @@ namespace aesg::storage {
 struct Store::Impl {
   Impl(const OpenOptions& options, FileSystem& file_system, int64_t dim);
 
+  // store.cpp
+  void stamp_vectors(int64_t first, int64_t last);  // groups [first, last)
+
   // store_open.cpp
   void open_files();  // all but LOCK; checks headers, stamps and lengths, scans the journal
   void check_stamps();
@@ -34,6 +37,10 @@ struct Store::Impl {
 
   // store_commit.cpp
   uint64_t commit(const Counters& now);
+  // Zeros behind a record that ends where the journal does: the next ones then change neither its length nor
+  // its blocks, so that their syncs write data alone. Behind a long record the zeros save nothing, and from
+  // fold_bytes on the journal begins anew.
+  void lengthen_journal(int64_t end, int64_t record_bytes);
   void require_writable() const;
 
   // store_fold.cpp: false when a reader keeps the gate
@@ -52,10 +59,13 @@ struct Store::Impl {
   NodeLayout layout;
   Locks locks;
   std::unique_ptr<File> nodes, edges, log, state_file, sums, journal_file, meta;
-  Journal journal;  // begins after open_files()
+  Journal journal;           // begins after open_files()
+  int64_t journal_room = 0;  // the journal's file is at least so long
 
   Arena node_arena, edge_arena;
   DirtyMap node_dirty, edge_dirty;
+  std::vector<uint64_t> vector_stamps;  // of the row groups so far marked, see Store::vector_stamps()
+  uint64_t vector_clock = 0;
 
   MetaSlot slot{};               // of the last fold
   Counters committed{};          // of the last commit

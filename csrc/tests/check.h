@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <functional>
@@ -17,6 +18,12 @@ inline constexpr int kStride = 11;
 #else
 inline constexpr int kStride = 1;
 #endif
+
+// The long form of what is sampled otherwise: every bit, every byte, every length. AESG_EVERY=1
+inline bool every() {
+  static const bool set = std::getenv("AESG_EVERY") != nullptr;
+  return set;
+}
 
 struct Failed {};
 

@@ -2,8 +2,8 @@
 //
 // A session runs on a simulated disk. Before calls drawn at random the power goes: what the disk may hold
 // then is drawn, opened, and compared with the commits that were acknowledged. Some of the openings are
-// themselves cut. At the end the same is done with syncs that lie, to show that the test sees what it looks
-// for.
+// themselves cut. At the end the same is done with syncs that lie and syncs in a wrong order, to show that
+// the test sees what it looks for.
 #include <malloc.h>
 
 #include <cstdio>
@@ -27,10 +27,17 @@ struct Counts {
 
 class Campaign {
  public:
-  Campaign(uint64_t seed, std::string lying) : random_(seed), lying_(std::move(lying)) {}
+  // `lying`: a file whose syncs do nothing; with `until`, they happen only behind those of that file.
+  Campaign(uint64_t seed, std::string lying, std::string until = "")
+      : random_(seed), lying_(std::move(lying)), until_(std::move(until)) {}
 
   Counts run(int64_t states) {
     while (counts_.states < states) session(states);
+    return counts_;
+  }
+  // Until the first violation, at most so many states.
+  Counts search(int64_t states) {
+    while (counts_.states < states && counts_.violations == 0) session(states);
     return counts_;
   }
 
@@ -48,7 +55,12 @@ class Campaign {
   void session(int64_t states) {
     ++counts_.sessions;
     SimFileSystem fs;
-    if (!lying_.empty()) fs.unsynced.insert(lying_);
+    if (!until_.empty()) {
+      fs.late = lying_;
+      fs.until = until_;
+    } else if (!lying_.empty()) {
+      fs.unsynced.insert(lying_);
+    }
     std::vector<uint64_t> prints;  // by generation; the last may be in flight
     uint64_t acknowledged = 0;
     bool made = false;
@@ -120,7 +132,7 @@ class Campaign {
   }
 
   std::mt19937_64 random_;
-  std::string lying_;
+  std::string lying_, until_;
   Counts counts_;
 };
 
@@ -145,6 +157,16 @@ int main(int argc, char** argv) {
     std::printf("with a sync of %s that lies: %lld violations in %lld states\n", name,
                 static_cast<long long>(lied.violations), static_cast<long long>(lied.states));
     good = good && lied.violations > 0;
+  }
+  const char* const orders[][2] = {{"nodes.aesg", "meta.npy"},   {"edges.aesg", "meta.npy"},
+                                   {"state.aesg", "meta.npy"},   {"evolution.aesglog", "meta.npy"},
+                                   {"meta.npy", "journal.aesg"}, {"nodes.aesg", "journal.aesg"},
+                                   {"journal.aesg", "meta.npy"}};
+  for (const auto& [late, until] : orders) {
+    Counts wrong = Campaign(seed, late, until).search(200000);
+    std::printf("with %s synced only behind %s: %lld violations in %lld states\n", late, until,
+                static_cast<long long>(wrong.violations), static_cast<long long>(wrong.states));
+    good = good && wrong.violations > 0;
   }
   return good ? 0 : 1;
 }

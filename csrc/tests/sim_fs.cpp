@@ -72,9 +72,15 @@ class SimFile final : public File {
       return verdict;
     }
     if (fs_.unsynced.count(base_name(path()))) return 0;
-    inode_->durable.resize(inode_->now.size());
-    for (int64_t sector : inode_->touched) copy_sector(sector);
-    inode_->touched.clear();
+    if (fs_.late == base_name(path())) {
+      fs_.waiting_ = inode_;
+      return 0;
+    }
+    settle(*inode_);
+    if (fs_.waiting_ && fs_.until == base_name(path())) {
+      settle(*fs_.waiting_);
+      fs_.waiting_.reset();
+    }
     return 0;
   }
   int raw_map(void* address, int64_t offset, int64_t bytes) override {
@@ -124,12 +130,15 @@ class SimFile final : public File {
   void touch(int64_t begin, int64_t end) {
     for (int64_t s = begin / kSector; s * kSector < end; ++s) inode_->touched.insert(s);
   }
-  void copy_sector(int64_t sector) {
-    int64_t begin = sector * kSector,
-            end = std::min(begin + kSector, static_cast<int64_t>(inode_->now.size()));
-    if (begin < end)
-      std::memcpy(inode_->durable.data() + begin, inode_->now.data() + begin,
-                  static_cast<size_t>(end - begin));
+  static void settle(SimFileSystem::Inode& inode) {
+    inode.durable.resize(inode.now.size());
+    for (int64_t sector : inode.touched) {
+      int64_t begin = sector * kSector,
+              end = std::min(begin + kSector, static_cast<int64_t>(inode.now.size()));
+      if (begin >= end) continue;
+      std::memcpy(inode.durable.data() + begin, inode.now.data() + begin, static_cast<size_t>(end - begin));
+    }
+    inode.touched.clear();
   }
 
   SimFileSystem& fs_;

@@ -39,6 +39,7 @@ class SimFileSystem final : public storage::FileSystem {
   int64_t calls = 0;               // raw calls that can fail, so far
   int64_t capacity = INT64_MAX;    // bytes of all files together
   std::set<std::string> unsynced;  // files whose sync lies (base names)
+  std::string late, until;         // the sync of `late` happens only behind that of `until` (base names)
   std::function<void()> on_call;   // before each raw call that can fail
   std::string at;                  // which one that is: "write nodes.aesg"
   std::function<void()> on_lock;   // before each attempt to lock
@@ -70,6 +71,7 @@ class SimFileSystem final : public storage::FileSystem {
   Names names_;
   std::set<std::string> directories_;
   Names durable_names_;
+  std::shared_ptr<Inode> waiting_;  // whose late sync is still to come
   std::vector<std::function<void(Names&)>> pending_names_;
 };
 

@@ -96,8 +96,9 @@ int64_t calls_of_a_session() {
 TEST(a_failing_call_is_an_error_and_loses_nothing) {
   const int64_t calls = calls_of_a_session();
   int64_t runs = 0, refused = 0;
-  for (int error : {EIO, ENOSPC}) {
+  for (int error : {EIO, ENOSPC, EINTR}) {
     for (bool for_ever : {false, true}) {
+      if (error == EINTR && !for_ever) continue;  // changes nothing: the test below
       for (int64_t k = 0; k < calls; k += kStride) {
         SimFileSystem fs;
         fs.fail_at = k;
@@ -115,6 +116,66 @@ TEST(a_failing_call_is_an_error_and_loses_nothing) {
   std::printf("     %lld runs, %lld of them with an error\n", static_cast<long long>(runs),
               static_cast<long long>(refused));
   CHECK(refused > runs / 2);
+}
+
+// Each call of the opening after a crash fails: the opening says so or does without, and the next one finds
+// all.
+TEST(a_failing_call_while_recovering_is_an_error_and_loses_nothing) {
+  std::vector<std::unique_ptr<SimFileSystem>> crashed;
+  std::vector<uint64_t> prints;
+  {
+    SimFileSystem fs;
+    OpenOptions options = options_on(fs);
+    options.fold_bytes = 64 << 20;  // all in the journal, so that the opening folds
+    auto store = Store::open(options);
+    for (uint64_t step = 0; step < 8; ++step) {
+      do_step(*store, step);
+      store->commit();
+      prints.push_back(fingerprint(*store));
+    }
+    crashed.push_back(fs.after_clean_end());
+    int64_t syncs = 0;
+    fs.on_call = [&] {  // and in the middle of a fold
+      if (fs.at.rfind("sync", 0) == 0 && syncs++ % 3 == 1) crashed.push_back(fs.after_clean_end());
+    };
+    store->fold();
+    fs.on_call = nullptr;
+  }
+  int64_t runs = 0, refused = 0;
+  for (const auto& crash : crashed) {
+    int64_t calls = 0;
+    {
+      auto disk = crash->after_clean_end();
+      Store::open(options_on(*disk));
+      calls = disk->calls;
+    }
+    for (int error : {EIO, ENOSPC, EINTR, 0}) {
+      for (bool for_ever : {false, true}) {
+        for (int64_t k = 0; k < calls; k += kStride) {
+          auto disk = crash->after_clean_end();
+          disk->fail_at = k;
+          disk->fail_with = error;
+          disk->fail_for_ever = for_ever;
+          try {
+            auto store = Store::open(options_on(*disk));
+            CHECK_EQ(store->counters().generation, prints.size());
+            store->close();
+          } catch (const StorageError&) {
+            CHECK(error != 0 && (error != EINTR || for_ever));
+            ++refused;
+          }
+          disk->fail_at = -1;
+          auto store = Store::open(options_on(*disk));
+          CHECK_EQ(store->counters().generation, prints.size());
+          CHECK_EQ(fingerprint(*store), prints.back());
+          ++runs;
+        }
+      }
+    }
+  }
+  std::printf("     %lld runs, %lld of them with an error\n", static_cast<long long>(runs),
+              static_cast<long long>(refused));
+  CHECK(refused > runs / 4);
 }
 
 TEST(a_failing_call_can_be_tried_again) {
@@ -139,11 +200,16 @@ TEST(interrupted_and_short_transfers_change_nothing) {
   SimFileSystem plain;
   Told expected;
   session(plain, expected, false);
-  for (int error : {EINTR, 0}) {
+  struct {
+    int error;
+    bool for_ever;
+  } const cases[] = {{EINTR, false}, {0, false}, {0, true}};
+  for (const auto& [error, for_ever] : cases) {
     for (int64_t k = 0; k < calls; k += kStride) {
       SimFileSystem fs;
       fs.fail_at = k;
       fs.fail_with = error;
+      fs.fail_for_ever = for_ever;
       Told told;
       session(fs, told, false);
       CHECK_EQ(told.errors, 0);

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <set>
 
 #include "csrc/base/error.h"
 #include "csrc/storage/store.h"
@@ -300,6 +301,20 @@ TEST(a_snapshot_opens_on_its_own_and_restores) {
   expect_sound(*store);
   auto other = open_store(dir.file("other"), 8);
   CHECK_THROWS(store->copy_from(*other), StorageError, "dimensions");
+}
+
+TEST(small_commits_write_into_space_that_is_there) {
+  TempDirectory dir;
+  auto store = open_store(dir.path(), 4);
+  std::set<size_t> lengths;
+  for (int i = 0; i < 100; ++i) {
+    add_concept(*store);
+    store->commit();
+    lengths.insert(read_file(dir.file("journal.aesg")).size());
+  }
+  CHECK_EQ(lengths.size(), 1u);
+  store->close();
+  CHECK_EQ(read_file(dir.file("journal.aesg")).size(), 4096u);
 }
 
 }  // namespace

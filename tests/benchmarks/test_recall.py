@@ -20,6 +20,17 @@ def results(tmp_path_factory):
     return code, json.loads((out / "recall.json").read_text())
 
 
+def test_a_broken_off_run_goes_on(results, tmp_path, monkeypatch):
+    _, record = results
+    (tmp_path / "recall.json").write_text(json.dumps(record))
+    monkeypatch.setattr(recall, "measure", lambda *_: pytest.fail("measured again"))
+    arguments = ["--short", "--out", str(tmp_path), "--tasks", "facts"]
+    assert recall.main([*arguments, "--seeds", "2"]) == 0
+    assert "| 1 hops | 1.0000 | 0.0000 | >= 0.95, reached |" in (tmp_path / "recall.md").read_text()
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        recall.main([*arguments, "--seeds", "2", "--first-seed", "5"])
+
+
 def mean(record, task, figure):
     return record["tasks"][task]["figures"][figure]["mean"]
 

@@ -23,7 +23,22 @@ BY_NAME = {
     "update_concept": lambda m: m.update_concept(2, torch.ones(16)),
     "add_concepts": lambda m: m.graph.add_concepts(torch.ones(1, 16)),
     "add_edges": lambda m: m.graph.add_edges([0], [2], [1.0], [0.9]),
+    "absorb": lambda m: m.absorb(a_pack(m)),
 }
+
+
+def a_pack(memory):
+    """A pack of one concept that the memory does not know, made beside it."""
+    from aesg.config import AESGConfig
+    from aesg.memory.controller import AESGMemory
+
+    with AESGMemory(f"{memory.directory}-other", AESGConfig(vector_dim=16)) as other:
+        if other.storage.node_count == 0:
+            other.graph.add_concepts(-7 * torch.eye(16)[5:6])
+        other.export_pack(f"{memory.directory}.aesgpack")
+    return memory.load_pack(f"{memory.directory}.aesgpack")
+
+
 GRANTED = {
     "TRAIN": {"create", "consolidate", "reorganize", "press"},
     "FINETUNE": {"create", "consolidate"},
@@ -74,6 +89,71 @@ def test_an_update_does_what_the_row_grants(grown, mode):
     grown.update_topology()
     assert (image(grown) != before) == ("consolidate" in GRANTED[mode])
     assert (grown.storage.active_count < active) == ("press" in GRANTED[mode])
+
+
+@pytest.mark.parametrize("mode", GRANTED)
+@pytest.mark.parametrize("way", ["update_topology", "sweep", "calls", "consolidate"])
+def test_what_needs_reorganisation_happens_where_it_is_granted(make_memory, mode, way):
+    """A duplicate to merge, a crowded concept to split, a pair to abstract, enough concepts for regions."""
+    memory = make_memory(
+        consolidation_epoch_interval=1,
+        region_detection_interval=1,
+        coactivation_threshold_create=2,
+        split_density_threshold=15,
+        survival_threshold_relevance=0.0,
+    )
+    vectors = torch.randn(80, 16)
+    vectors[1:11] += 9 * torch.eye(16)[0]
+    vectors[11:21] += 9 * torch.eye(16)[1]
+    vectors[31] = vectors[30]
+    vectors[41] = vectors[40] + 0.5 * torch.randn(16)
+    memory.graph.add_concepts(vectors)
+    memory.graph.add_edges([0] * 20, list(range(1, 21)), [1.0] * 20, [0.5] * 20)
+    memory.graph.add_edges([30, 31], [31, 30], [1.0, 1.0], [0.5, 0.5])
+    for _ in range(3):
+        memory.retrieve(vectors[40:42].mean(dim=0))
+    memory.reset_state()
+    memory.set_mode(mode)
+    before = image(memory)
+    if way == "calls":
+        engine = memory.cognitive_engine
+        done = [engine.merge_concepts(30, 31), engine.split_concept(0), engine.find_semantic_regions()]
+        assert all((result is not None) == ("reorganize" in GRANTED[mode]) for result in done)
+    elif way == "update_topology":
+        memory.update_topology()
+    else:
+        getattr(memory.cognitive_engine, way)()
+    stats, regions = memory.stats(), memory.storage.nodes["region_id"][:80]
+    granted = "reorganize" in GRANTED[mode] and way != "consolidate"
+    assert (stats["merges"] > 0, stats["splits"] > 0) == (granted, granted)
+    assert (stats["births"] > 80) == granted
+    if way != "sweep":
+        assert regions.any() == granted
+    if mode == "INFERENCE":
+        assert image(memory) == before
+
+
+@pytest.mark.parametrize("mode", GRANTED)
+@pytest.mark.parametrize("way", ["retrieve", "observe_novelty", "one_call"])
+def test_births_from_experience_happen_where_they_are_granted(make_memory, mode, way):
+    memory = make_memory(novelty_birth_threshold=1)
+    memory.graph.add_concepts(torch.eye(16)[:1])
+    memory.set_mode(mode)
+    before = image(memory)
+    novel = torch.eye(16)[1].expand(10, 16).contiguous()
+    if way == "observe_novelty":
+        memory.cognitive_engine.observe_novelty(novel)
+    elif way == "retrieve":
+        memory.retrieve(novel)
+    else:
+        with memory.one_call():
+            for row in novel:
+                memory.retrieve(row)
+    assert memory.storage.active_count == (2 if "create" in GRANTED[mode] else 1)
+    assert len(memory._state.pool) == 0
+    if mode == "INFERENCE":
+        memory.save()
+        assert image(memory) == before
 
 
 @pytest.mark.parametrize("mode", GRANTED)

@@ -113,8 +113,13 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def update(self) -> None:
-        before = self.ids()
+        before, sweeps = self.ids(), self.memory.stats()["sweeps"]
         self.memory.update_topology()
+        if self.memory.stats()["sweeps"] > sweeps:
+            living = set(self.slots().tolist())
+            assert all(
+                set(self.memory.storage.get_edges(slot)["target"].tolist()) <= living for slot in living
+            )
         assert len(self.ids()) <= self.config.max_concepts
         self.removed |= before - self.ids()
 
@@ -174,6 +179,8 @@ class Life(RuleBasedStateMachine):
             return
         assert self.memory.check() == []
         living = self.ids()
+        relevance = self.memory.storage.nodes["relevance"][self.slots()]
+        assert ((relevance >= 0) & (relevance <= 1)).all(), "nothing here was imported"
         assert len(living) == self.memory.storage.active_count
         assert replay(self.memory.logger.get_history().array) == living
         assert not living & self.removed, "no identity comes back"

@@ -163,3 +163,52 @@ def test_edges_by_position_and_by_chain(storage):
 
 def test_groups_are_zero_copy(storage):
     assert storage.nodes.groups("age").data_ptr() == storage.column("age").data_ptr()
+
+
+def test_update_writes_several_fields_of_several_rows(tmp_path):
+    with AESGStorage(tmp_path / "m", 4, clock=lambda: 50.0) as storage:
+        for i in range(5):
+            storage.add_node(i + 1, np.full(4, i + 1, np.float32))
+        storage.commit()
+        storage.clock = lambda: 60.0
+        storage.update(
+            [1, 3], vector=np.array([[3, 4, 0, 0], [0, 0, 0, 0]], np.float32), age=[7, 8], relevance=0.25
+        )
+        storage.update(torch.tensor([4]), vector=torch.ones(4), use_frequency=2**32 - 1)
+    with AESGStorage(tmp_path / "m") as storage:
+        nodes = storage.nodes
+        assert nodes["vector"][[1, 3, 4]].tolist() == [[3, 4, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
+        assert nodes["inv_norm"][[0, 1, 3, 4]].tolist() == [0.5, np.float32(0.2), 0.0, 0.5]
+        assert nodes["age"][:].tolist() == [0, 7, 0, 8, 0]
+        assert nodes["relevance"][:].tolist() == [1.0, 0.25, 1.0, 0.25, 1.0]
+        assert nodes["modified_at"][:].tolist() == [50, 60, 50, 60, 60]
+        assert nodes["use_frequency"][4] == 2**32 - 1
+        assert storage.verify() == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"relevance": float("nan")},
+        {"age": -1},
+        {"age": 2**32},
+        {"age": 0.5},
+        {"vector": np.ones(3, np.float32)},
+        {"vector": np.full(4, np.inf, np.float32)},
+        {"relevance": [1.0, 2.0, 3.0]},
+        {"relevance": "high"},
+        {"id": 3},
+        {"relevance": None},
+    ],
+)
+def test_update_refuses_before_anything_changed(tmp_path, fields):
+    with AESGStorage(tmp_path / "m", 4) as storage:
+        for i in range(2):
+            storage.add_node(i + 1, np.ones(4, np.float32))
+        before = storage.nodes[:].copy()
+        with pytest.raises(AESGMemoryError):
+            storage.update([0, 1], stability=0.75, **fields)
+        for slots in ([2], [-1], [0.5]):
+            with pytest.raises(AESGMemoryError):
+                storage.update(slots, stability=0.75)
+        np.testing.assert_array_equal(storage.nodes[:], before)
