@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from aesg.exceptions import AESGError, AESGMemoryError, AESGNavigationError
 
@@ -53,6 +54,15 @@ def raise_typed(error: RuntimeError, default: type[AESGError] = AESGMemoryError)
         start = text.find(name + ": ")
         if start >= 0:
             raise kind(text[start + len(name) + 2 :].splitlines()[0]) from None
+    if "Overflow when unpacking long" in text or "but instead found type 'int'" in text:
+        raise default("arguments: expected integers below 2**63, got a larger one") from None
     if text.startswith("aesg::") or "Could not run 'aesg::" in text:
         raise default(text.splitlines()[0]) from None
     raise error
+
+
+def expect_one_device(first: Tensor, *others: Tensor | None) -> None:
+    """For fakes, which also stand in for kernels on meta tensors: AESGMemoryError unless all are together."""
+    for other in others:
+        if other is not None and other.device != first.device:
+            raise AESGMemoryError(f"tensors: expected all on {first.device}, got one on {other.device}")

@@ -66,6 +66,11 @@ class AESGConfig:
         0.9  # resultant from which the queries' common part is left out; 1: never
     )
 
+    approximate_search_from: int = 50_000  # living concepts from which on search is approximate
+    recall_target: float = (
+        0.95  # share of the ten nearest it must find, measured on a sample; 1: always exact
+    )
+
     @classmethod
     def for_text(cls) -> AESGConfig:
         """Preset for text: D = 128, at most 500,000 concepts."""

@@ -29,6 +29,7 @@ _POSITIVE_INTEGERS = (
     "link_count",
     "prune_min_age",
     "novelty_pool_size",
+    "approximate_search_from",
 )
 _UNIT_FLOATS = (
     "spreading_activation_decay",
@@ -49,6 +50,7 @@ _UNIT_FLOATS = (
     "coactivation_rate",
     "relevance_gain",
     "relevance_decay",
+    "recall_target",
     "query_collapse_threshold",
 )
 _POSITIVE_FLOATS = ("learning_rate", "region_facilitation_multiplier")
@@ -84,6 +86,7 @@ class Validator:
         for name in _POSITIVE_INTEGERS:
             value = getattr(config, name)
             check(name, _is_integer(value) and value >= 1, "integer >= 1")
+            check(name, not _is_integer(value) or value < 2**63, "integer < 2**63")
         for name in _UNIT_FLOATS:
             value = getattr(config, name)
             check(name, _is_finite_number(value) and 0.0 <= value <= 1.0, "float in [0.0, 1.0]")

@@ -276,6 +276,7 @@ class CognitiveEngine:
         state = self.graph.state
         state.log.digest()
         found = assign_regions(self.graph, rows)
+        state.coarse.renew()
         self.report.info("%d regions", len(found))
         state.logger.log_event(EventType.RESTRUCTURE, 0, len(found), 0.0)
         return found

@@ -61,6 +61,19 @@ class SemanticGraph:
             min_score=min_score,
         )
 
+    def seek(self, queries: Tensor, k: int, min_score: float) -> tuple[Tensor, Tensor]:
+        """The same, through cells of like concepts where the graph holds `approximate_search_from` concepts:
+        then with the `recall_target` only. See `CoarseIndex`. While likeness leaves out what all queries have
+        in common it is exact: the cells are those of the whole vectors.
+        """
+        config, state = self.config, self.state
+        if state.queries.common is not None:
+            state.coarse.drop()
+            return self.search(queries, k, min_score)
+        if config.recall_target >= 1 or state.storage.core.active_count < config.approximate_search_from:
+            return self.search(queries, k, min_score)
+        return state.coarse.search(queries, k, min_score, config.recall_target, state.centers)
+
     def spread(self, seeds: Tensor, energies: Tensor, *, hops: int, k: int) -> tuple[Tensor, Tensor]:
         """Activation after `hops` hops from seeds [B, S]: energies [B, k], slots [B, k]. See
         `spread_activation`.

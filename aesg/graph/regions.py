@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from aesg.graph.clustering import evenly, nearest_center, refine_centers
 from aesg.graph.core import SemanticGraph
-from aesg.ops import seed_search
 
 NO_REGION = 0
 MIN_CONCEPTS = 64  # below it everything is near everything: no regions
@@ -21,35 +21,6 @@ DUE_ROWS = 1 << 14  # concepts that one detection inside `update_topology()` ass
 def region_count(concepts: int) -> int:
     """About the square root of the number of concepts; 0 when there are too few."""
     return 0 if concepts < MIN_CONCEPTS else min(MAX_REGIONS, round(math.sqrt(concepts)))
-
-
-def refine_centers(sample: Tensor, count: int, centers: Tensor | None = None) -> Tensor:
-    """`count` unit centres [R, D] of like direction in the unit vectors `sample` [n, D].
-
-    Starts from `centers` when their number fits, else from evenly spaced rows: deterministic, no random
-    numbers. O(n R D) a round.
-    """
-    warm = centers is not None and len(centers) == count
-    if not warm:
-        centers = sample[evenly(len(sample), count)].clone()
-    assert centers is not None
-    for _ in range(WARM_ROUNDS if warm else COLD_ROUNDS):
-        nearest = nearest_center(sample, centers)
-        sums = torch.zeros_like(centers).index_add_(0, nearest, sample)
-        norms = sums.norm(dim=1, keepdim=True)
-        centers = torch.where(norms > 0, sums / norms.clamp(min=1e-12), centers)  # an empty one stays
-    return centers
-
-
-def nearest_center(vectors: Tensor, centers: Tensor) -> Tensor:
-    """The row of the nearest of `centers` [R, D] for each vector [n, D], i64 [n]. O(n R D)."""
-    _, nearest = seed_search(vectors, centers, 1, min_score=-2.0)
-    return nearest[:, 0].clamp(min=0)
-
-
-def evenly(rows: int, count: int) -> Tensor:
-    """`count` row numbers spread evenly over 0..rows-1."""
-    return torch.arange(count) * rows // count
 
 
 def assign_regions(graph: SemanticGraph, rows: int | None = None) -> dict[int, int]:
@@ -70,7 +41,9 @@ def assign_regions(graph: SemanticGraph, rows: int | None = None) -> dict[int, i
         picked = living[evenly(len(living), min(len(living), wanted * SAMPLE_ROWS_PER_REGION))]
         sample = graph.directions(graph.gather(picked))
         cold = state.centers is None or len(state.centers) != wanted
-        state.centers = refine_centers(sample, wanted, state.centers)
+        start = sample[evenly(len(sample), wanted)] if cold else state.centers
+        assert start is not None
+        state.centers = refine_centers(sample, start, COLD_ROUNDS if cold else WARM_ROUNDS)
         # Numbers of another detection mean other centres: they are dropped, not mixed with the new ones.
         chosen = living if rows is None else _due(graph, living, flat[living], rows, cold)
         if cold:

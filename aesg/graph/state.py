@@ -17,6 +17,7 @@ from torch import Tensor
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGStorageError
 from aesg.graph.coactivation import PairCounts
+from aesg.graph.coarse import CoarseIndex
 from aesg.graph.novelty import NoveltyPool
 from aesg.graph.permissions import Permissions
 from aesg.graph.query_mean import QueryMean
@@ -48,6 +49,7 @@ class GraphState:
         self.log = UseLog(storage.core)
         self.queries = QueryMean(storage.vector_dim)
         self.centers: Tensor | None = None  # [R, D], of the regions last found
+        self.coarse = CoarseIndex(storage)
         self.region_cursor = 0  # where the next detection goes on assigning concepts to regions
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self.pruning_wait = 0  # consolidations until survival counts again

@@ -408,6 +408,8 @@ class AESGMemory(PackMethods, nn.Module):
         mean_explanation, retrieval_seconds, topology_seconds: of this memory. query_resultant (1: all recent
         queries point one way) and query_effective_rank (in how many directions they differ) tell whether the
         queries can be told apart at all; common_part_removed, whether likeness leaves out what they share.
+        search ('exact' or 'approximate'), search_recall (of the ten nearest, as last measured on a sample of
+        queries), search_probes (cells looked into): of the graph.
         """
         storage, counters = self.storage, self._state.counters
         return {
@@ -416,6 +418,7 @@ class AESGMemory(PackMethods, nn.Module):
             "edges": storage.edge_count,
             "candidates": len(self._state.pool),
             **counters,
+            **self._state.coarse.stats(),
             "queries": self._work.queries,
             "mean_explanation": float(self._work.explained) / max(1, self._work.queries),
             "query_resultant": self._work.spread.resultant(),

@@ -125,7 +125,7 @@ class Navigator:
     ) -> Answer:
         """One graph's answer; `streams` are those of that graph. `bar` [Q, 1]: the best elsewhere."""
         config, graph = self.config, source.graph
-        similarities, seeds = graph.search(query.rows, config.seed_top_k, config.seed_min_similarity)
+        similarities, seeds = graph.seek(query.rows, config.seed_top_k, config.seed_min_similarity)
         best = similarities[:, :1] if bar is None else torch.maximum(similarities[:, :1], bar)
         strong = similarities >= config.seed_relative_similarity * best
         similarities = torch.where(strong, similarities, 0.0)

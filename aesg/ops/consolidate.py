@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aesg._extension import raise_typed
+from aesg._extension import expect_one_device, raise_typed
 
 _op = torch.ops.aesg.consolidate_.default
 
@@ -56,4 +56,5 @@ def _fake(
     relevance_threshold: float,
     frequency_threshold: int,
 ) -> Tensor:
+    expect_one_device(age, relevance, use_frequency, active)
     return torch.empty(age.shape, dtype=torch.uint8, device=age.device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aesg._extension import raise_typed
+from aesg._extension import expect_one_device, raise_typed
 from aesg.exceptions import AESGNavigationError
 
 _op = torch.ops.aesg.pool_novelty_.default
@@ -55,4 +55,5 @@ def _fake(
     birth_count: int,
     birth_first: bool,
 ) -> tuple[Tensor, Tensor]:
+    expect_one_device(inputs, candidates, counts, stamps, state)
     return inputs.new_empty(inputs.shape[0], dtype=torch.bool), torch.empty_like(inputs)

@@ -55,6 +55,58 @@ def seed_search_ref(
     return pad(scores, missing), pad(indices, missing, value=-1)
 
 
+def region_search_ref(
+    queries: Tensor,  # [B, D]
+    vectors: Tensor,  # [N, D] or [G, 1024, D]
+    k: int,
+    centers: Tensor,
+    heads: Tensor,
+    panels: Tensor,
+    pending: Tensor,
+    *,
+    inv_norm: Tensor,
+    active: Tensor,
+    probes: int,
+    pool: int,
+    min_score: float = 0.1,
+) -> tuple[Tensor, Tensor]:
+    """Oracle of `aesg.ops.region_search`, which tells what the columns of the cells hold: panel by panel."""
+    alive = flat_rows(active) != 0
+    rows, norms = flat_rows(vectors, 1), flat_rows(inv_norm)
+    dim = queries.shape[1]
+
+    def rough(query: Tensor, panel: Tensor) -> Tensor:
+        most = query.abs().max()
+        factor = 63.0 / most if most > 0 else torch.zeros(())
+        signed = (query * factor).round().clamp(-63, 63).long()
+        codes = panel[..., 320:].unflatten(-1, (-1, 32, 4)).transpose(-3, -2)  # [.., 32, Q, 4]
+        values = codes.flatten(-2)[..., :dim].long() - 128
+        return (values @ signed).float() * panel[..., 192:320].view(torch.float32)
+
+    def first(found: list[tuple[float, int]], count: int) -> list[int]:
+        return [slot for _, slot in sorted(found, key=lambda pair: (-pair[0], pair[1]))[:count]]
+
+    scores = torch.zeros(queries.shape[0], k, dtype=queries.dtype)
+    indices = torch.full((queries.shape[0], k), -1)
+    for b, unit in enumerate(normalize_ref(queries)):
+        nearness = rough(unit, centers).flatten()[: heads.shape[0]]
+        looked: list[tuple[float, int]] = []
+        for cell in first([(value, c) for c, value in enumerate(nearness.tolist())], probes):
+            at = int(heads[cell])
+            while at >= 0:
+                slots = panels[at, 64:192].view(torch.int32).tolist()
+                values = rough(unit, panels[at]).tolist()
+                looked += [(v, s) for v, s in zip(values, slots, strict=True) if s >= 0 and alive[s]]
+                at = int(panels[at, :4].view(torch.int32))
+        chosen = first(looked, pool) + [s for s in pending.tolist() if alive[s]]
+        exact = [(float((rows[s] * norms[s]) @ unit), s) for s in chosen]
+        kept = first([(value, s) for value, s in exact if value >= min_score], k)
+        for i, slot in enumerate(kept):
+            scores[b, i] = ((rows[slot] * norms[slot]) @ unit).clamp(-1, 1)
+            indices[b, i] = slot
+    return scores, indices
+
+
 def edges_ref(first_block: Tensor, targets: Tensor, next_block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """All edges of the chains as (source, target, place in the flattened targets), chain by chain."""
     heads, following = flat_rows(first_block).tolist(), flat_rows(next_block).tolist()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
-from aesg._extension import raise_typed
+from aesg._extension import expect_one_device, raise_typed
 from aesg.exceptions import AESGNavigationError
 from aesg.ops.reference import normalize_ref
 
@@ -70,6 +70,7 @@ def _fake(
     count: int | None,
     min_score: float,
 ) -> tuple[Tensor, Tensor]:
+    expect_one_device(queries, vectors, inv_norm, active)
     shape = (queries.shape[0], k)
     return queries.new_empty(shape), queries.new_empty(shape, dtype=torch.int64)
 

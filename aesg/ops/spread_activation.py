@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
-from aesg._extension import raise_typed
+from aesg._extension import expect_one_device, raise_typed
 from aesg.exceptions import AESGNavigationError
 
 _op = torch.ops.aesg.spread_activation.default
@@ -85,6 +85,7 @@ def spread_activation(
 
 @torch.library.register_fake("aesg::spread_activation")
 def _fake(seed_indices: Tensor, seed_energies: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    expect_one_device(seed_indices, seed_energies, *args[:6])
     k, jacobian = args[-2], args[-1]
     batch, seeds = seed_indices.shape
     return (

@@ -39,6 +39,8 @@ class PackGraph:
             min_score=min_score,
         )
 
+    seek = search  # packs are searched exactly
+
     def spread(self, seeds: Tensor, energies: Tensor, *, hops: int, k: int) -> tuple[Tensor, Tensor]:
         """Activation after `hops` hops: energies [B, k], slots [B, k]. See `spread_activation`."""
         tensors, config = self._tensors, self.config

@@ -254,6 +254,12 @@ void bind_store(py::module_& m) {
             }
           },
           py::arg("blocks"), py::arg("hot") = true, py::arg("cold") = true)
+      .def("take_vector_changes",
+           [](st::Store& s) {
+             const st::Store::VectorChanges changes = s.take_vector_changes();
+             py::array_t<int64_t> slots(static_cast<py::ssize_t>(changes.slots.size()), changes.slots.data());
+             return py::make_tuple(changes.all, slots);
+           })
       .def("allocate_slot", &st::Store::allocate_slot)
       .def("free_slot", &st::Store::free_slot, py::arg("slot"))
       .def("allocate_block", &st::Store::allocate_block)

@@ -23,4 +23,11 @@ STABLE_TORCH_LIBRARY(aesg, m) {
   m.def(
       "pool_novelty_(Tensor(a!) candidates, Tensor(b!) counts, Tensor(c!) stamps, Tensor(d!) state, "
       "Tensor inputs, float threshold, int birth_count, bool birth_first) -> (Tensor born, Tensor vectors)");
+  m.def(
+      "region_search(Tensor queries, Tensor vectors, int k, Tensor inv_norm, Tensor active, Tensor centers, "
+      "Tensor heads, Tensor panels, Tensor pending, int probes, int pool, float min_score) "
+      "-> (Tensor scores, Tensor indices)");
+  m.def(
+      "region_add_(Tensor(a!) heads, Tensor(b!) tails, Tensor(c!) panels, Tensor(d!) where, Tensor(e!) used, "
+      "Tensor centers, Tensor vectors, Tensor inv_norm, Tensor added) -> Tensor");
 }

@@ -30,7 +30,7 @@ Arguments check(const Tensor& queries, const Tensor& vectors, int64_t k,
   expect(vectors.dim() < 2 || vectors.size(vectors.dim() - 1) == dim, kNavigationError,
          "queries: expected dimension ", vectors.dim() < 2 ? 0 : vectors.size(vectors.dim() - 1),
          " as in vectors, got ", dim);
-  expect(k >= 1, kNavigationError, "k: expected an integer >= 1, got ", k);
+  expect_k(k, batch);
   expect(min_score == min_score, kNavigationError, "min_score: expected a number, got NaN");
   const auto rows = column<const float>(vectors, "vectors", dim);
   const int64_t used = count.value_or(rows.rows);

@@ -33,7 +33,7 @@ Arguments check(const Tensor& seed_indices, const Tensor& seed_energies, const T
   expect(seed_energies.size(0) == batch && seed_energies.size(1) == seeds, kNavigationError,
          "seed_energies: expected the shape of seed_indices, ", shape_of{seed_indices}, ", got ",
          shape_of{seed_energies});
-  expect(k >= 1, kNavigationError, "k: expected an integer >= 1, got ", k);
+  expect_k(k, batch);
   expect(hops >= 0, kNavigationError, "hops: expected an integer >= 0, got ", hops);
   const auto number = [](double value, const char* name) {
     expect(std::isfinite(value) && value >= 0, kNavigationError, name,

@@ -23,6 +23,8 @@ using torch::stable::Tensor;
 inline constexpr const char* kNavigationError = "AESGNavigationError: ";  // a query cannot be searched with
 inline constexpr const char* kMemoryError = "AESGMemoryError: ";          // anything else about arguments
 
+inline constexpr int64_t kMostResults = int64_t{1} << 33;  // 96 GiB of scores and slots
+
 template <typename... Parts>
 void expect(bool good, const char* error, const Parts&... parts) {
   if (__builtin_expect(good, 1)) return;
@@ -101,9 +103,16 @@ void expect_type(const Tensor& t, const char* name, const char* error = kMemoryE
   expect(TypeRule<T>::fits(type), error, name, ": expected ", TypeRule<T>::kName, ", got ", type_name(type));
 }
 
+// The kind of device as torch numbers it; a meta tensor has no index to tell it from one on the CPU.
+inline int32_t device_type(const Tensor& t) {
+  int32_t type = -1;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &type));
+  return type;
+}
+
 inline void expect_same_device(const Tensor& t, const char* name, const Tensor& with, const char* with_name) {
-  expect(t.is_cuda() == with.is_cuda() && t.get_device_index() == with.get_device_index(), kMemoryError, name,
-         ": expected the device of ", with_name, ", got another");
+  expect(device_type(t) == device_type(with) && t.get_device_index() == with.get_device_index(), kMemoryError,
+         name, ": expected the device of ", with_name, ", got another");
 }
 
 inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
@@ -178,6 +187,14 @@ inline Tensor make_tensor(const Tensor& like, std::initializer_list<int64_t> siz
                                like.is_cuda() ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu(),
                                like.get_device_index(), &handle));
   return Tensor(handle);
+}
+
+// How many results a query wants: at least one, and few enough that a result of [B, k] can be asked for at
+// all.
+inline void expect_k(int64_t k, int64_t batch) {
+  expect(k >= 1, kNavigationError, "k: expected an integer >= 1, got ", k);
+  expect(k <= kMostResults / std::max<int64_t>(batch, 1), kNavigationError, "k: expected at most ",
+         kMostResults / std::max<int64_t>(batch, 1), " for ", batch, " queries, got ", k);
 }
 
 inline bool all_finite(const float* values, int64_t n) {

@@ -5,6 +5,9 @@
 #include "csrc/storage/store_impl.h"
 
 namespace aesg::storage {
+namespace {
+constexpr int64_t kMostListed = 1 << 20;  // changed vectors listed one by one: 8 MiB
+}
 
 Store::Store(std::unique_ptr<Impl> impl)
     : layout_(impl->layout),
@@ -34,6 +37,12 @@ int64_t Store::block_groups() const { return (impl_->edge_arena.mapped() - kHead
 void Store::mark(NodeColumn column, int64_t slot) { mark_rows(column, slot, slot + 1); }
 
 void Store::mark_rows(NodeColumn column, int64_t first, int64_t last) {
+  if (watches_vectors_ && column == NodeColumn::kVector && !vector_changes_.all) {
+    VectorChanges& changes = vector_changes_;
+    changes.all = static_cast<int64_t>(changes.slots.size()) + (last - first) > kMostListed;
+    if (changes.all) changes.slots.clear();
+    for (int64_t slot = first; slot < last && !changes.all; ++slot) changes.slots.push_back(slot);
+  }
   if (column == NodeColumn::kVector && first < last)
     impl_->stamp_vectors(first / kGroupRows, (last - 1) / kGroupRows + 1);
   const int64_t offset = layout_.offset(column), bytes = layout_.row_bytes(column);
@@ -44,6 +53,15 @@ void Store::mark_rows(NodeColumn column, int64_t first, int64_t last) {
                            (offset + (row + rows) * bytes - 1) / kLineBytes);
     first += rows;
   }
+}
+
+Store::VectorChanges Store::take_vector_changes() {
+  VectorChanges taken;
+  std::swap(taken, vector_changes_);
+  vector_changes_.all = false;
+  taken.all = taken.all || !watches_vectors_;
+  watches_vectors_ = true;
+  return taken;
 }
 
 const std::vector<uint64_t>& Store::vector_stamps() const { return impl_->vector_stamps; }
@@ -254,6 +272,7 @@ bool Store::refresh() {
   if (impl_->closed) throw StorageError("'" + directory() + "' was closed");
   if (impl_->writer()) return false;
   bool changed = impl_->refresh();
+  if (changed) vector_changes_ = {};
   if (changed) impl_->stamp_vectors(0, node_groups());
   counters_ = impl_->committed;
   return changed;

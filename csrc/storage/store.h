@@ -93,6 +93,15 @@ class Store {
   const std::vector<uint64_t>& vector_stamps() const;
   void mark_cold(int64_t block);
 
+  // Rows of the vector column marked since the last call, in order, some more than once: what an index beside
+  // the store must look at anew. `all`: too many to list, or everything was replaced; so is the first call's
+  // answer, which begins the watch. For one caller.
+  struct VectorChanges {
+    bool all = true;
+    std::vector<int64_t> slots;
+  };
+  VectorChanges take_vector_changes();
+
   // A zeroed slot, taken from the free list or the end (the store grows as needed), with first_block = -1 and
   // all columns marked. The caller fills it and counts it (active_count); node_count is raised here.
   int64_t allocate_slot();
@@ -149,6 +158,8 @@ class Store {
   Counters counters_;
   uint8_t* node_bytes_;
   uint8_t* edge_bytes_;
+  bool watches_vectors_ = false;
+  VectorChanges vector_changes_;
   std::unique_ptr<Impl> impl_;
 };
 

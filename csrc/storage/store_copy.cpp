@@ -60,6 +60,7 @@ void Store::copy_from(Store& source) {
   impl_->recent_events.insert(impl_->recent_events.end(), log.begin() + static_cast<std::ptrdiff_t>(same),
                               log.end());
   set_state(std::move(state));
+  vector_changes_ = {};
   uint64_t generation = counters_.generation;
   counters_ = wanted;
   counters_.generation = generation;

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from aesg.benchmarks import seeds, spread
+from aesg.benchmarks import approximate, consolidate, insert, retrieve, seeds, spread
 from aesg.benchmarks.timing import time_in_turn
 
 QUICK = ["--seconds", "0.01", "--threads", "1"]
@@ -31,6 +31,21 @@ def test_spread(tmp_path):
     path = tmp_path / "spread.json"
     assert spread.main([*QUICK, "--n", "400", "--hops", "3", "--batch", "2", "--json", str(path)]) == 0
     assert {case["graph"] for case in json.loads(path.read_text())["cases"]} == {"random", "power-law"}
+
+
+@pytest.mark.parametrize("bench", [approximate, consolidate, insert, retrieve])
+def test_the_others(bench, tmp_path):
+    path = tmp_path / "out.json"
+    small = {
+        approximate: ["--n", "2000", "--dim", "16", "--batch", "4", "--peers", "", "--seconds", "0.01"],
+        consolidate: ["--n", "300", "--seconds", "0.01"],
+        insert: ["--n", "500", "--dim", "8", "--rows", "256", "--rounds", "1"],
+        retrieve: ["--n", "300", "--dim", "8", "--hops", "1,2", "--seconds", "0.01"],
+    }
+    assert bench.main([*small[bench], "--threads", "1", "--json", str(path)]) == 0
+    cases = json.loads(path.read_text())["cases"]
+    numbers = [case.get("seconds") or case["births a second"] for case in cases]
+    assert numbers and all("aesg" in next(iter(contestants)) for contestants in numbers)
 
 
 def test_disagreement_is_refused():

@@ -137,3 +137,19 @@ def test_cuda_has_the_bits_of_the_cpu(n):
     assert torch.equal(got.cpu(), want)
     for ours, theirs in zip(device, host, strict=True):
         assert torch.equal(ours.cpu(), theirs)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_columns_on_two_devices_are_refused(place):
+    columns = [
+        torch.zeros(8, dtype=torch.int32),
+        torch.ones(8),
+        torch.zeros(8, dtype=torch.int32),
+        torch.ones(8),
+    ]
+    columns[3] = columns[3].bool()
+    columns[place] = columns[place].to("meta")
+    with pytest.raises(AESGMemoryError, match=r"device|expected all on"):
+        consolidate_(
+            *columns, count=8, relevance_decay=0.9, min_age=1, relevance_threshold=0.1, frequency_threshold=2
+        )

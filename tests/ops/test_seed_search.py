@@ -296,3 +296,9 @@ def test_cuda_equals_cpu(batch, rows, dim, k):
     want = seed_search(queries, vectors, k, active=active)
     got = seed_search(queries.cuda(), vectors.cuda(), k, active=active.cuda())
     assert_same_top_k((got[0].cpu(), got[1].cpu()), want, cosines(queries, vectors))
+
+
+@pytest.mark.parametrize("k", [2**40, 2**63, 2**70])
+def test_more_results_than_can_be_held_are_refused(k):
+    with pytest.raises(AESGNavigationError, match=r"at most|below 2\*\*63"):
+        seed_search(torch.randn(2, 8), torch.randn(9, 8), k)

@@ -54,6 +54,7 @@ struct Kernel {
   decltype(&portable::search) search;
   void (*search_one)(const SeedSearch&, const float*, int64_t, int64_t, TopK*, float*);  // or null
   float (*dot)(const float*, const float*, int64_t);
+  void (*eight_dots)(const float*, const float* const*, int64_t, float*);
   int64_t panel_rows;
   int64_t query_block;
 };
@@ -63,11 +64,14 @@ const Kernel& kernel() {
 #if defined(__x86_64__)
     const Isa isa = pick_isa();
     if (isa == Isa::kAvx512)
-      return Kernel{avx512::search, avx2::search_one, avx512::dot, avx512::kPanel, Avx512::kQueryBlock};
+      return Kernel{avx512::search,     avx2::search_one, avx512::dot,
+                    avx512::eight_dots, avx512::kPanel,   Avx512::kQueryBlock};
     if (isa == Isa::kAvx2)
-      return Kernel{avx2::search, avx2::search_one, avx2::dot, avx2::kPanel, Avx2::kQueryBlock};
+      return Kernel{avx2::search,     avx2::search_one, avx2::dot,
+                    avx2::eight_dots, avx2::kPanel,     Avx2::kQueryBlock};
 #endif
-    return Kernel{portable::search, nullptr, portable::dot, portable::kPanel, Portable::kQueryBlock};
+    return Kernel{portable::search,     nullptr,          portable::dot,
+                  portable::eight_dots, portable::kPanel, Portable::kQueryBlock};
   }();
   return chosen;
 }
@@ -96,6 +100,16 @@ float seed_search_dot(const float* unit_query, const float* row, int64_t dim) {
   return kernel().dot(unit_query, row, dim);
 }
 
+void seed_search_eight_dots(const float* unit_query, const float* const* rows, int64_t dim, float* dots) {
+  kernel().eight_dots(unit_query, rows, dim, dots);
+}
+
+float query_scale(const float* query, int64_t dim) {
+  double sum = 0;
+  for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(query[d]) * query[d];
+  return inverse_norm(sum);
+}
+
 void seed_search_prepare(const SeedSearch& job, float* packed) {
   const int64_t dim = job.dim, chunk = chunk_queries(dim);
   for (int64_t first = 0; first < job.batch; first += chunk) {
@@ -106,9 +120,7 @@ void seed_search_prepare(const SeedSearch& job, float* packed) {
       const int64_t width = first + block_start(b + 1, blocks, total) - begin;
       for (int64_t q = 0; q < width; ++q) {
         const float* query = job.queries + (begin + q) * dim;
-        double sum = 0;
-        for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(query[d]) * query[d];
-        const float inverse = inverse_norm(sum);
+        const float inverse = query_scale(query, dim);
         for (int64_t d = 0; d < dim; ++d) packed[begin * dim + d * width + q] = query[d] * inverse;
       }
     }

@@ -26,6 +26,12 @@ int64_t seed_search_query_chunk(int64_t dim);
 // The dot product as the search computes it, bit for bit.
 float seed_search_dot(const float* unit_query, const float* row, int64_t dim);
 
+// The same for eight rows, whose chains of additions overlap.
+void seed_search_eight_dots(const float* unit_query, const float* const* rows, int64_t dim, float* dots);
+
+// What a query is multiplied with to have length 1; 0 for a zero query.
+float query_scale(const float* query, int64_t dim);
+
 // Scales every query to length 1 (or 0) and lays them out, block by block as the kernel reads them, in
 // packed[B * D].
 void seed_search_prepare(const SeedSearch& job, float* packed);

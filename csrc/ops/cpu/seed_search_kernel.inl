@@ -14,6 +14,15 @@ AESG_TARGET static float dot(const float* a, const float* b, int64_t dim) {
   return sum;
 }
 
+AESG_TARGET static void eight_dots(const float* query, const float* const* rows, int64_t dim, float* dots) {
+  float sum[8] = {};
+  for (int64_t d = 0; d < dim; ++d) {
+#pragma GCC unroll 8
+    for (int r = 0; r < 8; ++r) sum[r] = S::fma(query[d], rows[r][d], sum[r]);
+  }
+  std::copy_n(sum, 8, dots);
+}
+
 // Rows [0, rows) of `from`, transposed; missing rows are zero.
 AESG_TARGET static void pack_panel(const float* from, int64_t dim, int64_t rows, float* panel) {
   int64_t row = 0;

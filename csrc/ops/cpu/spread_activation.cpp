@@ -1,11 +1,12 @@
 // spread_activation on the CPU. Three things make it quick:
 //  - What a query touches lives in one small hash table of 16-byte entries, which stays in the nearest cache
-//  and
-//    is never cleared: an entry whose stamp is older than the query is free.
+//    and is never cleared: an entry whose stamp is older than the query is free. A query that touches much of
+//    the graph has an entry a slot instead.
 //  - A hop fires only sources whose energy changed, and adds the difference to what they gave before. Sums
-//  are
-//    integers and energies never fall, so this is exactly the sum over all sources.
-//  - Edges are taken a block at a time; most end at the comparison with the transfer floor.
+//    are integers and energies never fall, so this is exactly the sum over all sources.
+//  - Edges are taken a block at a time; most end at the comparison with the transfer floor. While one chain
+//  is
+//    read, the next ones are walked ahead, a block for each block: long scattered chains are then no wait.
 #include "csrc/ops/cpu/spread_activation.h"
 
 #include <algorithm>
@@ -37,8 +38,9 @@ AESG_INLINE Four::Mask give(const float* strengths, float energy, const SpreadRu
 
 void Spreader::begin() {
   // As many places as the last query would have wanted: a small table stays in the nearest cache.
+  direct_ = direct_ && touched_.size() * 8 >= static_cast<size_t>(graph_->active.rows);
   while (bits_ > kLeastBits && (touched_.size() * 8) >> bits_ == 0) --bits_;
-  if (table_.size() < size_t{1} << bits_) table_.resize(size_t{1} << bits_, Entry{0, 0, 0, 0});
+  reserve();
   if (clock_ > kClockLimit) {
     for (Entry& entry : table_) entry.stamp = 0;
     clock_ = 0;
@@ -50,7 +52,12 @@ void Spreader::begin() {
   firing_.clear();
 }
 
-// Doubles the places in use.
+void Spreader::reserve() {
+  const size_t places = direct_ ? static_cast<size_t>(graph_->active.rows) : size_t{1} << bits_;
+  if (table_.size() < places) table_.resize(places, Entry{0, 0, 0, 0});
+}
+
+// Doubles the places in use, or gives every slot its own where that is not much more.
 void Spreader::grow() {
   moved_.clear();
   for (const uint32_t place : touched_) {
@@ -58,7 +65,8 @@ void Spreader::grow() {
     table_[place].stamp = 0;
   }
   ++bits_;
-  if (table_.size() < size_t{1} << bits_) table_.resize(size_t{1} << bits_, Entry{0, 0, 0, 0});
+  direct_ = (int64_t{2} << bits_) >= graph_->active.rows;
+  reserve();
   touched_.clear();
   changed_.clear();
   for (const Entry& entry : moved_) {
@@ -71,6 +79,7 @@ void Spreader::grow() {
 
 // The place of a slot, or the free one where it belongs.
 AESG_INLINE uint32_t Spreader::find_place(int32_t slot) const {
+  if (direct_) return static_cast<uint32_t>(slot);
   const uint32_t mask = (1u << bits_) - 1;
   uint32_t place = static_cast<uint32_t>(slot) * kHashFactor >> (32 - bits_);
   while (table_[place].stamp >= query_begin_ && table_[place].slot != slot) place = (place + 1) & mask;
@@ -83,7 +92,7 @@ AESG_INLINE Spreader::Entry* Spreader::touch(int32_t slot) {
   Entry* entry = &table_[place];
   if (entry->stamp >= query_begin_) return entry;
   if (!graph_->active[slot]) return nullptr;
-  if ((2 * touched_.size() + 2) >> bits_ != 0) {
+  if (!direct_ && (2 * touched_.size() + 2) >> bits_ != 0) {
     grow();
     place = find_place(slot);
     entry = &table_[place];
@@ -112,6 +121,17 @@ int32_t Spreader::beyond_twins(const Source& source, int32_t target, int32_t blo
   return (gives(now, strength) - gives(now, twin)) - (gives(before, strength) - gives(before, twin));
 }
 
+// One block further along the chains of the sources to come, of those whose head was fetched.
+AESG_INLINE void Spreader::walk_ahead() {
+  if (static_cast<uint32_t>(ahead_block_) < static_cast<uint32_t>(graph_->next_block.rows)) {
+    ahead_block_ = graph_->next_block[ahead_block_];
+    if (static_cast<uint32_t>(ahead_block_) < static_cast<uint32_t>(graph_->next_block.rows))
+      __builtin_prefetch(graph_->targets.at(ahead_block_));
+  } else if (ahead_ + 1 < ahead_limit_) {
+    ahead_block_ = sources_[firing_[++ahead_]].block;
+  }
+}
+
 template <bool kRegions>
 void Spreader::fire(const Source& source, float now, float before) {
   const SpreadGraph& graph = *graph_;
@@ -130,6 +150,7 @@ void Spreader::fire(const Source& source, float now, float before) {
     const float* strengths = graph.strengths.at(block);
     next = graph.next_block[block];
     if (static_cast<uint32_t>(next) < blocks) __builtin_prefetch(graph.targets.at(next));
+    walk_ahead();
 
     int32_t more[kEdgesPerBlock];
     uint32_t carried;
@@ -241,11 +262,17 @@ void Spreader::run(const SpreadGraph& graph, const SpreadRules& rules, const int
     hop_begin_ = clock_ + 1;
     changed_.clear();
     const size_t count = firing_.size();
+    ahead_ = 0;
     for (size_t i = 0; i < std::min(count, kHeadAhead); ++i) fetch_head(sources_[firing_[i]]);
     for (size_t i = 0; i < std::min(count, kRestAhead); ++i) fetch_rest(sources_[firing_[i]]);
     for (size_t i = 0; i < count; ++i) {
       if (i + kHeadAhead < count) fetch_head(sources_[firing_[i + kHeadAhead]]);
       if (i + kRestAhead < count) fetch_rest(sources_[firing_[i + kRestAhead]]);
+      if (ahead_ <= i) {
+        ahead_ = i + 1;
+        ahead_block_ = ahead_ < count ? sources_[firing_[ahead_]].block : -1;
+      }
+      ahead_limit_ = std::min(count, i + kRestAhead);
       Source& source = sources_[firing_[i]];
       const float before = source.fired;
       source.fired = source.energy;

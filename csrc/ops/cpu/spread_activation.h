@@ -63,7 +63,9 @@ class Spreader {
   };
 
   void begin();
+  void reserve();
   void grow();
+  void walk_ahead();
   uint32_t find_place(int32_t slot) const;
   Entry* touch(int32_t slot);
   template <bool kRegions>
@@ -81,6 +83,9 @@ class Spreader {
   uint32_t clock_ = 0;                       // counts firings, over all queries
   uint32_t query_begin_ = 1;                 // first clock of this query
   uint32_t hop_begin_ = 1;                   // first clock of this hop
+  bool direct_ = false;                      // a place is a slot; else open addressing
+  size_t ahead_ = 0, ahead_limit_ = 0;       // place in firing_ of the chain walked ahead, and its bound
+  int32_t ahead_block_ = -1;                 // where on that chain
   int bits_ = 10;                            // 2^bits_ places of the table are in use
   std::vector<Entry> table_;                 // open addressing
   std::vector<Entry> moved_;                 // while growing

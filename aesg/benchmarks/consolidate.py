@@ -1,0 +1,101 @@
+"""One pass of ageing over all concepts: `python -m aesg bench consolidate`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from aesg.benchmarks._released import Released
+from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
+from aesg.ops import consolidate_
+
+RULES = {
+    "relevance_decay": 0.95, "min_age": 5, "relevance_threshold": 0.05, "frequency_threshold": 5,
+}  # fmt: skip
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # age, relevance, use_frequency, active
+
+
+def columns(n: int) -> Columns:
+    rng = np.random.default_rng(0)
+    return (
+        rng.integers(0, 20, n).astype(np.int32),
+        rng.random(n, dtype=np.float32),
+        rng.integers(0, 20, n).astype(np.int32),
+        (rng.random(n) < 0.95).astype(np.uint8),
+    )
+
+
+def numpy_consolidate(
+    age: np.ndarray, relevance: np.ndarray, use: np.ndarray, active: np.ndarray
+) -> np.ndarray:
+    """The same over columns, as good as numpy does it: nothing is gathered, masks are multiplied in."""
+    alive = active.view(np.bool_)
+    np.add(age, active, out=age, casting="unsafe")
+    np.multiply(relevance, np.float32(RULES["relevance_decay"]), out=relevance, where=alive)
+    doomed = relevance < np.float32(RULES["relevance_threshold"])
+    doomed &= age > RULES["min_age"]
+    doomed &= use < RULES["frequency_threshold"]
+    doomed &= alive
+    return doomed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints one table a number of concepts. Returns 0."""
+    parser = argparse.ArgumentParser(prog="aesg bench consolidate", description=__doc__)
+    parser.add_argument("--n", type=integers, default=[100_000, 1_000_000])
+    parser.add_argument("--dim", type=int, default=64, help="of the released version's records")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.0, help="a contestant and case")
+    parser.add_argument("--released", default=None, metavar="PYTHON", help="a Python that has aesg 3.0.0")
+    parser.add_argument("--released-n", type=int, default=100_000, help="largest N it is asked for")
+    parser.add_argument("--short", action="store_true", help="a quick look: small N")
+    parser.add_argument("--json", default=None, help="file to write")
+    options = parser.parse_args(argv)
+    if options.short:
+        options.n, options.seconds = [10_000], 0.1
+    torch.set_num_threads(options.threads)
+    print(f"consolidation, {options.threads} thread(s), {machine()}")
+    cases: list[dict[str, Any]] = []
+    for n in options.n:
+        check_equal(n)
+        ours, theirs = columns(n), columns(n)
+        tensors = [torch.from_numpy(column) for column in ours]
+
+        def run(tensors: list[torch.Tensor] = tensors, n: int = n) -> object:
+            return consolidate_(*tensors, count=n, **RULES)  # type: ignore[arg-type]
+
+        def numpy_run(theirs: Columns = theirs) -> object:
+            return numpy_consolidate(*theirs)
+
+        runs: dict[str, Callable[[], object]] = {"aesg.consolidate_": run, "numpy, columnar": numpy_run}
+        timings = time_in_turn(runs, options.seconds)
+        print_case(f"N={n}", timings, 1e-6, "us")
+        case: dict[str, Any] = {"n": n, "seconds": as_json(timings)}
+        if options.released and n <= options.released_n:
+            world = np.random.default_rng(0).standard_normal((n, options.dim), dtype=np.float32)
+            released = Released(options.released, world, world[:1])
+            taken = sorted(released.ask("consolidate")["seconds"] for _ in range(7))
+            released.close()
+            ratio = taken[3] / timings["aesg.consolidate_"].median
+            print(f"  {'aesg 3.0.0 consolidate()':28} {1e6 * taken[3]:10.0f} us, {ratio:.0f} x ours")
+            case["seconds"]["aesg 3.0.0"] = taken
+        cases.append(case)
+    write_json(options.json, "consolidate", options, cases)
+    return 0
+
+
+def check_equal(n: int) -> None:
+    """Both give the same doomed and leave the same columns."""
+    ours, theirs = columns(n), columns(n)
+    doomed = consolidate_(*(torch.from_numpy(c) for c in ours), count=n, **RULES)  # type: ignore[arg-type]
+    same = np.array_equal(doomed.numpy().astype(bool), numpy_consolidate(*theirs))
+    if not (same and all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))):
+        raise AssertionError("numpy and consolidate_ differ")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

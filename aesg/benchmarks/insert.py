@@ -1,0 +1,128 @@
+"""Births a second: `python -m aesg bench insert`.
+
+Ours bear concepts into a store (id, vector, time stamps, an event each), so that the next search sees them;
+`searched` makes the next search after every batch, so that what the cells cost is counted too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aesg.benchmarks._released import Released
+from aesg.benchmarks._worlds import clustered, make_memory
+from aesg.benchmarks.timing import machine, write_json
+from aesg.config import AESGConfig
+
+Insert = Callable[[Tensor], None]  # takes in one batch [n, D]
+
+
+def peers(vectors: Tensor, rows: int) -> dict[str, Insert]:
+    """Installed peers that hold `vectors` already, and how each takes a batch."""
+    found: dict[str, Insert] = {}
+    dim = vectors.shape[1]
+    try:
+        import faiss
+
+        faiss.omp_set_num_threads(1)
+        index = faiss.index_factory(dim, f"IVF{round(len(vectors) ** 0.5)},Flat", faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors.numpy())
+        index.add(vectors.numpy())
+        found["faiss IVFFlat"] = lambda batch: index.add(batch.numpy())
+    except ImportError:
+        print("faiss is not installed: left out (pip install faiss-cpu)")
+    try:
+        import hnswlib
+
+        graph = hnswlib.Index(space="ip", dim=dim)
+        graph.init_index(max_elements=100 * rows, ef_construction=100, M=16)
+        graph.set_num_threads(1)
+        found["hnswlib, empty at first"] = lambda batch: graph.add_items(batch.numpy())
+    except ImportError:
+        print("hnswlib is not installed: left out (pip install hnswlib)")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints births a second, one by one and in batches. Returns 0."""
+    parser = argparse.ArgumentParser(prog="aesg bench insert", description=__doc__)
+    parser.add_argument("--n", type=int, default=100_000, help="concepts that are there already")
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=8192, help="born in one measurement")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--released", default=None, metavar="PYTHON", help="a Python that has aesg 3.0.0")
+    parser.add_argument("--short", action="store_true", help="a quick look: small N, few rows")
+    parser.add_argument("--json", default=None, help="file to write")
+    options = parser.parse_args(argv)
+    if options.short:
+        options.n, options.rows, options.rounds = 2000, 512, 2
+    torch.set_num_threads(options.threads)
+    print(f"births into N={options.n}, D={options.dim}, {options.threads} thread(s), {machine()}")
+    vectors = clustered(options.n, options.dim, 0)
+    cases: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="aesg-bench-") as folder:
+        config = AESGConfig(
+            vector_dim=options.dim, max_concepts=10**8, approximate_search_from=min(options.n, 50_000)
+        )
+        memory = make_memory(Path(folder) / "memory", vectors, 0, config)
+        memory.set_mode("TRAIN")
+        graph = memory.graph
+        query = clustered(1, options.dim, 3)
+        graph.seek(query, 10, 0.1)  # makes the cells
+
+        def born(batch: Tensor) -> None:
+            graph.add_concepts(batch)
+
+        def searched(batch: Tensor) -> None:
+            graph.add_concepts(batch)
+            graph.seek(query, 10, 0.1)
+
+        new = clustered(1, options.dim, 4)
+        slot = int(graph.add_concepts(new)[0])
+        if int(graph.seek(new, 1, 0.1)[1]) != slot:
+            raise AssertionError("a concept just born is not found")
+        released = (
+            Released(options.released, vectors[:1000].numpy(), query.numpy()) if options.released else None
+        )
+        others = peers(vectors, options.rows)
+        for size in (1, 256):
+            runs: dict[str, Insert] = {"aesg, born": born, "aesg, born and searched": searched, **others}
+            rates: dict[str, list[float]] = {name: [] for name in runs}
+            if released is not None and size == 1:
+                rates["aesg 3.0.0 add_node"] = []
+            rows = options.rows if size > 1 else max(256, options.rows // 4)
+            for round_ in range(options.rounds):
+                batches = clustered(rows, options.dim, 5 + round_).split(size)
+                for name, insert in runs.items():
+                    start = time.perf_counter()
+                    for batch in batches:
+                        insert(batch)
+                    rates[name].append(rows / (time.perf_counter() - start))
+                if released is not None and size == 1:
+                    seconds = released.ask("insert", rows=min(rows, 1000))["seconds"]
+                    rates["aesg 3.0.0 add_node"].append(min(rows, 1000) / seconds)
+            print(f"\n{size} at a time\n  {'':28} {'median':>12} {'least':>12} {'most':>12}  births/s")
+            for name, values in rates.items():
+                shown = " ".join(f"{v:12.0f}" for v in (np.median(values), min(values), max(values)))
+                print(
+                    f"  {name:28} {shown}  {np.median(values) / np.median(rates['aesg, born']):5.2f} x ours"
+                )
+            cases.append({"n": options.n, "at a time": size, "births a second": rates})
+        if released is not None:
+            released.close()
+        memory.close()
+    write_json(options.json, "insert", options, cases)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

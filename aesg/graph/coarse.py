@@ -1,0 +1,205 @@
+"""CoarseIndex: approximate search of a large graph through cells of like concepts, its recall measured.
+
+Derived from the graph and kept in memory only: it is made at the first search that wants it, and anew after
+opening. Cells begin as the graph's regions where there are as many as are wanted; their own centres are then
+refined on a larger sample, since a search pays for every badly placed centre: with 1000 clusters among
+100,000 concepts one probe finds 0.89 of the ten nearest in cells as rough as the regions, 0.97 in as many
+cells refined longer, and 0.999 in twice as many.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aesg.graph.clustering import evenly, refine_centers
+from aesg.ops import Cells, make_cells, region_add_, region_remove_, region_search, seed_search, with_room
+from aesg.storage.engine import AESGStorage
+
+MOST_CELLS = 4096
+FINE_CELLS = 1000  # up to so many, cells are twice as fine as regions; more would cost births too much
+SAMPLE_ROWS_PER_CELL, ROUNDS = 32, 8
+MOST_PENDING = 256  # changed rows that are compared one by one; then they go into cells
+GROWTH = 2  # times as many concepts as when the cells were made: they are made anew
+CHECKED_QUERIES, CHECKED_K = 64, 10  # the recall is that of the ten nearest, over so many queries
+ASKED_EVERY = 8  # calls between two queries kept for it
+PROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+POOLS = (2, 8)  # rows compared exactly, times k
+LEAST_POOL = 24
+USELESS = 0.005  # gain in recall below which more probes are no help
+WORTH = 4  # exact search where the cells looked into hold more than this part of all rows
+
+
+class CoarseIndex:
+    """One graph's cells and how much of them a search looks into."""
+
+    def __init__(self, storage: AESGStorage) -> None:
+        self._storage = storage
+        self._cells: Cells | None = None
+        self._pending = torch.empty(0, dtype=torch.int64)  # ascending; in no cell
+        self._asked: deque[Tensor] = deque(maxlen=CHECKED_QUERIES)
+        self._calls = 0
+        self._made_of = 0  # concepts when the cells were made
+        self._target = 0.0  # the recall asked for when it was last measured
+        self._probes, self._pool = 0, POOLS[0]
+        self._recall: float | None = None
+        self._serves = False  # whether the target is reached with less work than an exact search
+
+    def search(
+        self, queries: Tensor, k: int, min_score: float, target: float, centers: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The k nearest living concepts by a search whose sampled recall is at least `target`: (scores [B, k]
+        f32, slots [B, k] i64). See `region_search`, and `seed_search` for what is raised.
+
+        Exact where no number of probes worth it reaches the target. What was born or changed since is seen,
+        what died is not. The first call makes the cells, from `centers` [R, D] where they fit, in
+        O(N sqrt(N) D).
+        """
+        self._follow()
+        if self._cells is None or self._storage.core.active_count > GROWTH * self._made_of:
+            self._make(centers)
+        if self._target != target:
+            self._tune(target)
+        self._calls += 1
+        if self._calls % ASKED_EVERY == 1 and queries.shape[0]:
+            self._asked.append(queries.detach()[0].clone())
+        if not self._serves:
+            return self._exact(queries, k, min_score)
+        return self._look(queries, k, min_score, self._probes, self._pool)
+
+    def renew(self) -> None:
+        """Measures the recall anew, on what was asked since; nothing where there are no cells."""
+        if self._cells is not None:
+            self._follow()
+        if self._cells is not None:
+            self._tune(self._target)
+
+    def drop(self) -> None:
+        """Gives the cells up; the next search makes them anew."""
+        self._cells = None
+
+    def stats(self) -> dict[str, Any]:
+        """search: 'exact' or 'approximate'; search_recall: as last measured (1.0 where exact);
+        search_probes: cells looked into.
+        """
+        if self._cells is None or not self._serves:
+            return {"search": "exact", "search_recall": 1.0, "search_probes": 0}
+        return {"search": "approximate", "search_recall": self._recall, "search_probes": self._probes}
+
+    # -- keeping up ----------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """Takes in what changed: out of the cells, among the pending, and into cells when these are many."""
+        everything, changed = self._storage.core.take_vector_changes()
+        if everything:
+            self._cells = None
+        if self._cells is None or len(changed) == 0:
+            return
+        slots, pending = torch.from_numpy(np.unique(changed) if len(changed) > 1 else changed), self._pending
+        region_remove_(self._cells, slots)
+        both = torch.cat([pending, slots])
+        fresh = len(pending) == 0 or int(pending[-1]) < int(slots[0])  # nearly always: births at the end
+        self._pending = both if fresh else torch.unique(both)
+        if len(self._pending) > MOST_PENDING:
+            self._put(self._pending)
+
+    def _put(self, slots: Tensor) -> None:
+        """Puts slots into cells, free ones excepted: nothing lives there until they change again."""
+        storage = self._storage
+        ids, vectors = storage.column("id"), storage.column("vector")  # [G, 1024], [G, 1024, D]
+        slots = slots[ids[slots // ids.shape[1], slots % ids.shape[1]] != 0]
+        assert self._cells is not None
+        self._cells = with_room(self._cells, len(slots), ids.numel())
+        region_add_(self._cells, vectors, storage.column("inv_norm"), slots)
+        self._pending = self._pending[:0]
+        if int(self._cells.used) * 32 > 3 * storage.core.active_count + 64 * len(self._cells.heads):
+            self._cells = None  # mostly places of what went
+
+    def _make(self, centers: Tensor | None) -> None:
+        storage = self._storage
+        slots = torch.nonzero(storage.column("id").reshape(-1))[:, 0]
+        root = round(len(slots) ** 0.5)
+        count = min(MOST_CELLS, max(1, root, min(2 * root, FINE_CELLS)))
+        vectors = storage.column("vector")
+        picked = slots[evenly(len(slots), min(len(slots), count * SAMPLE_ROWS_PER_CELL))]
+        sample = vectors[picked // vectors.shape[1], picked % vectors.shape[1]]
+        sample = torch.nn.functional.normalize(sample, dim=1)
+        fitting = centers is not None and len(centers) == count
+        start = centers if fitting and centers is not None else sample[evenly(len(sample), count)]
+        self._cells = make_cells(refine_centers(sample, start, ROUNDS), vectors.shape[0] * vectors.shape[1])
+        self._made_of = storage.core.active_count
+        self._target = 0.0
+        self._put(slots)
+
+    # -- measuring -----------------------------------------------------------------------------------------
+
+    def _tune(self, target: float) -> None:
+        """The fewest probes whose recall on the sample reaches the target."""
+        assert self._cells is not None
+        self._target, self._serves, self._recall = target, False, None
+        queries = self._sample()
+        exact, _ = self._exact(queries, CHECKED_K, -1.0)
+        wanted = max(1, int((exact >= -1.0).sum()))
+        rows = int(self._cells.used) * 32 / len(self._cells.heads)  # of a cell, on average
+
+        def recall(probes: int, pool: int) -> float:
+            scores, slots = self._look(queries, CHECKED_K, -1.0, probes, pool)
+            return min(1.0, int(((scores >= exact[:, -1:]) & (slots >= 0)).sum()) / wanted)
+
+        pool, before = POOLS[0], 0.0
+        for probes in PROBES:
+            if probes > 1 and WORTH * probes * rows > self._storage.core.node_count:
+                return
+            reached = recall(probes, pool)
+            if reached < target and reached - before < USELESS:  # it is the codes that are too rough
+                pool = POOLS[-1]
+                reached = recall(probes, pool)
+            if reached >= target:
+                self._probes, self._pool, self._serves, self._recall = probes, pool, True, reached
+                return
+            before = reached
+
+    def _sample(self) -> Tensor:
+        """What was asked, and where that is little, stored concepts."""
+        if len(self._asked) >= CHECKED_QUERIES // 4:
+            return torch.stack(list(self._asked))
+        storage = self._storage
+        living = torch.nonzero(storage.column("is_active").reshape(-1))[:, 0]
+        picked = living[evenly(len(living), min(len(living), CHECKED_QUERIES))]
+        vectors = storage.column("vector")
+        stored = vectors[picked // vectors.shape[1], picked % vectors.shape[1]]
+        return torch.cat([stored, *(query[None] for query in self._asked)])
+
+    def _exact(self, queries: Tensor, k: int, min_score: float) -> tuple[Tensor, Tensor]:
+        storage = self._storage
+        return seed_search(
+            queries,
+            storage.column("vector"),
+            k,
+            inv_norm=storage.column("inv_norm"),
+            active=storage.column("is_active"),
+            count=storage.core.node_count,
+            min_score=min_score,
+        )
+
+    def _look(
+        self, queries: Tensor, k: int, min_score: float, probes: int, pool: int
+    ) -> tuple[Tensor, Tensor]:
+        storage = self._storage
+        assert self._cells is not None
+        return region_search(
+            queries,
+            storage.column("vector"),
+            k,
+            self._cells,
+            self._pending,
+            inv_norm=storage.column("inv_norm"),
+            active=storage.column("is_active"),
+            probes=probes,
+            pool=max(LEAST_POOL, pool * k),
+            min_score=min_score,
+        )
