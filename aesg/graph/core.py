@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from aesg.config import AESGConfig
 from aesg.exceptions import AESGMemoryError
 from aesg.graph.permissions import Permissions
 from aesg.graph.state import GraphState
-from aesg.ops import seed_search, spread_activation
+from aesg.ops import Activated, Primed, activate_context, seed_search, spread_activation
 from aesg.storage.engine import AESGStorage
 from aesg.validation import Validator
 
@@ -31,6 +32,19 @@ def whole_numbers(name: str, values: Tensor | np.ndarray | Sequence[int]) -> np.
         return array.astype(np.int64, casting="same_kind" if array.size else "unsafe")
     except TypeError as error:
         raise AESGMemoryError(f"{name}: expected whole numbers below 2**63, got {array.dtype}") from error
+
+
+def spreading_rules(config: AESGConfig) -> dict[str, Any]:
+    """What a config says about contexts, as `activate_context` takes it."""
+    return {
+        "relative": config.seed_relative_similarity,
+        "hops": config.spreading_activation_steps,
+        "decay": config.spreading_activation_decay,
+        "facilitation": config.region_facilitation_multiplier,
+        "source_floor": config.source_energy_floor,
+        "transfer_floor": config.transfer_floor,
+        "k": config.context_size,
+    }
 
 
 class SemanticGraph:
@@ -83,6 +97,37 @@ class SemanticGraph:
             source_floor=config.source_energy_floor,
             transfer_floor=config.transfer_floor,
             k=k,
+        )
+
+    def activate(
+        self,
+        similarities: Tensor,
+        seeds: Tensor,
+        *,
+        bar: Tensor | None = None,
+        primed: Primed | None = None,
+        gather: bool = True,
+        jacobian: bool = False,
+    ) -> Activated:
+        """Contexts from what `search` found [B, S], by the config's rules. See `activate_context`."""
+        storage = self.state.storage
+        blocks = storage.edge_blocks()
+        return activate_context(
+            similarities,
+            seeds,
+            storage.column("vector"),
+            blocks.first_block,
+            blocks.targets,
+            blocks.strengths,
+            blocks.next_block,
+            storage.column("is_active"),
+            regions=storage.column("region_id"),
+            bar=bar,
+            primed=primed,
+            ids=None if primed is None else storage.column("id"),
+            gather=gather,
+            jacobian=jacobian,
+            **spreading_rules(self.config),
         )
 
     def gather(self, slots: Tensor) -> Tensor:

@@ -22,22 +22,20 @@ from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph, whole_numbers
 from aesg.graph.forgetting import forget, slots_near, slots_of_ids
 from aesg.graph.state import GraphState
-from aesg.memory.calls import Call, Found, Query, joined_seeds, joined_steps
+from aesg.memory import compiled
+from aesg.memory.calls import Answer, Call, Found, Pending, Query, Source, joined_answers, joined_steps
 from aesg.memory.context import RetrievedContext
 from aesg.memory.modes import MemoryMode, ModeSwitch
 from aesg.memory.navigation import Navigator
 from aesg.memory.packing import PackMethods
+from aesg.memory.replays import Replays, recomputing, watched
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.work import Work
+from aesg.ops import Activated
 from aesg.packs.manager import PackManager
 from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
 from aesg.validation import Validator
-
-
-def recomputing() -> bool:
-    """Whether backward is running: then a gradient checkpoint asks again for what it did not keep."""
-    return torch._C._current_graph_task_id() != -1
 
 
 class AESGMemory(PackMethods, nn.Module):
@@ -90,8 +88,12 @@ class AESGMemory(PackMethods, nn.Module):
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
-        self._pending: list[Call] | None = None  # the calls of a `one_call`
+        self._pending: Pending | None = None  # the calls of a `one_call`
+        self._replays = Replays()
         self._work = Work(self.vector_dim)
+        self.number = compiled.number_of(self)
+        # Counted up by the ops of `aesg.memory.compiled`; no part of the weights.
+        self.register_buffer("clock", torch.zeros((), dtype=torch.int64), persistent=False)
         self.to(self.device)
 
     # -- what it is ----------------------------------------------------------------------------------------
@@ -133,7 +135,6 @@ class AESGMemory(PackMethods, nn.Module):
         """Same as `retrieve(query)`."""
         return self.retrieve(query)
 
-    @torch.compiler.disable  # reads and changes the graph beside torch: a compiled model breaks off here
     def retrieve(self, query: Tensor, batch_idx: int = 0) -> RetrievedContext:
         """The context of every query: [D], [B, D], or [B, T, D] for T steps of B streams asked at once.
 
@@ -141,71 +142,144 @@ class AESGMemory(PackMethods, nn.Module):
         (`batch_idx` for a single query). In modes that learn, novel queries wait in the pool or are born, use
         and succession are noted; what is born is seen from the next call on.
 
-        Inside a gradient checkpoint the second pass searches again, also among what was born since, but
-        counts and learns nothing.
+        Inside a gradient checkpoint the second pass is answered as the first was, and counts and learns
+        nothing. Under torch.compile it is one op of the graph; while packs are attached the graph breaks
+        here instead.
 
         Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
         another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
         """
+        if torch.compiler.is_compiling() and not self.pack_manager.in_use:
+            return compiled.retrieve(self, query, batch_idx)
+        return self._retrieve(query, batch_idx)
+
+    @torch.compiler.disable
+    def _retrieve(self, query: Tensor, batch_idx: int) -> RetrievedContext:
         self._require_open("retrieve")
         started = time.perf_counter()
         checked = self.navigator.check(query, self.active_state, batch_idx)
-        found, answers = self.navigator.find(checked, self.active_state)
-        context = self.navigator.context(checked, found, answers, query.device)
-        again = recomputing()
+        found, answers = self._find(checked, started)
+        return self.navigator.context(checked, found, answers, query.device)
+
+    def _find(self, query: Query, started: float, traced: bool = False) -> tuple[Found, list[Answer]]:
+        """The answers, and everything that asking changes. traced: gradients will be asked for later."""
+        pending, again = self._pending, recomputing()
         learns = self._permissions().learns and not again
-        if self._pending is not None:
-            kept = [answer.detached() for answer in answers]
-            self._pending.append(Call(checked.detached(), found.detached(), kept, learns))
+        known = self._replays.find(query) if again else None
+        if known is not None:
+            found, answers = self.navigator.replay(query, known)
+        else:
+            once_more = pending is not None and pending.traced
+            # A reentrant checkpoint shows by nothing but a model that trains without gradients.
+            second_pass = not again and (
+                watched()
+                or (learns and self.training and not traced and not once_more and not torch.is_grad_enabled())
+            )
+            found, answers = self.navigator.find(
+                query, self.active_state, traced=traced or once_more or second_pass
+            )
+            if second_pass:
+                self._replays.note(query, answers)
+        if pending is not None:
+            pending.calls.append(
+                Call(query.detached(), found.detached(), [answer.kept() for answer in answers], learns)
+            )
         elif not again:
-            self.navigator.remember(checked, answers, self.active_state)
+            self.navigator.remember(query, answers, self.active_state)
             if learns:
-                self._learn(checked, found)
+                self._learn(query, found)
         if not again:
-            self._work.note(checked.rows, found.explanation, time.perf_counter() - started)
-        return context
+            self._work.note(query.rows, found.explanation, time.perf_counter() - started)
+        return found, answers
 
     @contextmanager
-    def one_call(self) -> Iterator[None]:
+    def one_call(self, traced: bool = True) -> Iterator[None]:
         """Inside, `retrieve` answers from the graph as it is; what it learns is learnt on leaving.
 
         For models that ask step by step: no sample sees within a forward pass what another gave birth to, and
         the steps are learnt from in bulk. Inside another `one_call` it does nothing of its own. After an
-        exception nothing is learnt.
+        exception nothing is learnt. traced: `retrieve_again` may be called; without, steps are cheaper.
         """
-        if self._pending is not None:
-            yield
-            return
-        self._pending = []
+        self.begin_call(traced)
         try:
             yield
-            pending = self._pending
+        except BaseException:
+            if self._pending is not None and self._pending.depth == 0:
+                self._pending.calls.clear()
+            raise
         finally:
-            self._pending = None
-        if pending and not recomputing():
-            self.navigator.remember(pending[-1].query, pending[-1].answers, self.active_state)
-        for query, found in joined_steps([(call.query, call.found) for call in pending if call.learns]):
+            self.end_call()
+
+    def begin_call(self, traced: bool = True) -> None:
+        """Enters `one_call`; every `begin_call` needs its `end_call`."""
+        if self._pending is None:
+            self._pending = Pending(traced)
+        else:
+            self._pending.depth += 1
+
+    def end_call(self) -> None:
+        """Leaves `one_call`."""
+        pending = self._pending
+        assert pending is not None
+        if pending.depth > 0:
+            pending.depth -= 1
+            return
+        self._pending = None
+        calls = pending.calls
+        if calls and not recomputing():
+            self.navigator.remember(calls[-1].query, calls[-1].answers, self.active_state)
+        for query, found in joined_steps([(call.query, call.found) for call in calls if call.learns]):
             self._learn(query, found)
 
-    @torch.compiler.disable
     def retrieve_again(self, query: Tensor) -> RetrievedContext:
         """The answers to the last T calls of one step each in this `one_call`, as one answer to their queries
         [B, T, D].
 
         With it a model that had to ask step by step can do everything else for all steps at once, gradients
-        included. Nothing is searched, noted or counted. O(B T S D), then by edges touched.
+        included. Nothing is searched, noted or counted. O(B T S D).
         """
+        if torch.compiler.is_compiling() and not self.pack_manager.in_use:
+            return compiled.retrieve(self, query, 0, again=True)
+        return self._retrieve_again(query)
+
+    @torch.compiler.disable
+    def _retrieve_again(self, query: Tensor) -> RetrievedContext:
         checked = self.navigator.check(query, self.active_state, 0)
-        calls = (self._pending or [])[-checked.steps :]
-        joined = list(joined_steps([(call.query, call.found) for call in calls]))
-        if len(joined) != 1 or joined[0][0].rows.shape != checked.rows.shape:
+        found, answers = self.navigator.replay(checked, self._last_steps(checked))
+        return self.navigator.context(checked, found, answers, query.device)
+
+    def _last_steps(self, query: Query) -> list[tuple[Source, Activated]]:
+        """What each graph answered to the last calls of this `one_call`, one for each step of the query."""
+        calls = ([] if self._pending is None else self._pending.calls)[-query.steps :]
+        fits = len(calls) == query.steps and all(
+            call.query.steps == 1
+            and call.query.streams == query.streams
+            and call.query.rows.shape[0] * query.steps == query.rows.shape[0]
+            for call in calls
+        )
+        if not fits:
             raise AESGMemoryError(
-                f"retrieve_again: expected the queries of the last calls in one_call, got {list(query.shape)}"
+                "retrieve_again: expected the queries of the last calls in one_call, "
+                f"got {[*query.lead, self.vector_dim]}"
             )
-        answers = [call.answers for call in calls]
-        sources = [answer.source for answer in answers[-1]]
-        found, again = self.navigator.find_again(checked, sources, joined_seeds(answers))
-        return self.navigator.context(checked, found, again, query.device)
+        if not all(len(answer.found.jacobian) for call in calls for answer in call.answers):
+            raise AESGMemoryError("retrieve_again: expected calls in one_call(traced=True), got others")
+        return joined_answers([call.answers for call in calls])
+
+    # For `aesg.memory.compiled`: the same on rows [Q, D] that were checked when the model was traced.
+
+    def answer(self, rows: Tensor, lead: torch.Size, batch_idx: int, *, traced: bool) -> Activated:
+        """`retrieve` to rows of any number of leading dimensions."""
+        self._require_open("retrieve")
+        started = time.perf_counter()
+        query = self.navigator.check(rows.reshape(*lead, rows.shape[1]), self.active_state, batch_idx)
+        found = self._find(query, started, traced)[1][0].found
+        return found if traced else found._replace(jacobian=found.jacobian[:0].clone(), seed_vectors=found.seed_vectors[:0].clone())
+
+    def answer_again(self, rows: Tensor, lead: torch.Size) -> Activated:
+        """`retrieve_again` to rows."""
+        query = self.navigator.check(rows.reshape(*lead, rows.shape[1]), self.active_state, 0)
+        return self.navigator.replay(query, self._last_steps(query))[1][0].found
 
     @torch.no_grad()
     def _learn(self, query: Query, found: Found) -> None:
@@ -293,6 +367,7 @@ class AESGMemory(PackMethods, nn.Module):
     def update_topology(self) -> None:
         """One consolidation, and the sweep when due; call it after each batch. Does nothing in INFERENCE."""
         started = time.perf_counter()
+        self._replays.clear()
         self.cognitive_engine.update()
         self._work.topology_seconds += time.perf_counter() - started
 

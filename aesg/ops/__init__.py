@@ -1,8 +1,23 @@
-"""The custom ops, one a file: search, spreading, consolidation, novelty. `reference` has the oracles."""
+"""The custom ops, one a file: search, spreading, contexts, reading, consolidation, novelty.
 
+`reference` has the oracles.
+"""
+
+from aesg.ops.activate_context import Activated, Primed, activate_context, replay_energies
 from aesg.ops.consolidate import consolidate_
 from aesg.ops.pool_novelty import pool_novelty_
+from aesg.ops.read_members import read_members
 from aesg.ops.seed_search import seed_search
 from aesg.ops.spread_activation import spread_activation
 
-__all__ = ["consolidate_", "pool_novelty_", "seed_search", "spread_activation"]
+__all__ = [
+    "Activated",
+    "Primed",
+    "activate_context",
+    "consolidate_",
+    "pool_novelty_",
+    "read_members",
+    "replay_energies",
+    "seed_search",
+    "spread_activation",
+]

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from aesg.config import AESGConfig
-from aesg.ops import seed_search, spread_activation
+from aesg.graph.core import spreading_rules
+from aesg.ops import Activated, Primed, activate_context, seed_search, spread_activation
 from aesg.packs.columns import BLOCK_EDGES
 from aesg.packs.pack import MemoryPack
 
@@ -53,6 +54,35 @@ class PackGraph:
             source_floor=config.source_energy_floor,
             transfer_floor=config.transfer_floor,
             k=k,
+        )
+
+    def activate(
+        self,
+        similarities: Tensor,
+        seeds: Tensor,
+        *,
+        bar: Tensor | None = None,
+        primed: Primed | None = None,
+        gather: bool = True,
+        jacobian: bool = False,
+    ) -> Activated:
+        """Contexts from what `search` found [B, S]. See `activate_context`."""
+        tensors = self._tensors
+        return activate_context(
+            similarities,
+            seeds,
+            tensors.vectors,
+            tensors.first_block,
+            tensors.targets,
+            tensors.strengths,
+            tensors.next_block,
+            tensors.active,
+            regions=tensors.regions,
+            bar=bar,
+            primed=primed,
+            gather=gather,
+            jacobian=jacobian,
+            **spreading_rules(self.config),
         )
 
     def ids(self, slots: Tensor) -> Tensor:

@@ -1,0 +1,125 @@
+"""Retrieval as ops that torch.compile takes into its graph whole: no break, the same answers and learning.
+
+The ops call the memory behind a number. That they change it is declared by a tensor, the memory's `clock`,
+which every one of them counts up: so none is left out, doubled or moved past another.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from aesg.exceptions import AESGMemoryError
+from aesg.memory.context import RetrievedContext
+from aesg.ops import Activated, replay_energies
+
+if TYPE_CHECKING:
+    from aesg.memory.controller import AESGMemory
+
+Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+_numbers = itertools.count(1)
+_memories: weakref.WeakValueDictionary[int, AESGMemory] = weakref.WeakValueDictionary()
+
+
+def number_of(memory: AESGMemory) -> int:
+    """A number of its own for a new memory."""
+    number = next(_numbers)
+    _memories[number] = memory
+    return number
+
+
+def _memory(number: int) -> AESGMemory:
+    memory = _memories.get(number)
+    if memory is None:
+        raise AESGMemoryError(f"Compiled model: its memory (number {number}) is gone")
+    return memory
+
+
+@torch.library.custom_op("aesg::memory_retrieve", mutates_args=("clock",))
+def _retrieve(
+    rows: Tensor, clock: Tensor, number: int, lead: list[int], batch_idx: int, traced: bool
+) -> Parts:
+    clock.add_(1)
+    memory = _memory(number)
+    return _own(memory.answer(rows, torch.Size(lead), batch_idx, traced=traced))
+
+
+@_retrieve.register_fake
+def _(rows: Tensor, clock: Tensor, number: int, lead: list[int], batch_idx: int, traced: bool) -> Parts:
+    return _shapes(rows, number, traced)
+
+
+@torch.library.custom_op("aesg::memory_retrieve_again", mutates_args=("clock",))
+def _retrieve_again(rows: Tensor, clock: Tensor, number: int, lead: list[int]) -> Parts:
+    clock.add_(1)
+    return _own(_memory(number).answer_again(rows, torch.Size(lead)))
+
+
+@_retrieve_again.register_fake
+def _(rows: Tensor, clock: Tensor, number: int, lead: list[int]) -> Parts:
+    return _shapes(rows, number, True)
+
+
+@torch.library.custom_op("aesg::memory_begin_call", mutates_args=("clock",))
+def begin_call(clock: Tensor, number: int, traced: bool) -> None:
+    clock.add_(1)
+    _memory(number).begin_call(traced)
+
+
+@torch.library.custom_op("aesg::memory_end_call", mutates_args=("clock",))
+def end_call(clock: Tensor, number: int) -> None:
+    clock.add_(1)
+    _memory(number).end_call()
+
+
+for _silent in (begin_call, end_call):
+    _silent.register_fake(lambda *_: None)
+
+
+def _own(found: Activated) -> Parts:
+    """Tensors of their own, as an op's results must be."""
+    return (
+        found.seeds, found.similarities, found.members, found.energies, found.vectors, found.jacobian,
+        found.seed_vectors,
+    )  # fmt: skip
+
+
+def _shapes(rows: Tensor, number: int, traced: bool) -> Parts:
+    config, (batch, dim) = _memory(number).config, rows.shape
+    count, k, kept = config.seed_top_k, config.context_size, rows.shape[0] if traced else 0
+    new = rows.new_empty
+    return (
+        new((batch, count), dtype=torch.int64), new((batch, count)), new((batch, k), dtype=torch.int64),
+        new((batch, k)), new((batch, k, dim)), new((kept, k, count)), new((kept, count, dim)),
+    )  # fmt: skip
+
+
+def retrieve(memory: AESGMemory, query: Tensor, batch_idx: int, again: bool = False) -> RetrievedContext:
+    """`memory.retrieve`, or `retrieve_again`, to be traced; without `paths`."""
+    lead, dim = query.shape[:-1], query.shape[-1]
+    if dim != memory.vector_dim or len(lead) > 2:
+        raise AESGMemoryError(
+            f"Query: expected [..., {memory.vector_dim}] of rank 1 to 3, got {list(query.shape)}"
+        )
+    rows = query.reshape(-1, dim).to("cpu", torch.float32)
+    wanted = torch.is_grad_enabled() and rows.requires_grad
+    bare, number = rows.detach(), memory.number
+    if again:
+        parts = torch.ops.aesg.memory_retrieve_again(bare, memory.clock, number, list(lead))
+    else:
+        parts = torch.ops.aesg.memory_retrieve(bare, memory.clock, number, list(lead), batch_idx, wanted)
+    found = Activated(*parts)
+    energies = replay_energies(rows, found) if wanted else found.energies
+    k, device = energies.shape[1], query.device
+    return RetrievedContext(
+        vectors=found.vectors.reshape(*lead, k, dim).to(device),
+        weights=energies.reshape(*lead, k).to(device),
+        indices=found.members.reshape(*lead, k).to(device),
+        explanation=found.similarities[:, 0].reshape(lead).to(device),
+        projection=memory.abstraction_projection,
+    )
