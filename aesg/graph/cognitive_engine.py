@@ -68,9 +68,14 @@ class CognitiveEngine:
 
         FINETUNE needs ten times the persistence. The first input of an empty memory is born at once.
         """
+        return len(self.bear_novel(inputs))
+
+    def bear_novel(self, inputs: Tensor) -> np.ndarray:
+        """`observe_novelty`; returns the slots of what was born, i64 [m]."""
+        nothing = np.empty(0, dtype=np.int64)
         permissions = self._permissions()
         if not permissions.create_concepts or inputs.shape[0] == 0:
-            return 0
+            return nothing
         state, config = self.graph.state, self.config
         born = state.pool.offer(
             inputs,
@@ -80,7 +85,7 @@ class CognitiveEngine:
         )
         state.touch()
         granted = self._granted(born.shape[0]) if born.shape[0] else 0
-        return len(bear_sensory(self.graph, born[:granted])) if granted else 0
+        return bear_sensory(self.graph, born[:granted]) if granted else nothing
 
     @torch.no_grad()
     def _bear_abstract(self, parents: np.ndarray, counts: np.ndarray) -> np.ndarray:

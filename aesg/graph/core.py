@@ -130,6 +130,10 @@ class SemanticGraph:
             **spreading_rules(self.config),
         )
 
+    def directions(self, vectors: Tensor) -> Tensor:
+        """What likeness compares of vectors [..., D]: length 1."""
+        return torch.nn.functional.normalize(vectors, dim=-1)
+
     def gather(self, slots: Tensor) -> Tensor:
         """Copies of the vectors [..., D] of slots [...]; zero where the slot is negative."""
         groups = self.state.storage.column("vector")  # [G, 1024, D]

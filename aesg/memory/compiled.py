@@ -42,15 +42,15 @@ def _memory(number: int) -> AESGMemory:
 
 @torch.library.custom_op("aesg::memory_retrieve", mutates_args=("clock",))
 def _retrieve(
-    rows: Tensor, clock: Tensor, number: int, lead: list[int], batch_idx: int, traced: bool
+    rows: Tensor, clock: Tensor, number: int, lead: list[int], batch_idx: int, learn: bool, traced: bool
 ) -> Parts:
     clock.add_(1)
     memory = _memory(number)
-    return _own(memory.answer(rows, torch.Size(lead), batch_idx, traced=traced))
+    return _own(memory.answer(rows, torch.Size(lead), batch_idx, learn=learn, traced=traced))
 
 
 @_retrieve.register_fake
-def _(rows: Tensor, clock: Tensor, number: int, lead: list[int], batch_idx: int, traced: bool) -> Parts:
+def _(rows: Tensor, clock: Tensor, number: int, lead: list[int], batch_idx: int, learn: bool, traced: bool) -> Parts:
     return _shapes(rows, number, traced)
 
 
@@ -82,11 +82,8 @@ for _silent in (begin_call, end_call):
 
 
 def _own(found: Activated) -> Parts:
-    """Tensors of their own, as an op's results must be."""
-    return (
-        found.seeds, found.similarities, found.members, found.energies, found.vectors, found.jacobian,
-        found.seed_vectors,
-    )  # fmt: skip
+    """Tensors of their own, as an op's results must be: none is a view, or kept for a replay."""
+    return tuple(part.clone() for part in found)  # type: ignore[return-value]
 
 
 def _shapes(rows: Tensor, number: int, traced: bool) -> Parts:
@@ -99,7 +96,9 @@ def _shapes(rows: Tensor, number: int, traced: bool) -> Parts:
     )  # fmt: skip
 
 
-def retrieve(memory: AESGMemory, query: Tensor, batch_idx: int, again: bool = False) -> RetrievedContext:
+def retrieve(
+    memory: AESGMemory, query: Tensor, batch_idx: int, learn: bool = True, *, again: bool = False
+) -> RetrievedContext:
     """`memory.retrieve`, or `retrieve_again`, to be traced; without `paths`."""
     lead, dim = query.shape[:-1], query.shape[-1]
     if dim != memory.vector_dim or len(lead) > 2:
@@ -112,7 +111,9 @@ def retrieve(memory: AESGMemory, query: Tensor, batch_idx: int, again: bool = Fa
     if again:
         parts = torch.ops.aesg.memory_retrieve_again(bare, memory.clock, number, list(lead))
     else:
-        parts = torch.ops.aesg.memory_retrieve(bare, memory.clock, number, list(lead), batch_idx, wanted)
+        parts = torch.ops.aesg.memory_retrieve(
+            bare, memory.clock, number, list(lead), batch_idx, learn, wanted
+        )
     found = Activated(*parts)
     energies = replay_energies(rows, found) if wanted else found.energies
     k, device = energies.shape[1], query.device

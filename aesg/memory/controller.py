@@ -135,7 +135,7 @@ class AESGMemory(PackMethods, nn.Module):
         """Same as `retrieve(query)`."""
         return self.retrieve(query)
 
-    def retrieve(self, query: Tensor, batch_idx: int = 0) -> RetrievedContext:
+    def retrieve(self, query: Tensor, batch_idx: int = 0, *, learn: bool = True) -> RetrievedContext:
         """The context of every query: [D], [B, D], or [B, T, D] for T steps of B streams asked at once.
 
         Each row is its own query: what one retrieves never depends on another. Row b belongs to stream b
@@ -144,27 +144,30 @@ class AESGMemory(PackMethods, nn.Module):
 
         Inside a gradient checkpoint the second pass is answered as the first was, and counts and learns
         nothing. Under torch.compile it is one op of the graph; while packs are attached the graph breaks
-        here instead.
+        here instead. learn=False: nothing is learnt, as in INFERENCE.
 
         Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
         another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
         """
         if torch.compiler.is_compiling() and not self.pack_manager.in_use:
-            return compiled.retrieve(self, query, batch_idx)
-        return self._retrieve(query, batch_idx)
+            return compiled.retrieve(self, query, batch_idx, learn)
+        return self._retrieve(query, batch_idx, learn)
 
     @torch.compiler.disable
-    def _retrieve(self, query: Tensor, batch_idx: int) -> RetrievedContext:
+    def _retrieve(self, query: Tensor, batch_idx: int, learn: bool) -> RetrievedContext:
         self._require_open("retrieve")
         started = time.perf_counter()
         checked = self.navigator.check(query, self.active_state, batch_idx)
-        found, answers = self._find(checked, started)
+        found, answers = self._find(checked, started, learn)
         return self.navigator.context(checked, found, answers, query.device)
 
-    def _find(self, query: Query, started: float, traced: bool = False) -> tuple[Found, list[Answer]]:
+    def _find(
+        self, query: Query, started: float, learn: bool, traced: bool = False
+    ) -> tuple[Found, list[Answer]]:
         """The answers, and everything that asking changes. traced: gradients will be asked for later."""
         pending, again = self._pending, recomputing()
-        learns = self._permissions().learns and not again
+        changes = self._permissions().learns and not again
+        learns = learn and changes
         known = self._replays.find(query) if again else None
         if known is not None:
             found, answers = self.navigator.replay(query, known)
@@ -173,7 +176,7 @@ class AESGMemory(PackMethods, nn.Module):
             # A reentrant checkpoint shows by nothing but a model that trains without gradients.
             second_pass = not again and (
                 watched()
-                or (learns and self.training and not traced and not once_more and not torch.is_grad_enabled())
+                or (changes and self.training and not traced and not once_more and not torch.is_grad_enabled())
             )
             found, answers = self.navigator.find(
                 query, self.active_state, traced=traced or once_more or second_pass
@@ -216,6 +219,7 @@ class AESGMemory(PackMethods, nn.Module):
             self._pending = Pending(traced)
         else:
             self._pending.depth += 1
+            self._pending.traced |= traced
 
     def end_call(self) -> None:
         """Leaves `one_call`."""
@@ -268,13 +272,17 @@ class AESGMemory(PackMethods, nn.Module):
 
     # For `aesg.memory.compiled`: the same on rows [Q, D] that were checked when the model was traced.
 
-    def answer(self, rows: Tensor, lead: torch.Size, batch_idx: int, *, traced: bool) -> Activated:
+    def answer(
+        self, rows: Tensor, lead: torch.Size, batch_idx: int, *, learn: bool, traced: bool
+    ) -> Activated:
         """`retrieve` to rows of any number of leading dimensions."""
         self._require_open("retrieve")
         started = time.perf_counter()
         query = self.navigator.check(rows.reshape(*lead, rows.shape[1]), self.active_state, batch_idx)
-        found = self._find(query, started, traced)[1][0].found
-        return found if traced else found._replace(jacobian=found.jacobian[:0].clone(), seed_vectors=found.seed_vectors[:0].clone())
+        found = self._find(query, started, learn, traced)[1][0].found
+        if traced:
+            return found
+        return found._replace(jacobian=found.jacobian[:0], seed_vectors=found.seed_vectors[:0])
 
     def answer_again(self, rows: Tensor, lead: torch.Size) -> Activated:
         """`retrieve_again` to rows."""
@@ -285,9 +293,13 @@ class AESGMemory(PackMethods, nn.Module):
     def _learn(self, query: Query, found: Found) -> None:
         """Notes use and succession, and offers what nothing explained to the novelty pool."""
         threshold = self.config.novelty_explanation_threshold
-        explained = found.explanation >= threshold
+        novel = found.explanation < threshold
         own = found.similarities[:, 0] >= threshold  # succession is learnt between the memory's own concepts
-        current = torch.where(own, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
+        meant = torch.where(own, found.seeds[:, 0], -1)  # [Q]
+        if bool(novel.any()):
+            rows = query.rows.detach()[novel]
+            meant[novel] = self._born_of(rows, self.cognitive_engine.bear_novel(rows), threshold)
+        current = meant.reshape(-1, query.steps)  # [B, T]
         streams = self.active_state
         last = self.graph.still(streams.last_seed[query.streams], streams.last_id[query.streams])
         previous = torch.cat([last[:, None], current[:, :-1]], dim=1)
@@ -300,8 +312,16 @@ class AESGMemory(PackMethods, nn.Module):
             previous.reshape(-1),
             current.reshape(-1),
         )
-        if not bool(explained.all()):
-            self.cognitive_engine.observe_novelty(query.rows.detach()[~explained])
+
+    def _born_of(self, rows: Tensor, born: np.ndarray, threshold: float) -> Tensor:
+        """The newborn (slots [m]) that each novel input [n, D] means, i64 [n]; -1 for none as like as
+        `threshold`. So what is told once is linked to what it was told with.
+        """
+        if len(born) == 0:
+            return torch.full((len(rows),), -1)
+        slots = torch.from_numpy(born)
+        likeness, nearest = (self.graph.directions(rows) @ self.graph.directions(self.graph.gather(slots)).T).max(dim=1)
+        return torch.where(likeness >= threshold, slots[nearest], -1)
 
     def reset_state(self, streams: Iterable[int] | None = None) -> None:
         """Ends all streams (or those named): nothing primes their next query. The novelty pool is left

@@ -97,6 +97,16 @@ class one_call:
             self._inner.__exit__(*error)
 
 
+class Untaught:
+    """A memory to a reader that shall only read it."""
+
+    def __init__(self, memory: Any) -> None:
+        self.memory = memory
+
+    def retrieve(self, query: Tensor) -> Any:
+        return self.memory.retrieve(query, learn=False)
+
+
 def reader_heads(hidden_size: int) -> int:
     """Heads of a reader of `hidden_size` units: one for 32 units, at least one."""
     return max(1, hidden_size // READER_WIDTH)

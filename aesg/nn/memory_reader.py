@@ -19,6 +19,7 @@ AVERSION = 8.0  # of the head that starts out most averse to members like the qu
 # findable while the model trains (with 0.02: 0.02 bits a byte worse frozen, 0.06 writing).
 QUERY_STD = 1.0
 OUTPUT_STD = 0.02
+PRIOR = 8.0  # what followed a likeness once has an energy of about 1/4: against "nothing", which has 1
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -78,7 +79,8 @@ class MemoryReader(nn.Module):
             query.reshape(-1, width),
             self.likeness_weight.float(),
             context.vectors.reshape(-1, *context.vectors.shape[-2:]),
-            context.weights.reshape(-1, context.weights.shape[-1]),
+            PRIOR * context.weights.reshape(-1, context.weights.shape[-1]),
         )
         gist = F.normalize(mean + context.projection(mean), dim=-1, eps=TINY)
-        return found.reshape(*lead, -1), gist.reshape(*lead, width)
+        scale = width**0.5  # components of the size of a LayerNorm's
+        return scale * found.reshape(*lead, -1), scale * gist.reshape(*lead, width)

@@ -40,7 +40,7 @@ def test_values_and_gradients_of_the_oracle(shape) -> None:
         results.append(outputs)
     for mine, oracle in zip(*results, strict=True):
         torch.testing.assert_close(mine.double(), oracle, rtol=1e-4, atol=1e-5)
-    held = [0, 2, 4] if shape[0] == 70 else [0, 1, 2, 4]
+    held = [0, 2, 4] if shape[0] > 3 else [0, 1, 2, 4]
     for i in held:  # a zero query has a direction for no formula
         present = arguments[4] > 1e-30 if i == 4 else torch.ones_like(arguments[i], dtype=torch.bool)
         torch.testing.assert_close(
