@@ -65,6 +65,7 @@ class MemoryModel(nn.Module):
     """
 
     memory: AESGMemory | None
+    asks_once = True  # a forward pass asks in one call: what it learns can wait until the loss is known
 
     def __init__(self, memory: AESGMemory | None) -> None:
         super().__init__()

@@ -140,7 +140,7 @@ class AESGDecoderLM(MemoryModel):
         Raises AESGConfigError for sampling options out of range. O(S H) a token and layer: keys and values
         are kept.
         """
-        check_sampling(self.vocab_size, max_new_tokens, temperature, top_k, top_p, eos)
+        check_sampling(self.vocab_size, max_new_tokens, temperature, top_k, top_p, eos, generator)
         tokens = prompt[None] if isinstance(prompt, Tensor) and prompt.dim() == 1 else prompt
         check_tokens(tokens, self.vocab_size)
         tokens = tokens.long()

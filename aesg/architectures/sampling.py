@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -17,8 +18,19 @@ def check_sampling(
     top_k: int | None,
     top_p: float | None,
     eos: int | None,
+    generator: torch.Generator | None = None,
 ) -> None:
-    """Raises AESGConfigError for the first option that is out of range."""
+    """Raises AESGConfigError for the first option that is of another type or out of range."""
+    given = {"max_new_tokens": max_new_tokens, "top_k": top_k, "eos": eos}
+    for name, value in given.items():
+        if (value is None and name != "max_new_tokens") or _is(value, Integral):
+            continue
+        raise AESGConfigError(f"{name} must be an integer, got {value!r}")
+    for name, number in (("temperature", temperature), ("top_p", 1.0 if top_p is None else top_p)):
+        if not _is(number, Real):
+            raise AESGConfigError(f"{name} must be a number, got {number!r}")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise AESGConfigError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if max_new_tokens < 0:
         raise AESGConfigError(f"max_new_tokens must be >= 0, got {max_new_tokens}")
     if not (temperature >= 0.0 and math.isfinite(temperature)):
@@ -29,6 +41,10 @@ def check_sampling(
         raise AESGConfigError(f"top_p must be in (0, 1] or None, got {top_p}")
     if eos is not None and not 0 <= eos < vocab_size:
         raise AESGConfigError(f"eos must be a token id in [0, {vocab_size}) or None, got {eos}")
+
+
+def _is(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def sample(

@@ -1,7 +1,8 @@
 """What a memory costs a model: `python -m aesg bench train`.
 
 Forward pass and training step of every model, with a memory and as the same model without one, in turn in one
-process. Processor seconds beside seconds: on a busy machine the former hardly change.
+process. Processor seconds beside seconds: on a busy machine the former hardly change. Then, over enough steps
+for sweeps and a detection of regions, the share of a step that `update_topology` takes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from aesg.nn.rnn import MemoryRNN
 
 TEXTS = ("AESGGRUText", "AESGLSTMText", "AESGSeq2Seq", "AESGDecoderLM", "AESGTransformer")
 IMAGES = ("AESGColorizationNet", "AESGCNNClassifier", "AESGCNNAutoencoder")
+TARGET = 0.1  # of a step, the most that the topology may take
 LOOPED = ("AESGGRUText", "AESGLSTMText")  # compared with a loop over cells as well
 EDGES_A_CONCEPT = 4
 NOISE = 0.3  # of a concept against the query it is like, in standard deviations
@@ -80,6 +82,7 @@ def fill(model: MemoryModel, work: Work, concepts: int) -> None:
     sources = torch.arange(concepts).repeat_interleave(EDGES_A_CONCEPT)
     targets = (sources + torch.randint(1, concepts, sources.shape)) % concepts
     memory.graph.add_edges(sources, targets, torch.ones(len(sources)), torch.full((len(sources),), 0.3), 1)
+    memory.set_mode("TRAIN")
 
 
 def loop_over_cells(model: MemoryModel) -> MemoryModel:
@@ -116,6 +119,21 @@ def training_step(model: MemoryModel, work: Work) -> Callable[[], object]:
             model.memory.update_topology()
 
     return run
+
+
+def topology(run: Callable[[], object], model: MemoryModel, steps: int) -> dict[str, float]:
+    """Mean ms of a step and of its topology update, and the latter's share."""
+    assert model.memory is not None
+    before, started = model.memory.stats()["topology_seconds"], time.perf_counter()
+    for _ in range(steps):
+        run()
+    seconds = time.perf_counter() - started
+    spent = model.memory.stats()["topology_seconds"] - before
+    return {
+        "step_ms": 1e3 * seconds / steps,
+        "topology_ms": 1e3 * spent / steps,
+        "topology_share": spent / seconds,
+    }
 
 
 def measure(contestants: dict[str, Callable[[], object]], runs: int) -> dict[str, dict[str, float]]:
@@ -160,6 +178,14 @@ def bench(name: str, options: argparse.Namespace, vocab: int) -> list[dict[str, 
                 print(
                     f"  {key:20} {each['ms']:9.1f} ms {each['processor_ms']:9.1f} ms processor {ratio:6.2f} x"
                 )
+            for key, model in models.items() if what != "forward" else ():
+                if model.memory is not None:
+                    found[key].update(topology(training_step(model, work), model, options.steps))
+                    share = found[key]["topology_share"]
+                    print(
+                        f"  {key:20} {found[key]['step_ms']:9.1f} ms, topology "
+                        f"{found[key]['topology_ms']:.2f} ms: {share:.1%} (target {TARGET:.0%})"
+                    )
             cases.append(
                 {"model": name, "size": options.size, "shape": shape, "what": what, "results": found}
             )
@@ -179,12 +205,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--length", type=int, default=32, help="tokens of a sequence")
     parser.add_argument("--edge", type=int, default=128, help="of a picture")
     parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=40, help="over which the topology's share is taken")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", help="write train.json there")
     parser.add_argument("--short", action="store_true", help="tiny sizes: does it run at all")
     options = parser.parse_args(argv)
     if options.short:
-        options.concepts, options.vocab, options.runs = [50], [100], 1
+        options.concepts, options.vocab, options.runs, options.steps = [50], [100], 1, 2
         options.batch, options.length, options.edge = 2, 4, 16
     torch.set_num_threads(options.threads)
     print(machine())

@@ -41,8 +41,9 @@ def adapt_data(data: Any, batch_size: int = 32, shuffle: bool = False) -> Iterab
     elif isinstance(data, IterableDataset):
         return DataLoader(data, batch_size=batch_size, collate_fn=_collate)
     elif isinstance(data, Dataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
-        if isinstance(data, (str, bytes, dict)):
-            raise AESGTrainingError(f"Expected (input, target) pairs, got {type(data).__name__}")
+        if isinstance(data, (str, bytes, dict, type)):
+            what = f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
+            raise AESGTrainingError(f"Expected (input, target) pairs, got {what}")
         if not isinstance(data, Dataset):
             for position, sample in enumerate(data):
                 if not isinstance(sample, (tuple, list)) or len(sample) != 2:

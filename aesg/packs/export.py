@@ -118,6 +118,13 @@ def select(
 
 def edge_list(graph: SemanticGraph, renumbered: np.ndarray) -> EdgeList:
     """The edges of a memory between slots with a new number (i64 [N], -1: none), in new numbers. O(E)."""
+    return placed_edges(graph, renumbered)[0]
+
+
+def placed_edges(
+    graph: SemanticGraph, renumbered: np.ndarray
+) -> tuple[EdgeList, tuple[np.ndarray, np.ndarray]]:
+    """`edge_list`, and where each edge lies: (block i64 [E], place in it i64 [E])."""
     hot, cold = (part.reshape(-1) for part in blocks(graph.storage))
     used = graph.storage.core.counters.block_count
     hot, cold = hot[:used], cold[:used]
@@ -127,7 +134,7 @@ def edge_list(graph: SemanticGraph, renumbered: np.ndarray) -> EdgeList:
     source = renumbered[cold["source"][block]]
     both = np.flatnonzero((source >= 0) & (target >= 0))
     at = (block[both], place[both])
-    return EdgeList(
+    edges = EdgeList(
         source[both],
         target[both],
         cold["weight"][at],
@@ -135,6 +142,7 @@ def edge_list(graph: SemanticGraph, renumbered: np.ndarray) -> EdgeList:
         cold["use_count"][at],
         cold["tag"][at] & np.uint8(3),
     )
+    return edges, at
 
 
 def take(columns: PackColumns, rows: np.ndarray) -> PackColumns:

@@ -14,17 +14,23 @@ from aesg.exceptions import AESGStorageError
 SCOPES = ("run", "graph", "node", "all")
 MODES = ("max", "min")
 MAX_NAME = 200  # bytes; file systems allow 255
+MAX_SHOWN = 200  # characters of a value in a message
+MAX_DEPTH = 100  # of nested values: what is written must be readable wherever it is asked for
 
 
 def check_text(value: Any, what: str) -> str:
-    """A string that is not empty, holds no NUL and can be written as UTF-8."""
+    """A string that is not empty, holds no NUL and can be written as UTF-8; a member of a str-Enum counts
+    as its value.
+    """
     if not isinstance(value, str) or not value or "\0" in value:
-        raise AESGStorageError(f"{what}: expected a string that is not empty and has no NUL, got {value!r}")
+        raise AESGStorageError(
+            f"{what}: expected a string that is not empty and has no NUL, got {shown(value)}"
+        )
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise AESGStorageError(f"{what}: expected a string that UTF-8 can hold, got {value!r}") from None
-    return str(value)
+        raise AESGStorageError(f"{what}: expected a string that UTF-8 can hold, got {shown(value)}") from None
+    return str.__str__(value)  # str() of a str-Enum would be its name
 
 
 def check_name(value: Any, what: str) -> str:
@@ -49,7 +55,7 @@ def check_suffix(value: Any, what: str) -> str:
     if value is None or value == "":
         return ""
     if not isinstance(value, str) or not value.startswith(".") or len(value) > 32:
-        raise AESGStorageError(f"{what}: expected an ending such as '.png', got {value!r}")
+        raise AESGStorageError(f"{what}: expected an ending such as '.png', got {shown(value)}")
     return check_name(value, what)
 
 
@@ -74,13 +80,13 @@ def check_path(value: Any, what: str) -> str:
 
 def check_choice(value: Any, choices: tuple[str, ...], what: str) -> str:
     if not isinstance(value, str) or value not in choices:
-        raise AESGStorageError(f"{what}: expected one of {', '.join(choices)}, got {value!r}")
-    return value
+        raise AESGStorageError(f"{what}: expected one of {', '.join(choices)}, got {shown(value)}")
+    return str.__str__(value)
 
 
 def check_limit(value: Any, what: str = "limit") -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise AESGStorageError(f"{what}: expected a whole number >= 1, got {value!r}")
+        raise AESGStorageError(f"{what}: expected a whole number >= 1, got {shown(value)}")
     return min(value, 2**62)  # what SQLite can hold
 
 
@@ -120,26 +126,39 @@ def check_words(words: Any, what: str) -> list[str]:
 def encode(value: Any, what: str, *, nan: bool = False) -> str:
     """Canonical JSON: sorted keys, no spaces, ASCII. Scalars of numpy and torch are plain numbers.
 
-    Raises AESGStorageError for what JSON cannot hold: other types, keys that are no strings, circles, and NaN
-    and infinities unless `nan`.
+    Raises AESGStorageError for what JSON cannot hold: other types, keys that are no strings, circles, more
+    than MAX_DEPTH levels, and NaN and infinities unless `nan`.
     """
     try:
-        _check_keys(value, what)
+        _check_nested(value, what, MAX_DEPTH)
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=nan, default=_scalar)
     except (TypeError, ValueError, RecursionError) as error:
         raise AESGStorageError(f"{what}: expected what JSON can hold, {error}") from None
 
 
-def _check_keys(value: Any, what: str) -> None:
-    """json.dumps would quietly make strings of other keys, and two keys one."""
+def shown(value: Any) -> str:
+    """A value for a message: its repr, cut short; numbers can be too long to have one."""
+    try:
+        text = repr(value)
+    except Exception as error:  # whatever a foreign __repr__ raises
+        return f"{type(value).__name__} ({error})"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _check_nested(value: Any, what: str, levels: int) -> None:
+    """json.dumps would quietly make strings of other keys, and two keys one; what is nested too deeply could
+    be read only by a caller whose own stack is as shallow as the writer's.
+    """
+    if levels < 0:
+        raise AESGStorageError(f"{what}: expected at most {MAX_DEPTH} levels of nested values, got more")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise AESGStorageError(f"{what}: expected keys that are strings, got {key!r}")
-            _check_keys(item, what)
+            _check_nested(item, what, levels - 1)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            _check_keys(item, what)
+            _check_nested(item, what, levels - 1)
 
 
 def _scalar(value: Any) -> Any:
@@ -164,7 +183,9 @@ def _number(value: Any, what: str, finite: bool) -> float:
             raise TypeError
         as_float = float(plain)
     except (TypeError, ValueError, OverflowError):
-        raise AESGStorageError(f"{what}: expected a real number, got {value!r}") from None
+        raise AESGStorageError(f"{what}: expected a real number, got {shown(value)}") from None
     if finite and not math.isfinite(as_float):
-        raise AESGStorageError(f"{what}: expected a finite number to rank by, got {value!r} (events take it)")
+        raise AESGStorageError(
+            f"{what}: expected a finite number to rank by, got {shown(value)} (events take it)"
+        )
     return plain if isinstance(plain, int) else as_float

@@ -125,6 +125,8 @@ CREATE INDEX outputs_of_all ON outputs(name, event);
 CREATE INDEX outputs_by_sha ON outputs(sha) WHERE sha IS NOT NULL;
 """
 
+TABLES = {"runs", "artifacts", "labels", "metrics", "members", "events", "outputs"}
+
 # Set while an asynchronous caller may still go away: a transaction then ends without its commit.
 abandoned: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("abandoned", default=None)
 
@@ -297,6 +299,7 @@ def check_header(path: Path) -> None:
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     except sqlite3.Error as error:
         raise AESGStorageError(f"Expected an index of aesg.runs at '{path}': {error}") from error
     if application != APPLICATION_ID:
@@ -306,3 +309,5 @@ def check_header(path: Path) -> None:
         )
     if version != VERSION:
         raise AESGStorageError(f"'{path}': expected schema version {VERSION}, found {version}")
+    if missing := sorted(TABLES - tables):
+        raise AESGStorageError(f"'{path}': expected the tables of an index, found none of {missing}")

@@ -135,7 +135,7 @@ class EventMemory:
         given = _values(inputs, "inputs")
         if text is not None and not isinstance(text, str):
             raise AESGStorageError(f"text: expected a string, got {type(text).__name__}")
-        checks.check_text(kind, "kind")
+        kind = checks.check_text(kind, "kind")
         if text:
             checks.check_text(text, "text")
         numbers = checks.check_metrics(metrics, finite=False)
@@ -173,9 +173,9 @@ def _values(values: Values, what: str) -> list[dict[str, Any]]:
             raise AESGStorageError(
                 f"{what}: expected {{'name': ..., 'kind': ..., 'value': ...}}, got {value!r}"
             )
-        checks.check_text(value["name"], f"{what} name")
-        checks.check_text(value.get("kind", "json"), f"{what} kind")
-        found.append({"kind": "json", **value})
+        name = checks.check_text(value["name"], f"{what} name")
+        kind = checks.check_text(value.get("kind", "json"), f"{what} kind")
+        found.append({**value, "name": name, "kind": kind})
     return found
 
 

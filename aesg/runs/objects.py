@@ -85,9 +85,10 @@ class Objects:
 
     def all(self) -> Iterator[tuple[str, Path]]:
         """(name, path) of every file among the objects."""
-        for folder in sorted(self.directory.iterdir()):
-            for path in sorted(folder.iterdir()) if folder.is_dir() else [folder]:
-                yield (folder.name + path.name if path != folder else path.name), path
+        with typed("list the objects"):
+            for folder in sorted(self.directory.iterdir()):
+                for path in sorted(folder.iterdir()) if folder.is_dir() else [folder]:
+                    yield (folder.name + path.name if path != folder else path.name), path
 
     def read(self, sha: str, what: str) -> bytes:
         """The bytes of an object, checked. For small ones."""
@@ -95,7 +96,7 @@ class Objects:
 
     def copy(self, sha: str, target: Path, what: str) -> None:
         """A writable copy at `target`, checked; nothing is left there when the object is damaged."""
-        with _typed(f"copy to '{target}'"):
+        with typed(f"copy to '{target}'"):
             descriptor = self.disk.create(target)
             try:
                 for chunk in self._chunks(sha, what):
@@ -109,7 +110,7 @@ class Objects:
     def copy_directory(self, sha: str, target: Path, what: str) -> None:
         """A writable copy of a stored directory at `target`, which must not exist."""
         manifest = Manifest.from_bytes(self.read(sha, what))
-        with _typed(f"copy to '{target}'"):
+        with typed(f"copy to '{target}'"):
             self.disk.make_directory(target)
             try:
                 for name, (member, _) in sorted(manifest.files.items()):
@@ -132,7 +133,7 @@ class Objects:
 
     def _chunks(self, sha: str, what: str) -> Iterator[bytes]:
         digest = hashlib.sha256()
-        with _typed(f"read {what}"), open(self.path(check_sha(sha)), "rb") as file:
+        with typed(f"read {what}"), open(self.path(check_sha(sha)), "rb") as file:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 yield chunk
@@ -152,7 +153,7 @@ class Stage:
         self.staged: list[Staged] = []
 
     def __enter__(self) -> Stage:
-        with _typed("save"):
+        with typed("save"):
             try:
                 while self._lock is None:  # `gc` may take a new folder for a dead one before it is locked
                     self.path = self._objects.staging / uuid.uuid4().hex
@@ -242,7 +243,7 @@ class StageFile:
         self._path = path
         self._digest = hashlib.sha256()
         self.size = 0
-        with _typed("save"):
+        with typed("save"):
             self._descriptor: int | None = self._disk.create(path)
 
     @property
@@ -253,7 +254,7 @@ class StageFile:
         if self._descriptor is None:
             raise AESGStorageError("write: expected an open file, it was closed")
         view = memoryview(data).cast("B")
-        with _typed("save"):
+        with typed("save"):
             self._disk.write(self._descriptor, view)
         self._digest.update(view)
         self.size += len(view)
@@ -261,7 +262,7 @@ class StageFile:
 
     def seal(self) -> Staged:
         assert self._descriptor is not None
-        with _typed("save"):
+        with typed("save"):
             self._disk.make_read_only(self._descriptor)
             self._disk.sync(self._descriptor)
         staged = Staged(self._path, self._digest.hexdigest(), self.size)
@@ -296,7 +297,7 @@ def parse_uri(uri: str) -> tuple[str, bool] | None:
 
 def open_regular(path: str, directory: int | None = None) -> BinaryIO:
     """Opens a regular file for reading; a symlink, directory or device is an AESGStorageError."""
-    with _typed(f"open '{path}'"):
+    with typed(f"open '{path}'"):
         mode = os.stat(path, dir_fd=directory, follow_symlinks=False).st_mode
         if not stat.S_ISREG(mode):
             hint = " (save_dir takes one)" if stat.S_ISDIR(mode) else ""
@@ -324,7 +325,7 @@ def _kind(mode: int) -> str:
 
 
 @contextlib.contextmanager
-def _typed(doing: str) -> Iterator[None]:
+def typed(doing: str) -> Iterator[None]:
     """OSError as AESGStorageError."""
     try:
         yield

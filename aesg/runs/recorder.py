@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from aesg.exceptions import AESGStorageError, AESGTrainingError
-from aesg.runs import checks, upkeep
+from aesg.runs import upkeep
 from aesg.runs.artifacts import Artifacts
 from aesg.runs.records import Artifact
-from aesg.runs.run import Run
+from aesg.runs.run import Node
 from aesg.runs.store import Store
 from aesg.trainer.callbacks import Callback, Logs, monitored
+from aesg.trainer.callbacks.base import check_mode, check_whole
 
 CHECKPOINT, EPOCH, REPORT, PACK = "checkpoint", "epoch", "report", "pack"
 
@@ -36,19 +37,19 @@ class RunRecorder(Callback):
 
     def __init__(
         self,
-        run: Run,
+        run: Node,
         monitor: str = "val_loss",
         mode: str = "min",
         keep: int | None = 3,
         save_every: int = 1,
         packs: Iterable[str | os.PathLike[str]] = (),
     ) -> None:
-        if mode not in checks.MODES:
-            raise AESGTrainingError(f"mode must be 'min' or 'max', got {mode!r}")
-        if (keep is not None and keep < 1) or save_every < 1:
-            raise AESGTrainingError(
-                f"Expected keep >= 1 or None and save_every >= 1, got {keep}, {save_every}"
-            )
+        if not isinstance(run, Node):
+            raise AESGTrainingError(f"Expected a run, as `store.run(...)` makes, got {type(run).__name__}")
+        check_mode(mode)
+        check_whole("save_every", save_every, 1)
+        if keep is not None:
+            check_whole("keep", keep, 1)
         self.run = run
         self.monitor = monitor
         self.mode = mode

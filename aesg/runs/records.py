@@ -24,6 +24,8 @@ class Artifact:
     """One save: an identity with labels, metrics and pin, over content that others may share.
 
     uri names the content (equal bytes, equal uri) and stays valid when the store's folder is moved.
+    preview_uri is None: a store makes no previews, and no verb takes one; the field is there for programs
+    that read it.
     """
 
     artifact_id: str

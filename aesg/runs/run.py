@@ -75,6 +75,8 @@ class Run(Node):
     def finish(self, state: str = "finished", error: str | None = None) -> None:
         """Ends the run; once it has ended nothing changes. Only the process that began it can."""
         checks.check_choice(state, ("finished", "failed", "killed"), "state")
+        if error is not None:
+            checks.check_text(error, "error")
         if self._lock is None or self._owner != os.getpid():
             return
         try:

@@ -56,6 +56,7 @@ class Store:
     ) -> None:
         self.root = Path(checks.check_path(root, "root")).absolute()
         self.clock = clock
+        self.sync = sync
         self.disk = disk or (Disk() if sync else UnsyncedDisk())
         self._open(create)
         self.index = index.Index(self.root, connect, sync)
@@ -183,7 +184,7 @@ class Store:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store, (self.root,)
+        return _reopened, (self.root, self.sync)
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -192,10 +193,11 @@ class Store:
         file = self.root / index.FILE
         try:
             if not file.exists():
-                there = sorted(os.listdir(self.root)) if self.root.exists() else []
-                if set(there) - set(FOLDERS):
+                foreign = self._foreign()
+                if foreign and not file.exists():  # or somebody made a store meanwhile
+                    found = ", ".join(foreign[:5])
                     raise AESGStorageError(
-                        f"Expected a store or an empty folder at '{self.root}', found {', '.join(there[:5])}"
+                        f"Expected a store or an empty folder at '{self.root}', found {found}"
                     )
                 if not create:
                     raise AESGStorageError(f"Expected a store at '{self.root}', found none")
@@ -208,6 +210,18 @@ class Store:
                 (self.root / name).mkdir(exist_ok=True)
         except OSError as error:
             raise AESGStorageError(f"Failed to open a store at '{self.root}': {error}") from error
+
+    def _foreign(self) -> list[str]:
+        """What lies below the root besides the beginnings of a store. Objects that no index knows are a store
+        that lost it: a new one would collect them.
+        """
+        if not self.root.exists():
+            return []
+        there = sorted(os.listdir(self.root))
+        full = [
+            name for name in there if name in ("objects", "running") and any((self.root / name).iterdir())
+        ]
+        return sorted(set(there) - set(FOLDERS)) + full
 
     def _bury_the_dead(self) -> None:
         """Runs that are "running" and whose lock nobody holds: their process ended without a word."""
@@ -231,6 +245,11 @@ class Store:
             finally:
                 if lock is not None:
                     os.close(lock)
+
+
+def _reopened(root: Path, sync: bool) -> Store:
+    """What a pickled store becomes: another handle on the folder, which is there."""
+    return Store(root, create=False, sync=sync)
 
 
 def _remove(path: Path, owner: int) -> None:

@@ -9,17 +9,19 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aesg.exceptions import AESGStorageError
 from aesg.runs import checks
 from aesg.runs.disk import try_remove_tree
-from aesg.runs.objects import Manifest
+from aesg.runs.objects import Manifest, typed
 
 if TYPE_CHECKING:
     from aesg.runs.store import Store
 
 MIN_AGE = 3600.0  # seconds
+FOR_EVER = 1e12
 
 # What stays: content of artifacts and of uris that tool results name, and the members of stored directories.
 ROOTS = "SELECT sha FROM artifacts UNION SELECT sha FROM outputs WHERE sha IS NOT NULL"
@@ -49,8 +51,8 @@ def collect(
     crash in between leaves objects nobody knows, never an artifact without its content.
     """
     checks.check_name(kind, "kind")
-    if isinstance(min_age, bool) or not isinstance(min_age, (int, float)) or not min_age >= 0:
-        raise AESGStorageError(f"min_age: expected seconds >= 0, got {min_age!r}")
+    if isinstance(min_age, bool) or not isinstance(min_age, (int, float)) or not 0 <= min_age <= FOR_EVER:
+        raise AESGStorageError(f"min_age: expected seconds from 0 to {FOR_EVER:g}, got {min_age!r}")
     kept = _kept(keep_best, keep_last)
     report = GcReport(dry_run)
     if kept is not None:
@@ -116,25 +118,36 @@ def verify(store: Store) -> list[str]:
     for table, row, parent, _ in store.index.read("PRAGMA foreign_key_check"):
         findings.append(f"index: {table} row {row} refers to a row of {parent} that is not there")
     # Before the objects are listed: what is saved meanwhile is then on disk without a row, never the reverse.
-    rows = store.index.read("SELECT artifact_id, sha, is_directory, size, metrics FROM artifacts")
+    rows = store.index.read("SELECT artifact_id, sha, is_directory, size FROM artifacts")
     on_disk = dict(store.objects.all())
     for sha, path in on_disk.items():
+        if not path.exists() and not path.is_symlink():
+            continue  # somebody collected it meanwhile, or it is missed below
         if len(sha) != 64 or not path.is_file() or path.is_symlink():
             findings.append(f"objects: '{path.relative_to(store.root)}' is no object")
-        elif (wrong := store.objects.check(sha)) is not None:
+        elif (wrong := store.objects.check(sha)) is not None and path.exists():
             findings.append(wrong)
-    for identity, sha, is_directory, size, _ in rows:
-        what = f"artifact {identity}"
-        if sha not in on_disk:
-            findings.append(f"{what}: its content {sha} is missing")
-        elif is_directory:
-            findings += _check_directory(store, what, sha, size, on_disk)
-        elif on_disk[sha].stat().st_size != size:
-            findings.append(f"{what}: expected {size} bytes, found {on_disk[sha].stat().st_size}")
+    for identity, sha, is_directory, size in rows:
+        wrong_here = _check_artifact(store, f"artifact {identity}", sha, is_directory, size, on_disk)
+        # An artifact that was dropped meanwhile, and its content with it, is none that is damaged.
+        if wrong_here and store.index.read("SELECT 1 FROM artifacts WHERE artifact_id = ?", [identity]):
+            findings += wrong_here
     return findings
 
 
-def _check_directory(store: Store, what: str, sha: str, size: int, on_disk: dict[str, Any]) -> list[str]:
+def _check_artifact(
+    store: Store, what: str, sha: str, is_directory: bool, size: int, on_disk: dict[str, Path]
+) -> list[str]:
+    if sha not in on_disk or not on_disk[sha].exists():
+        return [f"{what}: its content {sha} is missing"]
+    if is_directory:
+        return _check_directory(store, what, sha, size, on_disk)
+    with typed(f"read {what}"):
+        found = on_disk[sha].stat().st_size
+    return [] if found == size else [f"{what}: expected {size} bytes, found {found}"]
+
+
+def _check_directory(store: Store, what: str, sha: str, size: int, on_disk: dict[str, Path]) -> list[str]:
     try:
         manifest = Manifest.from_bytes(store.objects.read(sha, what))
     except AESGStorageError as error:
@@ -210,13 +223,19 @@ def _would_be_free(store: Store, candidates: list[str], doomed: list[str]) -> tu
             f"{left} UNION SELECT sha FROM members WHERE directory IN ({left})", [given, given]
         )
     }
-    freed = [sha for sha in candidates if sha not in referenced]
-    return freed, sum(store.objects.path(sha).stat().st_size for sha in freed)
+    sizes = {}
+    for sha in candidates:
+        if sha not in referenced:
+            with contextlib.suppress(FileNotFoundError):  # as in `collect`
+                sizes[sha] = store.objects.path(sha).stat().st_size
+    return list(sizes), sum(sizes.values())
 
 
 def _sweep_staging(store: Store, before: float, dry_run: bool) -> list[str]:
     found = []
-    for path in sorted(store.objects.staging.iterdir()):
+    with typed("list unfinished saves"):
+        paths = sorted(store.objects.staging.iterdir())
+    for path in paths:
         lock = None
         try:
             if path.stat().st_mtime >= before or (lock := store.disk.lock(path)) is None:

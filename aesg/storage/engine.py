@@ -311,6 +311,8 @@ class AESGStorage:
         self.require_writable()
         require_plain_directory(directory)
         with AESGStorage(directory, self.vector_dim, read_only=True) as source:
+            if findings := source.verify():  # opening looks at no column
+                raise AESGStorageError(f"'{directory}' is damaged: {findings[0]}")
             self.core.copy_from(source.core)
         self.commit()
 

@@ -92,7 +92,7 @@ def first_process(options: argparse.Namespace) -> int:
     # Little text is read through in fewer steps; what follows goes by shares of those.
     options.steps = len(_training_stream(corpus, options, options.steps))
     schedule = Schedule(options.steps, limit=options.seconds * TRAINING_SHARE)
-    trainer = _trainer(model, schedule)
+    trainer = make_trainer(model, schedule)
     trainer.fit(_training_stream(corpus, options, options.steps), epochs=1)
     memory = model.memory
     assert memory is not None
@@ -113,7 +113,7 @@ def first_process(options: argparse.Namespace) -> int:
     say("\n2. Training the same model without a memory: same steps, same bytes, same seed")
     plain = _seeded_model(options.seed, None)
     plain_schedule = Schedule(schedule.steps_made, replay=schedule.rates)
-    plain_trainer = _trainer(plain, plain_schedule)
+    plain_trainer = make_trainer(plain, plain_schedule)
     plain_trainer.fit(_training_stream(corpus, options, schedule.steps_made), epochs=1)
     baseline = plain_trainer.evaluate(held_out, progress=None)["loss"]
 
@@ -224,7 +224,7 @@ def second_process(out: Path) -> int:
     expected = (result["counts"], result["loss"]["with_memory"])
     with AESGMemory(out / MEMORY) as memory:
         model = _model(memory)
-        trainer = _trainer(model)
+        trainer = make_trainer(model)
         weights = files.read_tensors(files.find_checkpoint(out / CHECKPOINT) / files.WEIGHTS)
         model.load_state_dict(weights)
         reopened = (_counts(memory), trainer.evaluate(held_out, progress=None)["loss"])
@@ -312,7 +312,7 @@ def _seeded_model(seed: int, storage_dir: Path | None) -> AESGDecoderLM:
     return AESGDecoderLM.small(VOCABULARY, storage_dir=storage_dir)
 
 
-def _trainer(model: AESGDecoderLM, schedule: Schedule | None = None) -> AESGTrainer:
+def make_trainer(model: AESGDecoderLM, schedule: Schedule | None = None) -> AESGTrainer:
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The model has no AESGMemory")  # the baseline: on purpose

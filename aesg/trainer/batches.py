@@ -16,6 +16,8 @@ def check_device(device: Any) -> torch.device:
     try:
         wanted = torch.device(device)
         torch.empty(0, device=wanted)
+        if wanted.type == "meta":
+            raise RuntimeError("it holds no data")
     except (RuntimeError, AssertionError, TypeError) as error:
         raise AESGTrainingError(
             f"Expected a usable device such as 'cpu' or 'cuda', got {device!r}: {error}"

@@ -2,7 +2,7 @@
 
 Files: model_weights.pt, optimizer_state.pt, config.json, training_state.json, resume_state.pt and memory/, a
 committed copy of the memory's directory. The tensors are read with `weights_only=True`; nothing else is ever
-unpickled.
+unpickled. resume_state.pt holds the SHA-256 of the other files; the memory checks its own.
 
 An existing checkpoint of the same name moves to `<path>.former` first and is removed at the end. So at any
 moment one whole checkpoint exists, under one of the two names, and reading finds it.
@@ -11,6 +11,7 @@ moment one whole checkpoint exists, under one of the two names, and reading find
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -24,15 +25,17 @@ import torch
 from aesg.exceptions import AESGStorageError
 
 WEIGHTS, OPTIMIZER, RESUME = "model_weights.pt", "optimizer_state.pt", "resume_state.pt"
+SUMS = "files"  # the key of the checksums in RESUME
 CONFIG, TRAINING, MEMORY = "config.json", "training_state.json", "memory"
 
 
 def write_checkpoint(path: str | os.PathLike[str], files: dict[str, Any], memory: Any | None) -> None:
-    """Writes `files` (name -> object: `.pt` by torch.save, `.json` as JSON) and a snapshot of `memory`.
+    """Writes `files` (name -> object: `.pt` by torch.save, `.json` as JSON; among them RESUME, a dict) and a
+    snapshot of `memory`.
 
     Raises AESGStorageError when it cannot; a checkpoint already there is then still there.
     """
-    target = Path(path)
+    target = _checked(path)
     former = _former(target)
     beside = None
     try:
@@ -44,8 +47,12 @@ def write_checkpoint(path: str | os.PathLike[str], files: dict[str, Any], memory
             shutil.rmtree(leftover, ignore_errors=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         beside.chmod(0o755)
+        sums = {}
         for name, content in files.items():
-            _write_synced(beside / name, content)
+            if name != RESUME:
+                _write_synced(beside / name, content)
+                sums[name] = _sha256(beside / name)
+        _write_synced(beside / RESUME, {**files[RESUME], SUMS: sums})
         if memory is not None:
             memory.snapshot(str(beside / MEMORY))
         _sync(beside)
@@ -66,7 +73,7 @@ def write_checkpoint(path: str | os.PathLike[str], files: dict[str, Any], memory
 
 def remove_checkpoint(path: str | os.PathLike[str]) -> None:
     """Removes a checkpoint, which stays whole until it is none any more; nothing there, nothing done."""
-    target = Path(path)
+    target = _checked(path)
     if not _is_checkpoint(target):
         return
     try:
@@ -82,12 +89,33 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
 
     Raises AESGStorageError when there is none.
     """
-    target = Path(path)
+    target = _checked(path)
     for place in (target, _former(target)):
         if _is_checkpoint(place):
             return place
     what = "a directory without " + WEIGHTS if target.is_dir() else "a file" if target.exists() else "nothing"
     raise AESGStorageError(f"Expected a checkpoint directory at '{target}', found {what}")
+
+
+def check_sums(place: Path, sums: Any) -> None:
+    """AESGStorageError naming the first file of the checkpoint that is not what `sums` (name -> SHA-256)
+    says; None, of a checkpoint that was written without, says nothing.
+    """
+    if sums is None:
+        return
+    if not isinstance(sums, dict) or not set(sums) <= {WEIGHTS, OPTIMIZER, CONFIG, TRAINING}:
+        raise AESGStorageError(f"Expected checksums of files in '{place / RESUME}', got {sums!r}")
+    for name, expected in sums.items():
+        try:
+            found = _sha256(place / name)
+        except FileNotFoundError:
+            raise AESGStorageError(f"Expected checkpoint file '{place / name}', found nothing") from None
+        except OSError as error:
+            raise AESGStorageError(f"Failed to read checkpoint file '{place / name}': {error}") from error
+        if found != expected:
+            raise AESGStorageError(
+                f"Checkpoint file '{place / name}' is damaged: expected SHA-256 {expected}, found {found}"
+            )
 
 
 def read_tensors(file: Path, device: str = "cpu") -> Any:
@@ -120,6 +148,22 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
+def _checked(path: Any) -> Path:
+    """The absolute path of a directory that has a name; AESGStorageError for anything else."""
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        text = None
+    if (
+        not isinstance(text, str)
+        or not text
+        or "\0" in text
+        or not (target := Path(os.path.abspath(text))).name
+    ):
+        raise AESGStorageError(f"Expected the path of a checkpoint directory, got {path!r}")
+    return target
+
+
 def _former(target: Path) -> Path:
     return target.with_name(target.name + ".former")
 
@@ -134,6 +178,14 @@ def _write_synced(file: Path, content: Any) -> None:
     else:
         torch.save(content, file)
     _sync(file)
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -43,6 +43,18 @@ class MemoryPart:
         if self.memory is not None:
             self.memory.reset_state(*([] if streams is None else [streams]))
 
+    @contextmanager
+    def learning_if_all_goes_well(self, model: nn.Module) -> Iterator[None]:
+        """Inside, a model that `asks_once` a forward pass asks; its memory learns on leaving, and nothing
+        after an exception. Of other models a later question may need what an earlier one gave birth to.
+        """
+        one_call = getattr(self.memory, "one_call", None)
+        if one_call is None or not getattr(model, "asks_once", False):
+            yield
+            return
+        with one_call():
+            yield
+
     def update_topology(self) -> None:
         """One topology update, timed."""
         started = time.perf_counter()

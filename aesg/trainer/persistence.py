@@ -114,6 +114,7 @@ def load(trainer: AESGTrainer, path: str | os.PathLike[str]) -> dict[str, Any] |
     kind = _memory_kind(directory) if trainer.memory is not None else None
     old = kind == OLD_MEMORY
     resume = _resume_state(trainer, place / files.RESUME)
+    files.check_sums(place, None if resume is None else resume.get(files.SUMS))
     optimizer = files.read_tensors(place / files.OPTIMIZER)
     if old:
         weights, all_fit = fitting(trainer.model.state_dict(), weights, place / files.WEIGHTS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aesg.exceptions import AESGStorageError, AESGTrainingError
+from aesg.trainer.callbacks.base import check_whole, is_real
 
 PRECISIONS = {"32": None, "32-true": None, "bf16-mixed": torch.bfloat16}
 INTERVALS = ("epoch", "step")
@@ -39,12 +39,11 @@ class Stepper:
         scheduler: Any = None,
         interval: str = "epoch",
     ) -> None:
-        if precision not in PRECISIONS:
+        if not isinstance(precision, str) or precision not in PRECISIONS:
             raise AESGTrainingError(f"Expected a precision among {list(PRECISIONS)}, got {precision!r}")
-        if accumulation < 1:
-            raise AESGTrainingError(f"gradient_accumulation must be >= 1, got {accumulation}")
-        if clip is not None and not 0 < clip < math.inf:
-            raise AESGTrainingError(f"gradient_clip must be a finite number > 0, got {clip}")
+        accumulation = check_whole("gradient_accumulation", accumulation, 1)
+        if clip is not None and (not is_real(clip) or clip <= 0):
+            raise AESGTrainingError(f"gradient_clip must be a finite number > 0, got {clip!r}")
         if interval not in INTERVALS:
             raise AESGTrainingError(
                 f"Expected a scheduler_interval among {list(INTERVALS)}, got {interval!r}"

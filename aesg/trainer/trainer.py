@@ -19,7 +19,15 @@ from aesg.exceptions import AESGTrainingError
 from aesg.trainer import persistence
 from aesg.trainer.batches import BatchLoss, check_device, move, split_batch
 from aesg.trainer.callbacks import Callback, Logs
+from aesg.trainer.callbacks.base import check_whole
 from aesg.trainer.memory_part import MemoryPart, find_memory
+from aesg.trainer.options import (
+    check_callbacks,
+    check_criterion,
+    check_model,
+    check_optimizer,
+    check_rate,
+)
 from aesg.trainer.progress import ProgressBar
 from aesg.trainer.random_state import random_state, seed_all, set_random_state
 from aesg.trainer.stepping import Stepper
@@ -58,8 +66,11 @@ class AESGTrainer:
         seed: int | None = None,
         allow_nan: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise AESGTrainingError(f"batch_size must be >= 1, got {batch_size}")
+        check_model(model), check_optimizer(optimizer), check_criterion(criterion)
+        self.callbacks = check_callbacks(callbacks)
+        self.batch_size = check_whole("batch_size", batch_size, 1)
+        self.learning_rate = check_rate(learning_rate)
+        self.seed = None if seed is None else check_whole("seed", seed, 0)
         self.device = check_device(device)
         self.model = model.to(self.device)
         self.memory = find_memory(model)
@@ -78,10 +89,6 @@ class AESGTrainer:
             scheduler_interval,
         )
         self.criterion = nn.CrossEntropyLoss() if criterion is None else criterion
-        self.callbacks = list(callbacks or [])
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.seed = seed
         self.allow_nan = allow_nan
         self.epoch = 0  # epochs completed
         self.global_step = 0  # batches trained on
@@ -116,12 +123,13 @@ class AESGTrainer:
         autosave_every: commits the memory every so many batches as well.
         progress: a bar on stderr; None shows it when stderr is a terminal.
 
-        Raises AESGTrainingError for empty or malformed data, and for a loss that is NaN or does not fit.
+        Raises AESGTrainingError for empty or malformed data, and for a loss that is NaN or does not fit. The
+        batch of a forward pass or loss that failed leaves nothing in the memory of a model that `asks_once`
+        (all of aesg's); what the memory of another model bore in it stays.
         """
-        if not isinstance(epochs, int) or epochs < 0:
-            raise AESGTrainingError(f"epochs must be an integer >= 0, got {epochs!r}")
-        if autosave_every is not None and autosave_every < 1:
-            raise AESGTrainingError(f"autosave_every must be >= 1, got {autosave_every}")
+        check_whole("epochs", epochs, 0)
+        if autosave_every is not None:
+            check_whole("autosave_every", autosave_every, 1)
         Validator.validate_memory_mode(memory_mode)
         loader = adapt_data(train_data, self.batch_size, shuffle=True)
         held_out = None if validation_data is None else adapt_data(validation_data, self.batch_size)
@@ -160,14 +168,10 @@ class AESGTrainer:
                 self._call("on_batch_start", index, logs=logs)
                 inputs, targets = split_batch(batch)
                 self._begin_streams(batch, stateful)
-                with self.stepper.autocast():
-                    loss, weight = mean(*self._outputs(inputs, targets))
-                value = float(loss.detach())
-                if not (math.isfinite(value) or self.allow_nan):
-                    raise AESGTrainingError(
-                        f"Expected a finite loss, got {value} at batch {index} of epoch {self.epoch}; a "
-                        "smaller learning_rate or gradient_clip may help; allow_nan=True goes on regardless"
-                    )
+                with self.memory_part.learning_if_all_goes_well(self.model):
+                    with self.stepper.autocast():
+                        loss, weight = mean(*self._outputs(inputs, targets))
+                    value = self._checked(float(loss.detach()), index)
                 self.stepper.backward(loss, weight)
                 self.memory_part.update_topology()
                 self.global_step += 1
@@ -346,6 +350,14 @@ class AESGTrainer:
         if getattr(self.model, "takes_target", False):
             return self.model(inputs, targets), targets
         return self.model(inputs), targets
+
+    def _checked(self, value: float, batch: int) -> float:
+        if math.isfinite(value) or self.allow_nan:
+            return value
+        raise AESGTrainingError(
+            f"Expected a finite loss, got {value} at batch {batch} of epoch {self.epoch}; a smaller "
+            "learning_rate or gradient_clip may help; allow_nan=True goes on regardless"
+        )
 
     def _call(self, hook: str, *arguments: Any, logs: Logs) -> None:
         for callback in sorted(self.callbacks, key=lambda each: getattr(each, "last", False)):

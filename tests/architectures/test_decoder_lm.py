@@ -176,11 +176,25 @@ def test_generation_repeats_with_a_generator():
         {"top_p": 0.0},
         {"top_p": 1.5},
         {"eos": V},
+        {"eos": 1.0},
+        {"eos": True},
+        {"top_k": "3"},
+        {"top_k": 2.0},
+        {"top_p": "0.5"},
+        {"temperature": "warm"},
+        {"temperature": None},
+        {"generator": 4},
     ],
 )
 def test_bad_sampling_options(options):
     with pytest.raises(AESGConfigError, match=next(iter(options))):
         model_with().generate(tokens(1, 3), 2, **options)
+
+
+@pytest.mark.parametrize("count", [-1, 1.0, "2", None, True])
+def test_bad_counts_of_new_tokens(count):
+    with pytest.raises(AESGConfigError, match="max_new_tokens"):
+        model_with().generate(tokens(1, 3), count)
 
 
 # ---------------------------------------------------------------- bad input

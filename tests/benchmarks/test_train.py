@@ -24,6 +24,12 @@ def test_short_run_writes_every_case(tmp_path) -> None:
     for case in record["cases"]:
         assert {"plain", "50 concepts"} <= case["results"].keys()
         assert all(result["ms"] > 0 for result in case["results"].values())
+        with_memory = case["results"]["50 concepts"]
+        if case["what"] == "training step":
+            assert 0 < with_memory["topology_ms"] < with_memory["step_ms"]
+            ratio = with_memory["topology_ms"] / with_memory["step_ms"]
+            assert abs(with_memory["topology_share"] - ratio) < 1e-9
+        assert "topology_ms" not in case["results"]["plain"]
 
 
 def test_contestants_do_the_same_work(tmp_path) -> None:

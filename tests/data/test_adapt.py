@@ -59,6 +59,7 @@ def test_empty_data(empty):
         ("text", "got str"),
         (5, "got int"),
         (None, "got NoneType"),
+        (list, "got the class list"),
     ],
 )
 def test_what_holds_no_pairs(data, message):

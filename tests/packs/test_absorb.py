@@ -17,6 +17,7 @@ from aesg.packs import read_pack
 from aesg.packs.absorb import first_alike
 from aesg.packs.combine import diff_packs, merge_packs
 from aesg.packs.export import write_columns
+from aesg.storage.nodes import blocks
 from tests.packs.packmaker import FIXTURES, bytes_of, some_columns
 
 Make = Callable[..., AESGMemory]
@@ -246,3 +247,33 @@ def test_absorbed_concepts_are_given_time_to_show_use(make_memory: Make, tmp_pat
     home.update_topology()
     home.update_topology()
     assert home.storage.active_count == 0
+
+
+def uses_of_edges(memory: AESGMemory) -> dict[tuple[int, int], int]:
+    found = {}
+    for slot in range(memory.storage.node_count):
+        for edge in memory.storage.get_edges(slot):
+            found[slot, int(edge["target"])] = int(edge["use_count"])
+    return found
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_absorbed_edges_bring_their_uses(make_memory: Make, tmp_path: Path, version: int) -> None:
+    home, other = make_memory("home", vector_dim=DIM), make_memory("other", vector_dim=DIM)
+    axes(home, [0, 1, 2])
+    axes(other, [1, 2, 3, 4])
+    _, cold = blocks(other.storage)
+    filled = cold.reshape(-1)[: other.storage.core.counters.block_count]
+    filled["use_count"] = np.arange(1, filled["use_count"].size + 1).reshape(-1, 7)
+    other.storage.core.mark_blocks(np.arange(len(filled)), hot=False, cold=True)
+    told = {(a + 1, b + 1): uses for (a, b), uses in uses_of_edges(other).items()}  # axis i is slot i - 1
+    assert told and all(uses > 0 for uses in told.values())
+    other.export_pack(tmp_path / "p.aesgpack", format_version=version)
+    pack = home.load_pack(tmp_path / "p.aesgpack")
+    before = uses_of_edges(home)
+    for times in (1, 2):
+        home.absorb(pack)
+        after = uses_of_edges(home)
+        assert after == {
+            pair: before.get(pair, 0) + times * told.get(pair, 0) for pair in before.keys() | told.keys()
+        }

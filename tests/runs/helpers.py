@@ -9,9 +9,9 @@ from aesg.runs import Store
 
 
 def tree(root: Path) -> dict[str, bytes | None]:
-    """Every file below a directory with its bytes, every directory with None."""
+    """Every file below a directory with its bytes, everything else with None."""
     return {
-        str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
+        str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
         for path in sorted(root.rglob("*"))
     }
 

@@ -1,9 +1,11 @@
 """Artifacts: saved whole, stored once, found by label and metric, handed out as copies."""
 
+import enum
 import json
 import math
 import os
 import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -308,6 +310,13 @@ def test_a_symlink_anywhere_in_a_directory(run, tmp_path, deep):
     refused(run, lambda arts: arts.save_dir(source), "a symlink")
 
 
+def nested(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 def circle():
     value = []
     value.append(value)
@@ -316,7 +325,22 @@ def circle():
 
 @pytest.mark.parametrize(
     "value",
-    [math.nan, [math.inf], {1: 2}, {"a": {None: 1}}, object(), {1, 2}, b"x", circle(), np.zeros(2), 1j],
+    [
+        math.nan,
+        [math.inf],
+        {1: 2},
+        {"a": {None: 1}},
+        object(),
+        {1, 2},
+        b"x",
+        circle(),
+        np.zeros(2),
+        1j,
+        pytest.param(10**5000, id="long"),
+        nested(101),
+        nested(950),
+        nested(5000),
+    ],
 )
 def test_values_json_cannot_hold(run, value):
     refused(run, lambda arts: arts.save_json(value), "value")
@@ -324,7 +348,21 @@ def test_values_json_cannot_hold(run, value):
 
 
 @pytest.mark.parametrize(
-    "value", [math.nan, math.inf, -math.inf, "1", None, True, 1j, 10**400, [1], np.nan, np.zeros(3)]
+    "value",
+    [
+        math.nan,
+        math.inf,
+        -math.inf,
+        "1",
+        None,
+        True,
+        1j,
+        10**400,
+        pytest.param(10**5000, id="long"),
+        [1],
+        np.nan,
+        np.zeros(3),
+    ],
 )
 def test_metrics_that_cannot_rank(run, value):
     refused(run, lambda arts: arts.save_text("x", metrics={"m": value}), "metrics 'm'")
@@ -349,6 +387,38 @@ def test_other_bad_arguments(run):
     refused(run, lambda arts: arts.as_local_file("nobody"), "nobody")
     refused(run, lambda arts: arts.as_local_file("cas://sha256/../../etc/passwd"), "64 hexadecimal")
     refused(run, lambda arts: arts.as_local_file("cas://sha256/" + "0" * 64), "expected one of this store")
+
+
+class Kind(str, enum.Enum):
+    PLOT = "plot"
+
+
+def test_members_of_a_str_enum_count_as_their_values(run):
+    plot = Kind.PLOT
+    art = run.artifacts().save_text("x", kind=plot, labels={plot: plot}, metrics={plot: 1})
+    assert (art.kind, art.labels, art.metrics) == ("plot", {"plot": "plot"}, {"plot": 1})
+    for kind in (Kind.PLOT, "plot"):
+        assert run.artifacts().search(kind, {kind: kind}) == [art]
+        assert run.artifacts().best(kind, kind) == art
+    event = run.memory().record(Kind.PLOT, tags=[Kind.PLOT])
+    named = [{"name": Kind.PLOT, "kind": Kind.PLOT, "value": Kind.PLOT}]
+    result = run.memory().record_tool_result(Kind.PLOT, outputs=named)
+    assert (event.kind, event.tags, result.topic) == ("plot", ["plot"], "plot")
+    for kind in (Kind.PLOT, "plot"):
+        assert run.memory().recent([kind]) == [event]
+        assert run.memory().recent_tool_results(kind) == [result]
+        assert run.memory().last_by_name(kind) == {"name": "plot", "kind": "plot", "value": "plot"}
+
+
+def test_what_is_nested_is_read_from_any_stack(run):
+    run.memory().record("deep", data=nested(100))
+    run.artifacts().save_json(nested(100), labels={"deep": nested(98)})
+
+    def below(frames):
+        return below(frames - 1) if frames else (run.memory().recent(), run.artifacts().list())
+
+    events, arts = below(sys.getrecursionlimit() - 400)
+    assert events[0].data == nested(100) and arts[0].labels == {"deep": nested(98)}
 
 
 def test_saving_needs_a_run_and_scopes_need_one(store):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aesg.architectures import AESGDecoderLM
-from aesg.exceptions import AESGError, AESGStorageError, AESGTrainingError
+from aesg.exceptions import AESGStorageError, AESGTrainingError
 from aesg.runs import RunRecorder, resume_best
 from aesg.runs.objects import Manifest
 from aesg.trainer import AESGTrainer, Callback
@@ -161,6 +161,8 @@ def test_what_goes_wrong_is_told(store):
         new_trainer(RunRecorder(run)).fit(pairs(), epochs=1)
     assert run.info().state == "failed" and "val_loss" in run.info().error
     assert [event.kind for event in run.memory().recent()] == ["train_start", "train_exception"]
-    for arguments in ({"mode": "least"}, {"keep": 0}, {"save_every": 0}):
-        with pytest.raises(AESGError):
+    for arguments in ({"mode": "least"}, {"keep": 0}, {"save_every": 0}, {"keep": "3"}, {"save_every": None}):
+        with pytest.raises(AESGTrainingError, match="must be"):
             RunRecorder(run, **arguments)
+    with pytest.raises(AESGTrainingError, match=r"Expected a run.*got Context"):
+        RunRecorder(run.context())

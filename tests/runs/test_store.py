@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from aesg.exceptions import AESGStorageError
 from aesg.runs import Run, Store, index
+from aesg.runs.disk import Disk
 from tests.runs.helpers import tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +48,14 @@ def test_states(store):
     assert [info.state for info in store.runs()] == ["finished", "failed", "killed", "failed", "finished"]
     assert len(store.runs(name="bad")) == 4 and len(store.runs(limit=2)) == 2
     assert os.listdir(store.root / "running") == []
+
+
+@pytest.mark.parametrize("error", ["", "\ud800", b"x", 3])
+def test_a_run_cannot_end_with_what_is_no_text(store, error):
+    run = store.run("r")
+    with pytest.raises(AESGStorageError, match="error"):
+        run.finish("failed", error)
+    assert run.info().state == "running"
 
 
 def test_a_run_ends_once_and_can_be_added_to(store):
@@ -125,7 +135,22 @@ def foreign_database(path, application=0, version=0):
 
 
 @pytest.mark.parametrize(
-    "what", ["file", "folder", "text", "foreign", "newer", "older", "empty", "folder/index"]
+    "what",
+    [
+        "file",
+        "folder",
+        "text",
+        "foreign",
+        "newer",
+        "older",
+        "tables",
+        "cut",
+        "empty",
+        "link",
+        "folder/index",
+        "objects",
+        "running",
+    ],
 )
 def test_what_is_not_ours_is_refused_and_untouched(tmp_path, what):
     root = tmp_path / "s"
@@ -142,9 +167,18 @@ def test_what_is_not_ours_is_refused_and_untouched(tmp_path, what):
             file.touch()
         elif what == "folder/index":
             file.mkdir()
+        elif what == "link":
+            file.symlink_to("nowhere")
+        elif what == "cut":
+            Store(root).close()
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        elif what in ("objects", "running"):  # a store that lost its index, or somebody's folder
+            (root / what).mkdir()
+            (root / what / "ab").write_text("x")
         else:
             ours = index.APPLICATION_ID
-            foreign_database(file, *{"foreign": (1, 1), "newer": (ours, 2), "older": (ours, 0)}[what])
+            numbers = {"foreign": (1, 1), "newer": (ours, 2), "older": (ours, 0), "tables": (ours, 1)}
+            foreign_database(file, *numbers[what])
     before = tree(tmp_path)
     with pytest.raises(AESGStorageError, match=r"[Ee]xpected|Failed to open"):
         Store(root)
@@ -272,6 +306,43 @@ def test_a_pickled_run_is_another_handle(run):
     copy.artifacts().save_text("x")
     copy.finish("failed")
     assert run.info().state == "running" and len(run.artifacts().list()) == 1
+
+
+def write_until_it_is_full(root):
+    """What a process can save and record when no file may grow beyond 300 kB."""
+    with Store(root, sync=False) as store, store.run("r") as run:
+        kept = run.artifacts().save_text("kept")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        with pytest.raises(AESGStorageError, match="File too large"):
+            run.artifacts().save_text("x" * 10**6)
+        recorded = 0
+        with pytest.raises(AESGStorageError):
+            for _ in range(1000):
+                run.memory().record("k", data="x" * 2000)
+                recorded += 1
+        assert 0 < recorded == len(run.memory().recent(limit=1000)) < 1000
+        assert os.listdir(store.objects.staging) == [] and store.verify() == []
+        assert Path(run.artifacts().as_local_file(kept)).read_text() == "kept"
+
+
+def test_a_full_disk_loses_nothing_that_was_kept(tmp_path):
+    child = multiprocessing.get_context("fork").Process(target=write_until_it_is_full, args=(tmp_path / "s",))
+    child.start()
+    child.join()
+    with Store(tmp_path / "s") as store, store.run("next") as run:
+        assert store.verify() == [] and len(store.artifacts().list()) == 1
+        assert run.artifacts().save_text("x" * 10**6).size == 10**6
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_pickled_store_syncs_as_it_did(tmp_path, sync):
+    again = pickle.loads(pickle.dumps(Store(tmp_path / "s", sync=sync)))
+    assert (again.sync, again.index._sync, type(again.disk) is Disk) == (sync, sync, sync)
+    gone = pickle.dumps(again)
+    shutil.rmtree(tmp_path / "s")
+    with pytest.raises(AESGStorageError, match="found none"):
+        pickle.loads(gone)
+    assert not (tmp_path / "s").exists()
 
 
 def test_importing_runs_is_light():

@@ -126,6 +126,46 @@ def test_a_save_of_what_gc_is_about_to_take_wins(store):
         assert objects(store) == [content.sha]
 
 
+def test_a_dry_run_beside_somebody_who_collects(store, monkeypatch):
+    """The object is there when it is listed, and gone when its size is asked for."""
+    stray = store.objects.path("ab" + "0" * 62)
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_text("stray")
+    os.utime(stray, (0, 0))
+    first = upkeep._would_be_free
+    monkeypatch.setattr(upkeep, "_would_be_free", lambda *given: (stray.unlink(), first(*given))[1])
+    report = store.gc()
+    assert (report.objects, report.bytes) == ([], 0)
+
+
+def test_verify_beside_somebody_who_collects(finished, monkeypatch):
+    """All that is dropped and collected after the artifacts were listed is no damage."""
+    listed = finished.objects.all
+    left = [art.artifact_id for art in finished.artifacts().list()]
+
+    def all_then_collect():
+        found = list(listed())
+        while left:
+            upkeep.drop(finished, [left.pop()])
+        upkeep.free(finished, [sha for sha, _ in found])
+        return found
+
+    monkeypatch.setattr(finished.objects, "all", all_then_collect)
+    assert finished.verify() == [] and objects(finished) == []
+
+
+def test_a_folder_that_was_moved_away_is_an_error_of_ours(tmp_path):
+    with Store(tmp_path / "s", sync=False) as store, store.run("r") as run:
+        art = run.artifacts().save_text("x")
+        os.rename(tmp_path / "s", tmp_path / "t")
+        asked = [store.gc, store.verify, lambda: run.artifacts().save_text("y")]
+        for ask in [*asked, lambda: run.artifacts().as_local_file(art)]:
+            with pytest.raises(AESGStorageError, match="No such file"):
+                ask()
+    with Store(tmp_path / "t") as store:
+        assert store.verify() == [] and len(store.artifacts().list()) == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -140,6 +180,8 @@ def test_a_save_of_what_gc_is_about_to_take_wins(store):
         {"min_age": -1},
         {"min_age": float("nan")},
         {"min_age": "old"},
+        {"min_age": float("inf")},
+        {"min_age": 10**400},
     ],
 )
 def test_bad_arguments(finished, arguments):

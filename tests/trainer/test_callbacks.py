@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from aesg.exceptions import AESGTrainingError
-from aesg.trainer import AESGTrainer, Callback, Checkpoint, CSVLogger, TensorBoardCallback, WandBCallback
+from aesg.trainer import (
+    AESGTrainer,
+    Callback,
+    Checkpoint,
+    CSVLogger,
+    EarlyStopping,
+    TensorBoardCallback,
+    WandBCallback,
+)
 from aesg.trainer.checkpoint import remove_checkpoint
 from tests.trainer.test_trainer import language_model, pairs
 
@@ -78,11 +86,23 @@ def test_a_checkpoint_s_missing_monitor(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"save_every": 0}, {"keep": 0}, {"mode": "best"}, {"save_every_steps": 0}]
-)
+    "options",
+    [{"save_every": 0}, {"keep": 0}, {"mode": "best"}, {"save_every_steps": 0}, {"save_every": None},
+     {"save_every": 1.5}, {"keep": "3"}, {"keep": True}, {"mode": ["min"]}],
+)  # fmt: skip
 def test_bad_options(options):
     with pytest.raises(AESGTrainingError, match="must be"):
         Checkpoint(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"patience": 0}, {"patience": "5"}, {"patience": None}, {"min_delta": math.nan}, {"min_delta": "1"},
+     {"min_delta": -1.0}, {"mode": None}],
+)  # fmt: skip
+def test_bad_options_of_early_stopping(options):
+    with pytest.raises(AESGTrainingError, match=f"{next(iter(options))} must be"):
+        EarlyStopping(**options)
 
 
 def test_remove_spares_what_is_no_checkpoint(tmp_path):
@@ -163,6 +183,28 @@ def test_wandb_gets_the_memory_s_real_figures(monkeypatch, make_memory):
     assert last["memory/concepts"] == memory.storage.node_count > 0
     figures = ("edges", "births", "prunes", "mean_relevance", "mean_explanation", "retrieval_seconds")
     assert {f"memory/{name}" for name in figures} <= last.keys()
+
+
+def test_the_real_wandb_keeps_the_figures(monkeypatch, tmp_path, make_memory):
+    wandb = pytest.importorskip("wandb")
+    if not hasattr(wandb, "init"):
+        pytest.skip("a folder called wandb, not the package")
+    from aesg.architectures import AESGDecoderLM
+
+    class Look(Callback):
+        def on_train_end(self, logs):  # before the run is finished: callbacks are called in order
+            self.run, self.summary = logged.run, dict(logged.run.summary)
+
+    for name, value in (("MODE", "offline"), ("DIR", str(tmp_path)), ("SILENT", "true")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    look, logged = Look(), WandBCallback("project", "name")
+    memory = make_memory(novelty_birth_threshold=1)
+    trainer = AESGTrainer(AESGDecoderLM(20, 32, 1, memory), callbacks=[look, logged])
+    losses = trainer.fit(pairs(), 2)
+    assert (look.run.project, look.run.name, look.run.config["model"]) == ("project", "name", "AESGDecoderLM")
+    assert look.summary["epoch"] == 2 and look.summary["loss"] == pytest.approx(losses[-1])
+    assert look.summary["memory/concepts"] == memory.storage.node_count > 0
+    assert logged.run is None and list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_save_spares_what_is_no_checkpoint(tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("name", sorted(FILES - {"config.json", "resume_state.pt"}))
+@pytest.mark.parametrize("name", sorted(FILES - {"resume_state.pt"}))
 @pytest.mark.parametrize("how", ["missing", "damaged"])
 def test_damage_is_named_and_nothing_is_half_loaded(tmp_path, name, how):
     trainer = new_trainer()
@@ -168,6 +168,65 @@ def test_damage_is_named_and_nothing_is_half_loaded(tmp_path, name, how):
     assert torch.equal(trainer.model.memory.concepts, concepts)
 
 
+@pytest.mark.parametrize("name", sorted(FILES - {"memory", "resume_state.pt"}))
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path, name):
+    trainer = new_trainer()
+    trainer.fit(pairs(), epochs=1)
+    trainer.save(tmp_path / "c")
+    victim = tmp_path / "c" / name
+    whole = victim.read_bytes()
+    for place in range(0, len(whole), max(1, len(whole) // 7)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        victim.write_bytes(damaged)
+        with pytest.raises(AESGStorageError, match=name):
+            trainer.load(tmp_path / "c")
+    victim.write_bytes(whole)
+    trainer.load(tmp_path / "c")
+
+
+def test_a_flipped_bit_of_the_memory_is_noticed(tmp_path, make_memory):
+    trainer = AESGTrainer(AESGDecoderLM(V, 32, 1, make_memory(novelty_birth_threshold=1)))
+    trainer.fit(pairs(), epochs=1)
+    trainer.save(tmp_path / "c")
+    vectors = trainer.memory.storage.column("vector").clone()
+    for name in ("nodes.aesg", "edges.aesg", "evolution.aesglog", "state.aesg", "meta.npy"):
+        victim = tmp_path / "c" / "memory" / name
+        whole = victim.read_bytes()
+        for place in (len(whole) // 2, len(whole) - 1) if name == "nodes.aesg" else (5000 % len(whole),):
+            damaged = bytearray(whole)
+            damaged[place] ^= 4
+            victim.write_bytes(damaged)
+            with pytest.raises(AESGStorageError, match="memory"):
+                trainer.load(tmp_path / "c")
+            assert torch.equal(trainer.memory.storage.column("vector"), vectors)
+        victim.write_bytes(whole)
+    trainer.load(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("sums", "message"),
+    [
+        (None, None),
+        ("x", "Expected checksums"),
+        ({"../x": "0"}, "Expected checksums"),
+        ({"config.json": 1}, "is damaged"),
+    ],
+)
+def test_checksums_of_older_and_of_foreign_checkpoints(tmp_path, sums, message):
+    trainer = new_trainer()
+    trainer.save(tmp_path / "c")
+    state = torch.load(tmp_path / "c" / "resume_state.pt", weights_only=True)
+    assert set(state["files"]) == FILES - {"memory", "resume_state.pt"}
+    state.pop("files") if sums is None else state.update(files=sums)
+    torch.save(state, tmp_path / "c" / "resume_state.pt")
+    if message is None:
+        assert trainer.resume(tmp_path / "c") == 0
+        return
+    with pytest.raises(AESGStorageError, match=message):
+        trainer.resume(tmp_path / "c")
+
+
 def test_a_pickle_is_never_run(tmp_path):
     class Evil:
         def __reduce__(self):
@@ -191,6 +250,25 @@ def test_a_checkpoint_of_another_model(tmp_path):
     deeper = AESGTrainer(AESGDecoderLM(V, 32, 2, FakeMemory(concepts=5)))
     with pytest.raises(AESGStorageError, match=r"missing.*blocks"):
         deeper.load(tmp_path / "c")
+
+
+@pytest.mark.parametrize("path", [None, 3, "", b"c", "a\0b", "/", object()])
+def test_paths_that_are_none(path):
+    trainer = new_trainer()
+    for call in (trainer.save, trainer.load, trainer.resume):
+        with pytest.raises(AESGStorageError, match="Expected the path of a checkpoint directory, got"):
+            call(path)
+
+
+def test_paths_are_relative_to_where_one_is(tmp_path, monkeypatch):
+    trainer = new_trainer()
+    trainer.fit(pairs(), epochs=1)
+    monkeypatch.chdir(tmp_path)
+    trainer.save("./c/")
+    monkeypatch.chdir(tmp_path / "c")
+    assert trainer.resume(".") == 1
+    with pytest.raises(AESGStorageError, match="something else"):
+        trainer.save("..")
 
 
 @pytest.mark.parametrize("what", ["nothing", "file", "directory"])

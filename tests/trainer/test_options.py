@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -199,11 +200,53 @@ def test_a_failing_on_exception_hides_nothing():
         ({"scheduler": "cosine"}, "scheduler.*got str"),
         ({"scheduler_interval": "hour"}, r"\['epoch', 'step'\], got 'hour'"),
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+        ({"batch_size": "32"}, "batch_size must be an integer >= 1, got '32'"),
+        ({"batch_size": True}, "batch_size must be an integer"),
+        ({"batch_size": 1.5}, "batch_size must be an integer"),
+        ({"learning_rate": math.nan}, "learning_rate must be a finite number >= 0, got nan"),
+        ({"learning_rate": math.inf}, "learning_rate must be"),
+        ({"learning_rate": -1e-3}, "learning_rate must be"),
+        ({"learning_rate": "1e-3"}, "learning_rate must be a finite number >= 0, got '1e-3'"),
+        ({"gradient_accumulation": 2.0}, "gradient_accumulation must be an integer"),
+        ({"gradient_clip": "1"}, "gradient_clip must be a finite number > 0, got '1'"),
+        ({"gradient_clip": math.nan}, "gradient_clip must be"),
+        ({"precision": ["32"]}, "Expected a precision"),
+        ({"seed": "now"}, "seed must be an integer >= 0, got 'now'"),
+        ({"seed": -1}, "seed must be >= 0, got -1"),
+        ({"optimizer": torch.optim.Adam}, "Optimizer of the model's parameters, got the class Adam"),
+        ({"optimizer": "adam"}, "Optimizer of the model's parameters, got str"),
+        ({"criterion": nn.MSELoss}, "got the class MSELoss"),
+        ({"criterion": "mse"}, "Expected a criterion to call .* got 'mse'"),
+        ({"callbacks": Callback()}, "Expected a list of callbacks, got Callback"),
+        ({"callbacks": [Callback]}, "Expected callbacks derived from aesg.Callback, got the class Callback"),
+        ({"callbacks": [print]}, "Expected callbacks derived from aesg.Callback"),
     ],
 )
 def test_options_that_cannot_work(options, message):
+    model = language_model()
     with pytest.raises(AESGTrainingError, match=message):
-        AESGTrainer(language_model(), **options)
+        AESGTrainer(model, **options)
+    assert model.memory.calls == []
+
+
+@pytest.mark.parametrize("model", [None, "gpt", nn.Linear, torch.zeros(3)])
+def test_what_is_no_model(model):
+    with pytest.raises(AESGTrainingError, match=r"Expected an nn\.Module to train, got"):
+        AESGTrainer(model)
+
+
+@pytest.mark.parametrize("options", [{"epochs": 1.0}, {"epochs": True}, {"epochs": -1}, {"epochs": "2"},
+                                     {"autosave_every": 0}, {"autosave_every": "often"}])  # fmt: skip
+def test_options_of_fit_that_cannot_work(options):
+    model = language_model()
+    with pytest.raises(AESGTrainingError, match=f"{next(iter(options))} must be"):
+        AESGTrainer(model).fit(pairs(), **options)
+    assert model.memory.calls == []
+
+
+def test_numbers_of_numpy_are_numbers():
+    trainer = AESGTrainer(language_model(), batch_size=np.int64(4), learning_rate=np.float64(1e-3))
+    assert len(trainer.fit(pairs(), epochs=np.int64(2))) == 2
 
 
 def test_samples_of_different_shapes():

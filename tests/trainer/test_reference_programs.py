@@ -163,6 +163,30 @@ def test_a_memory_is_found_again():
     assert {"timestamp", "type", "id1", "id2", "val"} <= memory.logger.get_history()[0].keys()
 
 
+def test_pruning_down_to_the_most_there_may_be():
+    config = AESGConfig(
+        vector_dim=32, max_concepts=100, survival_threshold_relevance=0.1, survival_threshold_frequency=2
+    )
+    memory = AESGMemory(directory="./mem_prune", config=config)
+    for _ in range(300):
+        memory.cognitive_engine.create_sensory_concept(torch.randn(32))
+    assert memory.storage.node_count == 300
+    memory.update_topology()
+    active = (memory.storage.nodes["is_active"][: memory.storage.node_count] == 1).sum()
+    assert active == 100
+
+
+def test_errors_of_a_memory():
+    config = AESGConfig(vector_dim=64)
+    memory = AESGMemory(directory="./mem_err", config=config)
+    with pytest.raises(AESGMemoryError) as mismatch:
+        memory.retrieve(torch.randn(128))
+    assert "expected 64, got 128" in str(mismatch.value)
+    memory.retrieve(torch.randn(config.vector_dim))
+    assert AESGMemory(directory="./brand_new_memory", config=config).storage.node_count == 0
+    memory.save()
+
+
 def test_the_files_of_a_memory_and_of_a_checkpoint(tmp_path):
     trainer = AESGTrainer(AESGGRUText.small(vocab_size=50))
     trainer.fit(pairs(), epochs=1)

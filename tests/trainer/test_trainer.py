@@ -288,7 +288,7 @@ def test_nan_loss_stops():
         trainer.fit(pairs(), epochs=1)
 
 
-@pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "meta", None])
 def test_unknown_device(device):
     with pytest.raises(AESGTrainingError, match="usable device"):
         AESGTrainer(language_model(), device=device)

@@ -1,9 +1,16 @@
 """AESGTrainer on the real memory: it grows, is saved, snapshot and restored."""
 
+import math
+
+import pytest
 import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from aesg.architectures import AESGDecoderLM
 from aesg.architectures.base import token_config
+from aesg.config import AESGConfig
+from aesg.exceptions import AESGTrainingError
 from aesg.memory.controller import AESGMemory
 from aesg.trainer import AESGTrainer
 
@@ -53,6 +60,45 @@ def test_the_memory_of_a_checkpoint_opens_on_its_own(tmp_path):
     with AESGMemory(tmp_path / "c" / "memory") as copy:
         assert copy.storage.node_count == trainer.memory.storage.node_count
     trainer.memory.close()
+
+
+@pytest.mark.parametrize("fault", ["targets", "shapes", "nan", "criterion"])
+def test_a_batch_that_fails_leaves_nothing_in_the_memory(tmp_path, fault):
+    """And the batches before and after it are learnt from as if it had never been."""
+
+    def run(name, with_fault):
+        def criterion(out, wanted):
+            if with_fault and fault in ("nan", "criterion") and int(wanted.flatten()[0]) == 7:
+                if fault == "criterion":
+                    raise KeyError("of its own")
+                return out.sum() * math.nan
+            return F.cross_entropy(out, wanted)
+
+        torch.manual_seed(0)
+        memory = AESGMemory(
+            tmp_path / name, AESGConfig(vector_dim=16, novelty_birth_threshold=1), clock=lambda: 0.0
+        )
+        trainer = AESGTrainer(AESGDecoderLM(V, 32, 1, memory), criterion=criterion, batch_size=4)
+        good = [tuple(torch.randint(0, 6, (2, 6))) for _ in range(12)]
+        bad = [(x + 6, torch.full_like(y, V if fault == "targets" else 7)) for x, y in good[:4]]
+        if fault == "shapes":
+            bad = [(x, y[:3]) for x, y in bad]
+        trainer.fit(DataLoader(good[:8], 4), 1)
+        if with_fault:
+            with pytest.raises((AESGTrainingError, KeyError)):
+                trainer.fit(DataLoader(bad, 4), 1)
+        trainer.fit(DataLoader(good[8:], 4), 1)
+        storage, stats = memory.storage, memory.stats()
+        assert stats["births"] > 0
+        found = [storage.column(name).clone() for name in ("id", "vector", "relevance", "use_frequency")]
+        found += [part.clone() for part in storage.edge_blocks()]
+        counts = {name: stats[name] for name in ("concepts", "edges", "births", "candidates")}
+        memory.close()
+        return counts, found
+
+    (counts, columns), (expected, wanted) = run("fault", True), run("none", False)
+    assert counts == expected
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(columns, wanted, strict=True))
 
 
 def test_evaluation_changes_nothing_stored(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Integral, Real
 from typing import Any
 
 from aesg.exceptions import AESGTrainingError
@@ -70,7 +72,21 @@ def better(value: float, than: float, mode: str, min_delta: float = 0.0) -> bool
     return (than - value if mode == "min" else value - than) > min_delta
 
 
+def check_whole(name: str, value: Any, least: int) -> int:
+    """A whole number of at least `least`; numpy's count, booleans do not."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise AESGTrainingError(f"{name} must be an integer >= {least}, got {value!r}")
+    if value < least:
+        raise AESGTrainingError(f"{name} must be >= {least}, got {value}")
+    return int(value)
+
+
+def is_real(value: Any) -> bool:
+    """Whether it is a real number; numpy's are, booleans, NaN and infinities are not."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(float(value))
+
+
 def check_mode(mode: str) -> None:
     """AESGTrainingError unless `mode` says which way a metric is better."""
-    if mode not in ("min", "max"):
+    if not isinstance(mode, str) or mode not in ("min", "max"):
         raise AESGTrainingError(f"mode must be 'min' or 'max', got {mode!r}")

@@ -6,8 +6,7 @@ import math
 import os
 from typing import Any
 
-from aesg.exceptions import AESGTrainingError
-from aesg.trainer.callbacks.base import Callback, Logs, check_mode, monitored
+from aesg.trainer.callbacks.base import Callback, Logs, check_mode, check_whole, monitored
 from aesg.trainer.checkpoint import remove_checkpoint
 
 
@@ -40,8 +39,8 @@ class Checkpoint(Callback):
             ("keep", keep),
             ("save_every_steps", save_every_steps),
         ):
-            if value is not None and value < 1:
-                raise AESGTrainingError(f"{name} must be >= 1, got {value}")
+            if value is not None or name == "save_every":
+                check_whole(name, value, 1)
         check_mode(mode)
         self.save_every = save_every
         self.path = os.fspath(path)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from aesg.exceptions import AESGTrainingError
-from aesg.trainer.callbacks.base import Callback, Logs, better, check_mode, monitored
+from aesg.trainer.callbacks.base import Callback, Logs, better, check_mode, check_whole, is_real, monitored
 
 
 class EarlyStopping(Callback):
@@ -19,10 +19,9 @@ class EarlyStopping(Callback):
     def __init__(
         self, patience: int = 5, monitor: str = "loss", mode: str = "min", min_delta: float = 0.0
     ) -> None:
-        if patience < 1:
-            raise AESGTrainingError(f"patience must be >= 1, got {patience}")
-        if not min_delta >= 0:
-            raise AESGTrainingError(f"min_delta must be >= 0, got {min_delta}")
+        check_whole("patience", patience, 1)
+        if not is_real(min_delta) or min_delta < 0:
+            raise AESGTrainingError(f"min_delta must be >= 0, got {min_delta!r}")
         check_mode(mode)
         self.patience = patience
         self.monitor = monitor
