@@ -96,7 +96,7 @@ class AESGDecoderLM(MemoryModel):
             self._initialise()
 
     def _initialise(self) -> None:
-        """GPT-2's initialisation with larger embeddings; the readers draw last. The memory's own parameters are left alone."""
+        """GPT-2's initialisation with larger embeddings; the readers draw last, the memory is left alone."""
         blocks = cast("list[DecoderBlock]", list(self.blocks))
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         nn.init.normal_(self.output_proj.weight, std=INIT_STD)

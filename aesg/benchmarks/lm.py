@@ -64,9 +64,7 @@ def run(model: MemoryModel, chunk: Chunk) -> Tensor:
     return model(chunk.tokens)
 
 
-def train(
-    model: MemoryModel, task: Recall, episodes: int, rate: float, generator: torch.Generator
-) -> None:
+def train(model: MemoryModel, task: Recall, episodes: int, rate: float, generator: torch.Generator) -> None:
     """One optimizer step for every chunk that asks."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     model.train()

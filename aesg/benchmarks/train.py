@@ -71,7 +71,7 @@ def fill(model: MemoryModel, work: Work, concepts: int) -> None:
         return retrieve(query, **further)
 
     memory.set_mode("INFERENCE")
-    memory.retrieve = listening
+    memory.retrieve = listening  # type: ignore[assignment, method-assign]
     with torch.no_grad():
         model(*work.inputs)
     del memory.retrieve

@@ -53,9 +53,7 @@ class Answer(NamedTuple):
 
     def kept(self) -> Answer:
         """The same without vectors, which the graph holds, and without an autograd graph."""
-        bare = self.found._replace(
-            vectors=self.found.vectors[:0], seed_vectors=self.found.seed_vectors[:0]
-        )
+        bare = self.found._replace(vectors=self.found.vectors[:0], seed_vectors=self.found.seed_vectors[:0])
         return Answer(self.source, bare, bare.energies)
 
 
@@ -123,7 +121,10 @@ def joined_answers(calls: Sequence[Sequence[Answer]]) -> list[tuple[Source, Acti
             raise AESGMemoryError(
                 f"Packs: expected the same ones in all of these calls, got {asked[0][1:]} and {other[1:]}"
             )
-    return [(answers[-1].source, _joined([answer.found for answer in answers])) for answers in zip(*calls, strict=True)]
+    return [
+        (answers[-1].source, _joined([answer.found for answer in answers]))
+        for answers in zip(*calls, strict=True)
+    ]
 
 
 def _joined(found: Sequence[Activated]) -> Activated:

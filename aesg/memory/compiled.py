@@ -50,7 +50,9 @@ def _retrieve(
 
 
 @_retrieve.register_fake
-def _(rows: Tensor, clock: Tensor, number: int, lead: list[int], batch_idx: int, learn: bool, traced: bool) -> Parts:
+def _(
+    rows: Tensor, clock: Tensor, number: int, lead: list[int], batch_idx: int, learn: bool, traced: bool
+) -> Parts:
     return _shapes(rows, number, traced)
 
 

@@ -176,7 +176,9 @@ class AESGMemory(PackMethods, nn.Module):
             # A reentrant checkpoint shows by nothing but a model that trains without gradients.
             second_pass = not again and (
                 watched()
-                or (changes and self.training and not traced and not once_more and not torch.is_grad_enabled())
+                or (
+                    changes and self.training and not traced and not once_more and not torch.is_grad_enabled()
+                )
             )
             found, answers = self.navigator.find(
                 query, self.active_state, traced=traced or once_more or second_pass
@@ -320,7 +322,9 @@ class AESGMemory(PackMethods, nn.Module):
         if len(born) == 0:
             return torch.full((len(rows),), -1)
         slots = torch.from_numpy(born)
-        likeness, nearest = (self.graph.directions(rows) @ self.graph.directions(self.graph.gather(slots)).T).max(dim=1)
+        likeness, nearest = (
+            self.graph.directions(rows) @ self.graph.directions(self.graph.gather(slots)).T
+        ).max(dim=1)
         return torch.where(likeness >= threshold, slots[nearest], -1)
 
     def reset_state(self, streams: Iterable[int] | None = None) -> None:

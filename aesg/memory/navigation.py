@@ -101,9 +101,7 @@ class Navigator:
             answers = [self._with_gradient(query, answer.source, answer.found) for answer in answers]
         return _together(answers), answers
 
-    def replay(
-        self, query: Query, known: Sequence[tuple[Source, Activated]]
-    ) -> tuple[Found, list[Answer]]:
+    def replay(self, query: Query, known: Sequence[tuple[Source, Activated]]) -> tuple[Found, list[Answer]]:
         """What `find` answered to these queries, or to ones that equal them up to rounding, with gradients.
 
         known: traced answers of each graph. Nothing is searched; vectors are those the concepts have now.
@@ -141,11 +139,11 @@ class Navigator:
     ) -> Answer:
         """One graph's answer; `streams` are those of that graph. `bar` [Q]: the best elsewhere."""
         config, graph = self.config, source.graph
-        similarities, seeds = graph.search(
-            query.rows.detach(), config.seed_top_k, config.seed_min_similarity
-        )
+        similarities, seeds = graph.search(query.rows.detach(), config.seed_top_k, config.seed_min_similarity)
         primed = None
-        if len(query.lead) < 2:  # the steps of one [B, T, D] call run in parallel: they do not prime each other
+        if (
+            len(query.lead) < 2
+        ):  # the steps of one [B, T, D] call run in parallel: they do not prime each other
             which = streams.streams(query.streams.start, query.streams.stop - query.streams.start)
             primed = Primed(
                 streams.primary[which], streams.primary_ids[which], streams.energies[which], config.priming

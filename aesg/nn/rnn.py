@@ -203,7 +203,7 @@ class AESG_GRU(MemoryRNN[Tensor]):
         check_shape("h_prev", state, batch, self.hidden_size)
 
     def zeros(self, batch: int, device: torch.device) -> Tensor:
-        return torch.zeros(batch, self.hidden_size, device=device, dtype=self.rnn.weight_hh_l0.dtype)
+        return torch.zeros(batch, self.hidden_size, device=device, dtype=self._weights("hh")[0].dtype)
 
     @staticmethod
     def output_of(state: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
 
     def zeros(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         hidden, cell = torch.zeros(
-            2, batch, self.hidden_size, device=device, dtype=self.rnn.weight_hh_l0.dtype
+            2, batch, self.hidden_size, device=device, dtype=self._weights("hh")[0].dtype
         )
         return hidden, cell
 

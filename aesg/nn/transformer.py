@@ -94,7 +94,10 @@ class AESG_TransformerLayer(MemoryLayer):
                 self.reader = kind(d_model, memory.vector_dim, nhead)
 
     def forward(self, src: Tensor, *, read: bool = True, teach: bool = True) -> Tensor:
-        """read: False leaves the memory out; teach: False lets it learn nothing from this. Raises AESGMemoryError for other shapes."""
+        """read: False leaves the memory out; teach: False lets it learn nothing from this.
+
+        Raises AESGMemoryError for other shapes.
+        """
         check_shape("src", src, "B", "T", self.d_model)
         x = src + self.attention(self.attention_norm(src))
         if self.reader is not None and read:

@@ -107,8 +107,9 @@ def _fake(similarities: Tensor, seeds: Tensor, *args: Any) -> tuple[Tensor, ...]
 def replay_energies(queries: Tensor, found: Activated) -> Tensor:
     """The energies [B, K] found for `queries` [B, D] f32, with their gradient to the queries.
 
-    By the chain rule through the cosines of the seeds: d energy_k / d q = sum_s jacobian_ks d cos(q, v_s) / d
-    q. Nothing of the graph is asked again, which may have changed. `found` needs its jacobian. O(B S (K + D)).
+    By the chain rule through the cosines of the seeds:
+    d energy_k / d q = sum_s jacobian_ks d cos(q, v_s) / d q. Nothing of the graph, which may have changed, is
+    asked again. `found` needs its jacobian. O(B S (K + D)).
     """
     # fmt: off
     return _replay_op(

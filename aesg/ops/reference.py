@@ -250,7 +250,12 @@ def activate_context_ref(
         start_energies = torch.cat([similarities, torch.where(still, primed_energies * share, 0.0)], dim=1)
     graph = (first_block, targets, strengths, next_block, active)
     energies, members = spread_activation_ref(
-        starts, start_energies, *graph, regions=regions, k=k, **rules  # type: ignore[arg-type]
+        starts,
+        start_energies,
+        *graph,
+        regions=regions,
+        k=k,
+        **rules,  # type: ignore[arg-type]
     )
     members, energies = led_by_seeds_ref(seeds, similarities, members, energies)
     rows = flat_rows(vectors, 1)[members.clamp(min=0)] * (members >= 0).unsqueeze(-1)

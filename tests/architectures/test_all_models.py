@@ -253,15 +253,13 @@ def test_a_gradient_checkpoint_changes_nothing(name, reentrant, make_memory: Mak
 
     results = []
     for number, kept in enumerate((True, False)):
-        memory = fill(
-            make_memory(str(number), novelty_birth_threshold=1, novelty_explanation_threshold=0.9)
-        )
+        memory = fill(make_memory(str(number), novelty_birth_threshold=1, novelty_explanation_threshold=0.9))
         model = build(name, memory)
         gradients = []
         for step in range(2):
             x = inputs(name, seed=step)
             if reentrant:  # it asks for an input that wants gradients; this one is as good as none
-                run = lambda x, _: model(x)  # noqa: E731
+                run = lambda x, _, model=model: model(x)  # noqa: E731
                 arguments = (x, torch.zeros((), requires_grad=True))
             else:
                 run, arguments = model, (x,)

@@ -20,7 +20,9 @@ def test_what_is_asked_was_told_in_earlier_chunks_only(hops: int) -> None:
     told: list[dict[int, int]] = [{} for _ in range(3)]
     asked = 0
     for chunk in chunks:
-        for row, (tokens, targets) in enumerate(zip(chunk.tokens.tolist(), chunk.targets.tolist(), strict=True)):
+        for row, (tokens, targets) in enumerate(
+            zip(chunk.tokens.tolist(), chunk.targets.tolist(), strict=True)
+        ):
             assert max(tokens) < task.vocab
             for left, right, wanted in zip(tokens[::2], tokens[1::2], targets[::2], strict=True):
                 if wanted < 0:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ops_helpers import as_stored, blocks_of, grouped, on_threads
 
 from aesg.exceptions import AESGMemoryError, AESGNavigationError
 from aesg.ops import Primed, activate_context, replay_energies, seed_search
 from aesg.ops.reference import activate_context_ref, seed_search_ref
-
-from ops_helpers import as_stored, blocks_of, grouped, on_threads
 
 RULES = {"hops": 3, "decay": 0.8, "facilitation": 1.5, "source_floor": 0.1, "transfer_floor": 0.05}
 N, D, B, S, K = 60, 8, 24, 4, 6

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ops_helpers import on_threads
 
 from aesg.exceptions import AESGMemoryError
 from aesg.ops import read_members
 from aesg.ops.reference import read_members_ref
-
-from ops_helpers import on_threads
 
 
 def case(batch: int = 70, heads: int = 3, members: int = 10, dim: int = 24, seed: int = 0):
@@ -23,10 +22,18 @@ def case(batch: int = 70, heads: int = 3, members: int = 10, dim: int = 24, seed
     energies[0], energies[1, 0] = 0.0, 1e-38
     vectors, queries = draw(batch, members, dim), draw(batch, dim)
     vectors[2, 0], queries[3] = 0.0, 0.0
-    return [2 * draw(batch, heads, dim), queries, -torch.rand(heads, generator=generator) * 8, vectors, energies]
+    return [
+        2 * draw(batch, heads, dim),
+        queries,
+        -torch.rand(heads, generator=generator) * 8,
+        vectors,
+        energies,
+    ]
 
 
-@pytest.mark.parametrize("shape", [(70, 3, 10, 24), (1, 1, 1, 1), (5, 4, 10, 64), (0, 2, 3, 16), (3, 2, 5, 19)])
+@pytest.mark.parametrize(
+    "shape", [(70, 3, 10, 24), (1, 1, 1, 1), (5, 4, 10, 64), (0, 2, 3, 16), (3, 2, 5, 19)]
+)
 def test_values_and_gradients_of_the_oracle(shape) -> None:
     arguments = case(*shape) if shape[0] > 3 else [part[: shape[0]] for part in case(8, *shape[1:])]
     arguments[2] = arguments[2] if shape[0] > 3 else case(8, *shape[1:])[2]
