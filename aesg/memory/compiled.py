@@ -18,22 +18,22 @@ from aesg.memory.context import RetrievedContext
 from aesg.ops import Activated, replay_energies
 
 if TYPE_CHECKING:
-    from aesg.memory.controller import AESGMemory
+    from aesg.memory.asking import AskMethods
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 _numbers = itertools.count(1)
-_memories: weakref.WeakValueDictionary[int, AESGMemory] = weakref.WeakValueDictionary()
+_memories: weakref.WeakValueDictionary[int, AskMethods] = weakref.WeakValueDictionary()
 
 
-def number_of(memory: AESGMemory) -> int:
+def number_of(memory: AskMethods) -> int:
     """A number of its own for a new memory."""
     number = next(_numbers)
     _memories[number] = memory
     return number
 
 
-def _memory(number: int) -> AESGMemory:
+def _memory(number: int) -> AskMethods:
     memory = _memories.get(number)
     if memory is None:
         raise AESGMemoryError(f"Compiled model: its memory (number {number}) is gone")
@@ -99,7 +99,7 @@ def _shapes(rows: Tensor, number: int, traced: bool) -> Parts:
 
 
 def retrieve(
-    memory: AESGMemory, query: Tensor, batch_idx: int, learn: bool = True, *, again: bool = False
+    memory: AskMethods, query: Tensor, batch_idx: int, learn: bool = True, *, again: bool = False
 ) -> RetrievedContext:
     """`memory.retrieve`, or `retrieve_again`, to be traced; without `paths`."""
     lead, dim = query.shape[:-1], query.shape[-1]
