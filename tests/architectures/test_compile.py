@@ -41,12 +41,13 @@ def test_one_graph_equal_to_eager(name: str, training: bool, make_memory: Make) 
                 found += [p.grad for p in model.parameters() if p.grad is not None]
             memory.update_topology()
         counts = {key: memory.stats()[key] for key in ("queries", "births", "active", "edges", "candidates")}
-        counts["explained"] = memory.stats()["mean_explanation"]
-        results.append((found, counts, memory.storage.nodes["vector"][: counts["active"]]))
+        # Compared up to rounding: torch takes another LSTM kernel when it compiles.
+        found += [torch.tensor(memory.stats()["mean_explanation"])]
+        found += [torch.from_numpy(memory.storage.nodes["vector"][: counts["active"]])]
+        results.append((found, counts))
         memory.close()
-    (eager, counts, concepts), (compiled_, counts_, concepts_) = results
+    (eager, counts), (compiled_, counts_) = results
     assert counts == counts_ and counts["births"] > 60 and counts["queries"] > 0
-    assert (concepts == concepts_).all()
     assert len(eager) == len(compiled_)
     for one, other in zip(eager, compiled_, strict=True):
         torch.testing.assert_close(one, other)
