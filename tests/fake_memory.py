@@ -23,6 +23,9 @@ class FakeContext:
         self.vectors, self.weights, self.mask, self.indices = vectors, weights, mask, indices
         self._projection = memory.abstraction_projection
 
+    def projection(self, mean: Tensor) -> Tensor:
+        return self._projection(mean)
+
     def aggregate(self) -> Tensor:
         total = self.weights.sum(-1, keepdim=True)
         shares = self.weights / torch.where(total > 0, total, torch.ones_like(total))
@@ -55,7 +58,7 @@ class FakeMemory(nn.Module):
         self.mode = SimpleNamespace(value=name)
         self.calls.append(("mode", name))
 
-    def retrieve(self, query: Tensor, batch_idx: int = 0) -> FakeContext:
+    def retrieve(self, query: Tensor, batch_idx: int = 0, *, learn: bool = True) -> FakeContext:
         Validator.validate_vector_dim_match(self.vector_dim, query.shape[-1])
         lead, k = query.shape[:-1], self.context_size
         vectors = query.new_zeros(*lead, k, self.vector_dim)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aesg.architectures.base import MAX_CONCEPTS, TextSize, check_positive, check_tokens
 from aesg.architectures.text_model import TextModel
 from aesg.config import AESGConfig
-from aesg.nn.transformer import INIT_STD, AESG_TransformerLayer
+from aesg.nn.transformer import EMBEDDING_STD, INIT_STD, AESG_TransformerLayer
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
@@ -49,7 +49,7 @@ class AESGTransformer(TextModel):
         self.max_seq_len = max_seq_len
         self.causal = causal
         self.embedding = nn.Embedding(vocab_size, hidden_size)
-        nn.init.normal_(self.embedding.weight, std=INIT_STD)
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         self.layers = nn.ModuleList(
             AESG_TransformerLayer(hidden_size, nhead, memory, causal=causal) for _ in range(num_layers)
         )
@@ -61,9 +61,8 @@ class AESGTransformer(TextModel):
         """Raises AESGMemoryError for anything but integer ids in [0, V) of rank 2."""
         check_tokens(tokens, self.vocab_size)
         x = self.embedding(tokens.long())  # [B, T, H]
-        with self.reading_only():
-            for layer in self.layers[:-1]:
-                x = layer(x, read=self.reads_memory)
+        for layer in self.layers[:-1]:
+            x = layer(x, read=self.reads_memory, teach=False)
         x = self.layers[-1](x, read=self.reads_memory)
         return self.output_proj(self.final_norm(x))  # [B, T, V]
 

@@ -66,12 +66,12 @@ def fill(model: MemoryModel, work: Work, concepts: int) -> None:
     asked: list[Tensor] = []
     retrieve = memory.retrieve
 
-    def listening(query: Tensor, batch_idx: int = 0) -> Any:
+    def listening(query: Tensor, **further: Any) -> Any:
         asked.append(query.detach().reshape(-1, memory.vector_dim))
-        return retrieve(query, batch_idx)
+        return retrieve(query, **further)
 
     memory.set_mode("INFERENCE")
-    memory.retrieve = listening
+    memory.retrieve = listening  # type: ignore[assignment, method-assign]
     with torch.no_grad():
         model(*work.inputs)
     del memory.retrieve

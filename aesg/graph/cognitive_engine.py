@@ -70,12 +70,17 @@ class CognitiveEngine:
 
         FINETUNE needs ten times the persistence. The first input of an empty memory is born at once.
         """
+        return len(self.bear_novel(inputs))
+
+    def bear_novel(self, inputs: Tensor) -> np.ndarray:
+        """`observe_novelty`; returns the slots of what was born, i64 [m]."""
+        nothing = np.empty(0, dtype=np.int64)
         dim, permissions = self.graph.vector_dim, self._permissions()
         if not isinstance(inputs, Tensor) or inputs.dim() != 2 or inputs.shape[1] != dim:
             given = list(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
             raise AESGMemoryError(f"Inputs: expected a tensor of shape [n, {dim}], got {given}")
         if not permissions.create_concepts or inputs.shape[0] == 0:
-            return 0
+            return nothing
         state, config = self.graph.state, self.config
         try:
             born = state.pool.offer(
@@ -88,9 +93,10 @@ class CognitiveEngine:
             raise AESGMemoryError(error.message) from error
         state.touch()
         granted = self._granted(born.shape[0]) if born.shape[0] else 0
-        if granted:
-            self.report.debug("%d concepts were born", granted)
-        return len(bear_sensory(self.graph, state.queries.restored(born[:granted]))) if granted else 0
+        if granted == 0:
+            return nothing
+        self.report.debug("%d concepts were born", granted)
+        return bear_sensory(self.graph, state.queries.restored(born[:granted]))
 
     @torch.no_grad()
     def _bear_abstract(self, parents: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +22,25 @@ from aesg.graph.arguments import (
 )
 from aesg.graph.permissions import Permissions
 from aesg.graph.state import GraphState
-from aesg.ops import seed_search, spread_activation
+from aesg.ops import Activated, Primed, activate_context, seed_search, spread_activation
 from aesg.storage.engine import AESGStorage
 
 GROUP_BITS = 10  # a group has 1024 slots
 NEIGHBOR_MIN_SIMILARITY = 0.1  # reference, SemanticGraph.find_nearest_neighbors
 SIMILARITY, SUCCESSION, ABSTRACTION = 0, 1, 2  # edge kinds
+
+
+def spreading_rules(config: AESGConfig) -> dict[str, Any]:
+    """What a config says about contexts, as `activate_context` takes it."""
+    return {
+        "relative": config.seed_relative_similarity,
+        "hops": config.spreading_activation_steps,
+        "decay": config.spreading_activation_decay,
+        "facilitation": config.region_facilitation_multiplier,
+        "source_floor": config.source_energy_floor,
+        "transfer_floor": config.transfer_floor,
+        "k": config.context_size,
+    }
 
 
 class SemanticGraph:
@@ -97,9 +111,44 @@ class SemanticGraph:
             k=k,
         )
 
+    def activate(
+        self,
+        similarities: Tensor,
+        seeds: Tensor,
+        *,
+        bar: Tensor | None = None,
+        primed: Primed | None = None,
+        gather: bool = True,
+        jacobian: bool = False,
+    ) -> Activated:
+        """Contexts from what `search` found [B, S], by the config's rules. See `activate_context`."""
+        storage = self.state.storage
+        blocks = storage.edge_blocks()
+        return activate_context(
+            similarities,
+            seeds,
+            storage.column("vector"),
+            blocks.first_block,
+            blocks.targets,
+            blocks.strengths,
+            blocks.next_block,
+            storage.column("is_active"),
+            regions=storage.column("region_id"),
+            bar=bar,
+            primed=primed,
+            ids=None if primed is None else storage.column("id"),
+            gather=gather,
+            jacobian=jacobian,
+            **spreading_rules(self.config),
+        )
+
+    def without(self, vectors: Tensor) -> Tensor:
+        """Vectors [..., D] without what all queries have in common, where that is left out; with gradient."""
+        return self.state.queries.without(vectors)
+
     def directions(self, vectors: Tensor) -> Tensor:
-        """What likeness compares of vectors [..., D]: length 1, without what all queries have in common."""
-        return torch.nn.functional.normalize(self.state.queries.without(vectors), dim=-1)
+        """What likeness compares of vectors [..., D]: `without` at length 1."""
+        return torch.nn.functional.normalize(self.without(vectors), dim=-1)
 
     def gather(self, slots: Tensor) -> Tensor:
         """Copies of the vectors [..., D] of slots [...]; zero where the slot is negative."""

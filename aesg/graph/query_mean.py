@@ -24,6 +24,16 @@ NOTHING_LEFT = (
 )
 
 
+def without(vectors: Tensor, common: Tensor) -> Tensor:
+    """Vectors [..., D] f32 without their part along `common` [D] f64 of length 1 (0: as they are); zero where
+    nothing is left. Differentiable in the vectors.
+    """
+    wide = vectors.double()
+    rest = wide - (wide * common).sum(dim=-1, keepdim=True) * common
+    there = rest.norm(dim=-1, keepdim=True) > NOTHING_LEFT * wide.norm(dim=-1, keepdim=True)
+    return torch.where(there, rest, 0.0).to(vectors.dtype)
+
+
 class QueryMean:
     """Running mean of the directions of the queries that were learnt from, and the direction u that likeness
     leaves out.
@@ -133,12 +143,7 @@ class QueryMean:
 
     def without(self, vectors: Tensor) -> Tensor:
         """Vectors [..., D] f32 without their common part, zero where nothing is left. Differentiable."""
-        if self.common is None:
-            return vectors
-        wide = vectors.double()
-        rest = wide - (wide * self.common).sum(dim=-1, keepdim=True) * self.common
-        there = rest.norm(dim=-1, keepdim=True) > NOTHING_LEFT * wide.norm(dim=-1, keepdim=True)
-        return torch.where(there, rest, 0.0).to(vectors.dtype)
+        return vectors if self.common is None else without(vectors, self.common)
 
     def restored(self, rests: Tensor) -> Tensor:
         """What `without` left [n, D], with as much of the common part as queries have."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import time
 import warnings
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGStorageError
@@ -240,7 +242,10 @@ def _end(state: GraphState) -> None:
     if getattr(state, "_key", None) is None:  # construction had failed
         return
     try:
-        state.close()
+        # A collection may come while torch.compile traces, where real tensors are not allowed.
+        traced = torch._C._len_torch_dispatch_stack() > 0
+        with _disable_current_modes() if traced else contextlib.nullcontext():
+            state.close()
     except AESGStorageError as error:
         state.close(commit=False)
         warnings.warn(

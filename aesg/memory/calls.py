@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from aesg.exceptions import AESGMemoryError
 from aesg.graph.core import SemanticGraph
+from aesg.ops import Activated
 from aesg.packs.graph import PackGraph
 from aesg.packs.ranking import slots_in
 
@@ -41,28 +43,32 @@ class Answer(NamedTuple):
     """What one graph answered to Q queries."""
 
     source: Source
-    seeds: Tensor  # [Q, S] i64 slots, best first, -1 padded; primed ones not among them
-    similarities: Tensor  # [Q, S] f32
-    members: Tensor  # [Q, K] i64 slots, strongest first, -1 padded
+    found: Activated  # its seeds are the memory's or pack's slots; primed ones are not among them
     energies: Tensor  # [Q, K] f32, differentiable in the query
 
-    def detached(self) -> Answer:
-        """The same, holding on to no autograd graph."""
-        return self._replace(similarities=self.similarities.detach(), energies=self.energies.detach())
+    @property
+    def members(self) -> Tensor:
+        """Slots [Q, K] i64, strongest first, -1 padded."""
+        return self.found.members
+
+    def kept(self) -> Answer:
+        """The same without vectors, which the graph holds, and without an autograd graph."""
+        bare = self.found._replace(vectors=self.found.vectors[:0], seed_vectors=self.found.seed_vectors[:0])
+        return Answer(self.source, bare, bare.energies)
 
 
 class Found(NamedTuple):
     """What the memory and its packs found together for Q queries."""
 
     seeds: Tensor  # [Q, S] i64 slots, the memory's own
-    similarities: Tensor  # [Q, S] f32, the memory's own
+    similarities: Tensor  # [Q, S] f32, the memory's own, without gradient
     members: Tensor  # [Q, K] i64, strongest first, -1 padded; with packs see `aesg.packs.ranking`
     energies: Tensor  # [Q, K] f32, differentiable in the query; a pack's scaled by its share
     explanation: Tensor  # [Q] f32, the best similarity in any graph
 
     def detached(self) -> Found:
         """The same, holding on to no autograd graph."""
-        return self._replace(similarities=self.similarities.detach(), energies=self.energies.detach())
+        return self._replace(energies=self.energies.detach())
 
     @property
     def own_members(self) -> Tensor:
@@ -77,6 +83,15 @@ class Call(NamedTuple):
     found: Found
     answers: list[Answer]  # of each graph, the memory first
     learns: bool
+
+
+@dataclass
+class Pending:
+    """A `one_call` under way."""
+
+    traced: bool  # whether `retrieve_again` may come
+    depth: int = 0  # of those inside it
+    calls: list[Call] = field(default_factory=list)
 
 
 def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, Found]]:
@@ -94,8 +109,9 @@ def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, 
         )
 
 
-def joined_seeds(calls: Sequence[Sequence[Answer]]) -> list[Tensor]:
-    """Each graph's seeds in successive answers [B, S] to the same streams, as [B T, S], stream-major.
+def joined_answers(calls: Sequence[Sequence[Answer]]) -> list[tuple[Source, Activated]]:
+    """Each graph's answers to successive calls of one step, B streams each, as one to B T queries,
+    stream-major; without vectors.
 
     Raises AESGMemoryError where not the same graphs answered every time, with the same shares.
     """
@@ -106,6 +122,14 @@ def joined_seeds(calls: Sequence[Sequence[Answer]]) -> list[Tensor]:
                 f"Packs: expected the same ones in all of these calls, got {asked[0][1:]} and {other[1:]}"
             )
     return [
-        torch.stack([answer.seeds for answer in answers], dim=1).flatten(0, 1)
+        (answers[-1].source, _joined([answer.found for answer in answers]))
         for answers in zip(*calls, strict=True)
     ]
+
+
+def _joined(found: Sequence[Activated]) -> Activated:
+    parts = {
+        name: torch.stack([getattr(one, name) for one in found], dim=1).flatten(0, 1)
+        for name in ("seeds", "similarities", "members", "energies", "jacobian")
+    }
+    return found[0]._replace(**parts)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,11 +22,13 @@ from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
 from aesg.graph.forgetting import forget, slots_near, slots_of_ids
 from aesg.graph.state import GraphState
-from aesg.memory.calls import Call, Found, Query, joined_seeds, joined_steps
-from aesg.memory.context import RetrievedContext
+from aesg.memory import compiled
+from aesg.memory.asking import AskMethods
+from aesg.memory.calls import Pending
 from aesg.memory.modes import MemoryMode, ModeSwitch
 from aesg.memory.navigation import Navigator
 from aesg.memory.packing import PackMethods
+from aesg.memory.replays import Replays
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.work import Work
 from aesg.packs.manager import PackManager
@@ -36,12 +37,7 @@ from aesg.storage.logger import EvolutionLogger
 from aesg.validation import Validator
 
 
-def recomputing() -> bool:
-    """Whether backward is running: then a gradient checkpoint asks again for what it did not keep."""
-    return torch._C._current_graph_task_id() != -1
-
-
-class AESGMemory(PackMethods, nn.Module):
+class AESGMemory(AskMethods, PackMethods, nn.Module):
     """A graph of concept vectors in one directory that answers whole batches of queries and learns from them.
 
     directory: made if missing; opening it again in the same process shares the open graph, which is closed
@@ -98,8 +94,12 @@ class AESGMemory(PackMethods, nn.Module):
         self.active_state = BatchActiveContext()
         if self._state.streams:
             self.active_state.load_state(self._state.streams)
-        self._pending: list[Call] | None = None  # the calls of a `one_call`
+        self._pending: Pending | None = None  # the calls of a `one_call`
+        self._replays = Replays()
         self._work = Work(self.vector_dim)
+        self.number = compiled.number_of(self)
+        # Counted up by the ops of `aesg.memory.compiled`; no part of the weights.
+        self.register_buffer("clock", torch.zeros((), dtype=torch.int64), persistent=False)
         self.to(self.device)
         self.report = self.cognitive_engine.report
         counts = self.storage.core.active_count, self.storage.core.edge_count
@@ -146,108 +146,6 @@ class AESGMemory(PackMethods, nn.Module):
         self._permissions.mode = mode
 
     # -- asking --------------------------------------------------------------------------------------------
-
-    def forward(self, query: Tensor) -> RetrievedContext:
-        """Same as `retrieve(query)`."""
-        return self.retrieve(query)
-
-    @torch.compiler.disable  # reads and changes the graph beside torch: a compiled model breaks off here
-    def retrieve(self, query: Tensor, batch_idx: int = 0) -> RetrievedContext:
-        """The context of every query: [D], [B, D], or [B, T, D] for T steps of B streams asked at once.
-
-        Each row is its own query: what one retrieves never depends on another. Row b belongs to stream b
-        (`batch_idx` for a single query). In modes that learn, novel queries wait in the pool or are born, use
-        and succession are noted; what is born is seen from the next call on.
-
-        Inside a gradient checkpoint the second pass searches again, also among what was born since, but
-        counts and learns nothing.
-
-        Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
-        another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
-        """
-        self._require_open("retrieve")
-        started = time.perf_counter()
-        checked = self.navigator.check(query, self.active_state, batch_idx)
-        found, answers = self.navigator.find(checked, self.active_state)
-        context = self.navigator.context(checked, found, answers, query.device)
-        again = recomputing()
-        learns = self._permissions().learns and not again
-        if self._pending is not None:
-            kept = [answer.detached() for answer in answers]
-            self._pending.append(Call(checked.detached(), found.detached(), kept, learns))
-        elif not again:
-            self.navigator.remember(checked, answers, self.active_state)
-            if learns:
-                self._learn(checked, found)
-        if not again:
-            self._work.note(checked.rows, found.explanation, time.perf_counter() - started)
-        return context
-
-    @contextmanager
-    def one_call(self) -> Iterator[None]:
-        """Inside, `retrieve` answers from the graph as it is; what it learns is learnt on leaving.
-
-        For models that ask step by step: no sample sees within a forward pass what another gave birth to, and
-        the steps are learnt from in bulk. Inside another `one_call` it does nothing of its own. After an
-        exception nothing is learnt.
-        """
-        if self._pending is not None:
-            yield
-            return
-        self._pending = []
-        try:
-            yield
-            pending = self._pending
-        finally:
-            self._pending = None
-        if pending and not recomputing():
-            self.navigator.remember(pending[-1].query, pending[-1].answers, self.active_state)
-        for query, found in joined_steps([(call.query, call.found) for call in pending if call.learns]):
-            self._learn(query, found)
-
-    @torch.compiler.disable
-    def retrieve_again(self, query: Tensor) -> RetrievedContext:
-        """The answers to the last T calls of one step each in this `one_call`, as one answer to their queries
-        [B, T, D].
-
-        With it a model that had to ask step by step can do everything else for all steps at once, gradients
-        included. Nothing is searched, noted or counted. O(B T S D), then by edges touched.
-        """
-        checked = self.navigator.check(query, self.active_state, 0)
-        calls = (self._pending or [])[-checked.steps :]
-        joined = list(joined_steps([(call.query, call.found) for call in calls]))
-        if len(joined) != 1 or joined[0][0].rows.shape != checked.rows.shape:
-            raise AESGMemoryError(
-                f"retrieve_again: expected the queries of the last calls in one_call, got {list(query.shape)}"
-            )
-        answers = [call.answers for call in calls]
-        sources = [answer.source for answer in answers[-1]]
-        found, again = self.navigator.find_again(checked, sources, joined_seeds(answers))
-        return self.navigator.context(checked, found, again, query.device)
-
-    @torch.no_grad()
-    def _learn(self, query: Query, found: Found) -> None:
-        """Notes use and succession, and offers what nothing explained to the novelty pool."""
-        threshold = self.config.novelty_explanation_threshold
-        if self._state.queries.note(query.rows.detach()):
-            self._state.touch()
-        explained = found.explanation >= threshold
-        own = found.similarities[:, 0] >= threshold  # succession is learnt between the memory's own concepts
-        current = torch.where(own, found.seeds[:, 0], -1).reshape(-1, query.steps)  # [B, T]
-        streams = self.active_state
-        last = self.graph.still(streams.last_seed[query.streams], streams.last_id[query.streams])
-        previous = torch.cat([last[:, None], current[:, :-1]], dim=1)
-        streams.last_seed[query.streams] = current[:, -1]
-        streams.last_id[query.streams] = self.graph.ids(current[:, -1])
-        self.cognitive_engine.note_retrieval(
-            found.own_members,
-            found.energies.detach(),
-            found.seeds,
-            previous.reshape(-1),
-            current.reshape(-1),
-        )
-        if not bool(explained.all()):
-            self.cognitive_engine.observe_novelty(query.rows.detach()[~explained])
 
     def reset_state(self, streams: Iterable[int] | None = None) -> None:
         """Ends all streams (or those named): nothing primes their next query. The novelty pool is left
@@ -315,6 +213,7 @@ class AESGMemory(PackMethods, nn.Module):
     def update_topology(self) -> None:
         """One consolidation, and the sweep when due; call it after each batch. Does nothing in INFERENCE."""
         started = time.perf_counter()
+        self._replays.clear()
         self.cognitive_engine.update()
         self._work.topology_seconds += time.perf_counter() - started
 

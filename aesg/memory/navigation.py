@@ -14,6 +14,7 @@ from aesg.memory.calls import Answer, Found, Query, Source
 from aesg.memory.context import RetrievedContext
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.trace import trace_paths
+from aesg.ops import Activated, Primed, replay_energies
 from aesg.packs.graph import PackGraph
 from aesg.packs.manager import Answering
 from aesg.packs.ranking import ORIGIN_SHIFT, merge_answers, origins_of, slots_in
@@ -32,6 +33,7 @@ class Navigator:
     ) -> None:
         self.graph = graph
         self.config = config
+        self._own = Source(graph, "memory", 1.0, "")
         self._packs = packs  # the attached packs that take part, as of now
         self._projection = [projection]  # in a list: the module belongs to the memory, not to this object
 
@@ -74,25 +76,45 @@ class Navigator:
             steps=lead[1] if len(lead) == 2 else 1,
         )
 
-    def find(self, query: Query, streams: BatchActiveContext) -> tuple[Found, list[Answer]]:
+    def find(
+        self, query: Query, streams: BatchActiveContext, *, traced: bool = False
+    ) -> tuple[Found, list[Answer]]:
         """Seeds, priming and spreading for all rows at once.
 
         Returns what was found, and each graph's own answer, the memory's first. Packs add to what the memory
-        answers by itself and never change that.
+        answers by itself and never change that. traced: keeps what `replay` needs for gradients.
         """
-        own = self._ask(Source(self.graph, "memory", 1.0, ""), query, streams)
-        answers = [own]
         packs = [
             Source(
                 PackGraph(pack, self.config, self.graph.state.queries), name, share, f"{name}:{pack.checksum}"
             )
             for name, pack, share in self._packs()
         ]
-        of_packs = streams.of_packs([pack.key for pack in packs])
-        # A pack's chance likenesses must not crowd what the memory knows well: its bar is at least that.
-        best = own.similarities.detach()[:, :1]
-        for pack, theirs in zip(packs, of_packs, strict=True):
-            answers.append(self._ask(pack, query, theirs, best))
+        wanted = torch.is_grad_enabled() and query.rows.requires_grad
+        own = self._ask(self._own, query, streams, traced=traced or wanted, gather=not packs)
+        answers = [own]
+        if packs or streams.has_packs:
+            of_packs = streams.of_packs([pack.key for pack in packs])
+            # A pack's chance likenesses must not crowd what the memory knows well: its bar is at least that.
+            bar = own.found.similarities[:, 0]
+            for pack, theirs in zip(packs, of_packs, strict=True):
+                answers.append(self._ask(pack, query, theirs, bar, traced=traced or wanted, gather=False))
+        if wanted:
+            answers = [self._with_gradient(query, answer.source, answer.found) for answer in answers]
+        return _together(answers), answers
+
+    def replay(self, query: Query, known: Sequence[tuple[Source, Activated]]) -> tuple[Found, list[Answer]]:
+        """What `find` answered to these queries, or to ones that equal them up to rounding, with gradients.
+
+        known: traced answers of each graph. Nothing is searched; vectors are those the concepts have now.
+        """
+        answers = []
+        for source, found in known:
+            whole = found._replace(
+                vectors=source.graph.gather(found.members) if len(known) == 1 else found.vectors,
+                seed_vectors=source.graph.gather(found.seeds),
+            )
+            answers.append(self._with_gradient(query, source, whole))
         return _together(answers), answers
 
     def remember(self, query: Query, answers: Sequence[Answer], streams: BatchActiveContext) -> None:
@@ -107,64 +129,42 @@ class Navigator:
             kept = answer.members[last]
             theirs.remember(which, kept, answer.energies.detach()[last], answer.source.graph.ids(kept))
 
-    def find_again(
-        self, query: Query, sources: Sequence[Source], seeds: Sequence[Tensor]
-    ) -> tuple[Found, list[Answer]]:
-        """What `find` answers to queries whose seeds [Q, S] in each graph are known, while the graphs are as
-        they were.
-        """
-        with torch.autocast("cpu", enabled=False):
-            units = self.graph.directions(query.rows).unsqueeze(-1)  # [Q, D, 1]
-        answers = [
-            self._ask_again(source, known, units) for source, known in zip(sources, seeds, strict=True)
-        ]
-        return _together(answers), answers
-
     def _ask(
-        self, source: Source, query: Query, streams: BatchActiveContext, bar: Tensor | None = None
+        self,
+        source: Source,
+        query: Query,
+        streams: BatchActiveContext,
+        bar: Tensor | None = None,
+        *,
+        traced: bool,
+        gather: bool,
     ) -> Answer:
-        """One graph's answer; `streams` are those of that graph. `bar` [Q, 1]: the best elsewhere."""
+        """One graph's answer; `streams` are those of that graph. `bar` [Q]: the best elsewhere."""
         config, graph = self.config, source.graph
-        similarities, seeds = graph.seek(query.rows, config.seed_top_k, config.seed_min_similarity)
-        best = similarities[:, :1] if bar is None else torch.maximum(similarities[:, :1], bar)
-        strong = similarities >= config.seed_relative_similarity * best
-        similarities = torch.where(strong, similarities, 0.0)
-        seeds = torch.where(strong, seeds, -1)
-
-        starts, energies = seeds, similarities
+        similarities, seeds = graph.seek(query.rows.detach(), config.seed_top_k, config.seed_min_similarity)
+        primed = None
         if (
             len(query.lead) < 2
-        ):  # the steps of one [B, T, D] call run in parallel, so they do not prime each other
+        ):  # the steps of one [B, T, D] call run in parallel: they do not prime each other
             which = streams.streams(query.streams.start, query.streams.stop - query.streams.start)
-            primed, primed_energies = self._primed(graph, streams, which)
-            starts = torch.cat([seeds, primed], dim=1)
-            energies = torch.cat([similarities, primed_energies], dim=1)
-        return self._spread(source, seeds, similarities, starts, energies)
+            primed = Primed(
+                streams.primary[which], streams.primary_ids[which], streams.energies[which], config.priming
+            )
+        found = graph.activate(similarities, seeds, bar=bar, primed=primed, gather=gather, jacobian=traced)
+        return Answer(source, found, found.energies)
 
-    def _ask_again(self, source: Source, seeds: Tensor, units: Tensor) -> Answer:
-        """One graph's answer from its seeds [Q, S] to queries of length 1 [Q, D, 1]."""
-        with torch.autocast("cpu", enabled=False):
-            concepts = source.graph.directions(source.graph.gather(seeds))  # [Q, S, D]
-            similarities = (concepts @ units).squeeze(-1)  # [Q, S], 0 where there is no seed
-        return self._spread(source, seeds, similarities, seeds, similarities)
-
-    def _spread(
-        self, source: Source, seeds: Tensor, similarities: Tensor, starts: Tensor, energies: Tensor
-    ) -> Answer:
-        """What spreads in one graph from the seeds and what else is active at the start."""
-        config = self.config
-        energies, members = source.graph.spread(
-            starts, energies, hops=config.spreading_activation_steps, k=config.context_size
-        )
-        members, energies = _led_by_seeds(seeds, similarities, members, energies)
-        return Answer(source, seeds, similarities, members, energies)
+    def _with_gradient(self, query: Query, source: Source, found: Activated) -> Answer:
+        if not (torch.is_grad_enabled() and query.rows.requires_grad):
+            return Answer(source, found, found.energies)
+        compared = found._replace(seed_vectors=source.graph.without(found.seed_vectors))
+        return Answer(source, found, replay_energies(source.graph.without(query.rows), compared))
 
     def context(
         self, query: Query, found: Found, answers: Sequence[Answer], device: torch.device
     ) -> RetrievedContext:
         """The answer in the shape of the question, on its device."""
         lead, k = query.lead, found.members.shape[1]
-        vectors = self.graph.gather(found.own_members if len(answers) > 1 else found.members)
+        vectors = answers[0].found.vectors if len(answers) == 1 else self.graph.gather(found.own_members)
         for origin, answer in enumerate(answers[1:], 1):
             theirs = origins_of(found.members) == origin
             vectors[theirs] = answer.source.graph.gather(slots_in(found.members, origin)[theirs])
@@ -179,8 +179,8 @@ class Navigator:
                 answer = answers[origin]
                 traced[row, origin] = trace_paths(
                     answer.source.graph,
-                    answer.seeds[row].tolist(),
-                    answer.similarities.detach()[row].tolist(),
+                    answer.found.seeds[row].tolist(),
+                    answer.found.similarities[row].tolist(),
                 )
             return traced[row, origin]
 
@@ -195,50 +195,15 @@ class Navigator:
             origin_names=tuple(answer.source.name for answer in answers),
         )
 
-    def _primed(
-        self, graph: SemanticGraph | PackGraph, streams: BatchActiveContext, which: slice
-    ) -> tuple[Tensor, Tensor]:
-        """The streams' last primary concepts [B, 3] that still live, with the share of energy that carries
-        over.
-        """
-        slots = graph.still(streams.primary[which], streams.primary_ids[which])
-        energies = streams.energies[which] * self.config.priming
-        return slots, torch.where(slots >= 0, energies, 0.0)
-
 
 def _together(answers: Sequence[Answer]) -> Found:
     """The answers of the memory and its packs as one."""
-    own = answers[0]
+    own = answers[0].found
     if len(answers) == 1:
-        explanation = own.similarities.detach()[:, 0]
-        return Found(own.seeds, own.similarities, own.members, own.energies, explanation)
+        return Found(own.seeds, own.similarities, own.members, answers[0].energies, own.similarities[:, 0])
     energies, members = merge_answers(
         [(answer.energies, answer.members) for answer in answers],
         [answer.source.share for answer in answers],
     )
-    explanation = torch.stack([answer.similarities.detach()[:, 0] for answer in answers]).amax(dim=0)
+    explanation = torch.stack([answer.found.similarities[:, 0] for answer in answers]).amax(dim=0)
     return Found(own.seeds, own.similarities, members, energies, explanation)
-
-
-def _led_by_seeds(
-    seeds: Tensor, similarities: Tensor, members: Tensor, energies: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The context [Q, K] with all seeds [Q, S] in it and nothing above the best of them.
-
-    Where many edges meet, energy that spread saturates and would push what the query itself means out of its
-    context. So no member has more energy than the best seed, of equals seeds come first, and a seed that was
-    pushed out takes the place of the weakest. What was primed alone, without a seed, stays as it is.
-    """
-    width = members.shape[1]
-    best = similarities[:, :1]
-    energies = torch.where(best > 0, torch.minimum(energies, best), energies)
-    same = seeds[:, :, None] == members[:, None, :]  # [Q, S, K]
-    missing = (seeds >= 0) & ~same.any(dim=2)
-    slots = torch.cat([torch.where(missing, seeds, -1), members], dim=1)
-    values = torch.cat([torch.where(missing, similarities, 0.0), energies], dim=1)
-    leads = torch.cat([missing, (same & (seeds >= 0)[:, :, None]).any(dim=1)], dim=1)
-    strongest = torch.argsort(values.detach(), dim=1, descending=True, stable=True)
-    seeds_first = torch.argsort(leads.gather(1, strongest).byte(), dim=1, descending=True, stable=True)
-    kept = strongest.gather(1, seeds_first)[:, :width]  # seeds, then the strongest of the others
-    values, order = torch.sort(values.gather(1, kept), dim=1, descending=True, stable=True)
-    return slots.gather(1, kept).gather(1, order), values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import torch
 from torch import Tensor
 
@@ -12,17 +14,16 @@ class QuerySpread:
     """The directions of the last RECENT queries."""
 
     def __init__(self, vector_dim: int) -> None:
-        self._rows = torch.zeros(RECENT, vector_dim)
-        self._seen = 0
+        self._vector_dim = vector_dim
+        self._kept: deque[Tensor] = deque()  # the last calls' queries, [<= RECENT, D] each, latest last
+        self._count = 0
 
     def add(self, rows: Tensor) -> None:
         """Takes in queries [Q, D]: a copy, everything else waits until somebody asks."""
-        rows = rows[-RECENT:].detach()
-        start = self._seen % RECENT
-        first = min(len(rows), RECENT - start)
-        self._rows[start : start + first] = rows[:first]
-        self._rows[: len(rows) - first] = rows[first:]
-        self._seen += len(rows)
+        self._kept.append(rows[-RECENT:].detach().clone())
+        self._count += len(self._kept[-1])
+        while self._count - len(self._kept[0]) >= RECENT:
+            self._count -= len(self._kept.popleft())
 
     def resultant(self) -> float:
         """Length of the mean direction, in [0, 1]: 1 when all queries point one way. 0 without queries."""
@@ -46,5 +47,5 @@ class QuerySpread:
 
     def _recent(self) -> Tensor:
         """Their directions [n, D]; zero vectors have none and are left out."""
-        rows = self._rows[: min(self._seen, RECENT)]
+        rows = torch.cat([torch.zeros(0, self._vector_dim), *self._kept])[-RECENT:]
         return torch.nn.functional.normalize(rows[rows.any(dim=1)], dim=1)

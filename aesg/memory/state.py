@@ -37,6 +37,11 @@ class BatchActiveContext:
         return [self._packs[key] for key in keys]
 
     @property
+    def has_packs(self) -> bool:
+        """Whether anything is kept of packs."""
+        return bool(self._packs)
+
+    @property
     def batch_size(self) -> int:
         return self.last_seed.shape[0]
 

@@ -4,7 +4,7 @@ input."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,9 +67,44 @@ def apart_from_other_weights() -> Iterator[None]:
         yield
 
 
-def one_call(memory: AESGMemory | None) -> AbstractContextManager[None]:
-    """`memory.one_call()`, or nothing where there is no memory."""
-    return nullcontext() if memory is None else memory.one_call()
+class one_call:
+    """`with one_call(memory):` is `with memory.one_call():`, or nothing where there is no memory.
+
+    A class, which torch.compile can follow. traced: see `AESGMemory.one_call`.
+    """
+
+    def __init__(self, memory: AESGMemory | None, traced: bool = False) -> None:
+        self.memory = memory
+        self.traced = traced
+
+    def __enter__(self) -> None:
+        memory = self.memory
+        if memory is None:
+            return
+        if torch.compiler.is_compiling():
+            torch.ops.aesg.memory_begin_call(memory.clock, memory.number, self.traced)
+        else:
+            self._inner = memory.one_call(self.traced)
+            self._inner.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        memory = self.memory
+        if memory is None:
+            return
+        if torch.compiler.is_compiling():
+            torch.ops.aesg.memory_end_call(memory.clock, memory.number)
+        else:
+            self._inner.__exit__(*error)
+
+
+class Untaught:
+    """A memory to a reader that shall only read it."""
+
+    def __init__(self, memory: Any) -> None:
+        self.memory = memory
+
+    def retrieve(self, query: Tensor) -> Any:
+        return self.memory.retrieve(query, learn=False)
 
 
 def reader_heads(hidden_size: int) -> int:

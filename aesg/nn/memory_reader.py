@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aesg.ops import read_members
+
 if TYPE_CHECKING:
+    from aesg.memory.context import RetrievedContext
     from aesg.memory.controller import AESGMemory
 
 AVERSION = 8.0  # of the head that starts out most averse to members like the query
@@ -17,6 +19,8 @@ AVERSION = 8.0  # of the head that starts out most averse to members like the qu
 # findable while the model trains.
 QUERY_STD = 1.0
 OUTPUT_STD = 0.02
+PRIOR = 8.0  # what followed a likeness once has an energy of about 1/4: against "nothing", which has 1
+TINY = torch.finfo(torch.float32).tiny
 
 
 class MemoryReader(nn.Module):
@@ -60,16 +64,23 @@ class MemoryReader(nn.Module):
         normed = self.query_norm(hidden)
         query = self.query_proj(normed).float()  # [..., D]
         context = memory.retrieve(query)
-        # Concepts are means of queries of any length; only their direction was searched for.
-        members = F.normalize(context.vectors, dim=-1)  # [..., K, D]
-        likeness = members @ F.normalize(query, dim=-1).unsqueeze(-1)  # [..., K, 1], cosines
-        sought = self.attend_proj(normed).float()  # [..., h*D]
-        sought = sought.unflatten(-1, (self.num_heads, self.vector_dim))  # [..., h, D]
-        scores = sought @ members.mT + self.likeness_weight.unsqueeze(-1) * likeness.mT  # [..., h, K]
-        tiny = torch.finfo(context.weights.dtype).tiny
-        scores = scores + context.weights.clamp_min(tiny).log().unsqueeze(-2)
-        scores = scores.masked_fill(~context.mask.unsqueeze(-2), -math.inf)
-        shares = F.softmax(F.pad(scores, (0, 1)), dim=-1)[..., :-1]  # the last member is "nothing"
-        found = (shares @ members).flatten(-2)  # [..., h*D]
-        gist = F.normalize(context.aggregate(), dim=-1)  # [..., D]
+        found, gist = self.read(normed, query, context)
         return self.output_proj(torch.cat((found, gist), dim=-1).to(normed.dtype))
+
+    def read(self, normed: Tensor, query: Tensor, context: RetrievedContext) -> tuple[Tensor, Tensor]:
+        """What the heads found [..., h*D], and the direction of `aggregate()` [..., D], both f32.
+
+        The memory is f32, whatever the model is.
+        """
+        lead, width = query.shape[:-1], self.vector_dim
+        sought = self.attend_proj(normed).float().reshape(-1, self.num_heads, width)  # [Q, h, D]
+        found, mean = read_members(
+            sought,
+            query.reshape(-1, width),
+            self.likeness_weight.float(),
+            context.vectors.reshape(-1, *context.vectors.shape[-2:]),
+            PRIOR * context.weights.reshape(-1, context.weights.shape[-1]),
+        )
+        gist = F.normalize(mean + context.projection(mean), dim=-1, eps=TINY)
+        scale = width**0.5  # components of the size of a LayerNorm's
+        return scale * found.reshape(*lead, -1), scale * gist.reshape(*lead, width)

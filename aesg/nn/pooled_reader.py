@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aesg.nn.memory_reader import MemoryReader
+from aesg.nn.memory_reader import PRIOR, MemoryReader
 
 
 class PooledReader(MemoryReader):
@@ -29,9 +29,11 @@ class PooledReader(MemoryReader):
         context = memory.retrieve(query)
         members = F.normalize(context.vectors.squeeze(1), dim=-1)  # [B, K, D]
         likeness = members @ F.normalize(query, dim=-1).mT  # [B, K, 1], cosines
+        dtype = self.output_proj.weight.dtype  # the memory is f32, whatever the model is
         tiny = torch.finfo(context.weights.dtype).tiny
-        prior = self.likeness_weight[:, None] * likeness.mT + context.weights.clamp_min(tiny).log()
-        prior = prior.masked_fill(~context.mask, -torch.inf).flatten(1)  # [B, h K]
+        prior = self.likeness_weight[:, None] * likeness.mT + (PRIOR * context.weights).clamp_min(tiny).log()
+        prior = prior.masked_fill(~context.mask, -torch.inf).flatten(1).to(dtype)  # [B, h K]
+        members = members.to(dtype)
 
         attend = self.attend_proj.weight.unflatten(0, (heads, width))  # [h, D, H]
         keys = torch.einsum("bkd,hdc->bhkc", members, attend).flatten(1, 2)  # [B, h K, H]
@@ -42,5 +44,5 @@ class PooledReader(MemoryReader):
             1, (heads + 1, width)
         )  # [H, h + 1, D], the last the gist's
         values = torch.einsum("bkd,chd->bhkc", members, output[:, :-1]).flatten(1, 2)  # [B, h K, H]
-        gist = F.normalize(context.aggregate(), dim=-1)  # [B, 1, D]
-        return shares @ values + gist @ output[:, -1].T
+        gist = F.normalize(context.aggregate(), dim=-1).to(dtype)  # [B, 1, D]
+        return width**0.5 * (shares @ values + gist @ output[:, -1].T)

@@ -25,13 +25,6 @@ if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
 
 READER_HEADS = 2  # one begins with what is like the query, the other with what is not
-TINY = torch.finfo(torch.float32).tiny
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Vectors [..., D] of length 1; the zero vector stays."""
-    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(TINY)
-
 
 State = TypeVar("State", Tensor, tuple[Tensor, Tensor])
 
@@ -51,27 +44,10 @@ class StepReader(MemoryReader):
         nn.init.normal_(self.attend_proj.weight, std=OUTPUT_STD)
 
     def forward(self, hidden: Tensor, memory: Any) -> Tensor:
-        """What MemoryReader computes, in the fewest calls: a step of a sequence is so small that calls are
-        what it costs.
-
-        hidden [B, T, H]. The likeness is folded into what a head seeks; a member that is none is the zero
-        vector with the least weight, so it adds nothing; only the direction of the gist is used.
-        """
-        normed = self.query_norm(hidden)  # [B, T, H]
-        query = self.query_proj(normed).float()  # [B, T, D]
-        context = memory.retrieve(query)
-        energies = context.weights.flatten(0, 1).unsqueeze(1)  # [Q, 1, K], Q = B T
-        members = unit(context.vectors.flatten(0, 1))  # [Q, K, D]
-        sought = self.attend_proj(normed).float().view(len(members), self.num_heads, -1)  # [Q, h, D]
-        likeness = self.likeness_weight.unsqueeze(1)  # [h, 1]
-        sought = torch.addcmul(sought, likeness, unit(query.flatten(0, 1)).unsqueeze(1))
-        with torch.autocast(hidden.device.type, enabled=False):
-            scores = torch.baddbmm(energies.clamp_min(TINY).log(), sought, members.mT)  # [Q, h, K]
-            shares = F.softmax(F.pad(scores, (0, 1)), dim=-1)[..., :-1]  # the last member is "nothing"
-            found = torch.bmm(shares, members).flatten(1)  # [Q, h D]
-            mean = torch.bmm(energies, context.vectors.flatten(0, 1)).squeeze(1)  # [Q, D]
-            gist = unit(mean + context.projection(mean))
-        return torch.cat((found, gist), dim=1).view(*hidden.shape[:2], -1).to(normed.dtype)
+        normed = self.query_norm(hidden)
+        query = self.query_proj(normed).float()  # [..., D]
+        found, gist = self.read(normed, query, memory.retrieve(query))
+        return torch.cat((found, gist), dim=-1).to(normed.dtype)
 
 
 class MemoryRNN(MemoryLayer, Generic[State]):
@@ -134,8 +110,9 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         if self.reader is None or not read:
             return self._run_fused(x, state, [*self._weights("ih"), *self._weights("hh")])
         asks = self.reader_input(x)  # [B, T, H]
-        with one_call(self.memory):
-            if self.full_gradient or not torch.is_grad_enabled():
+        once_more = torch.is_grad_enabled() and not self.full_gradient
+        with one_call(self.memory, traced=once_more):
+            if not once_more:
                 return self._run_steps(x, asks, state)
             # What the steps find is found step by step; all else, once more with gradients, for all at once.
             with torch.no_grad():
@@ -226,7 +203,7 @@ class AESG_GRU(MemoryRNN[Tensor]):
         check_shape("h_prev", state, batch, self.hidden_size)
 
     def zeros(self, batch: int, device: torch.device) -> Tensor:
-        return torch.zeros(batch, self.hidden_size, device=device)
+        return torch.zeros(batch, self.hidden_size, device=device, dtype=self._weights("hh")[0].dtype)
 
     @staticmethod
     def output_of(state: Tensor) -> Tensor:
@@ -267,7 +244,9 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
             check_shape(name, part, batch, self.hidden_size)
 
     def zeros(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        hidden, cell = torch.zeros(2, batch, self.hidden_size, device=device)
+        hidden, cell = torch.zeros(
+            2, batch, self.hidden_size, device=device, dtype=self._weights("hh")[0].dtype
+        )
         return hidden, cell
 
     @staticmethod

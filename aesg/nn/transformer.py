@@ -14,6 +14,7 @@ from aesg.exceptions import AESGConfigError
 from aesg.nn.attention import rotary_tables, rotate
 from aesg.nn.memory_layer import (
     MemoryLayer,
+    Untaught,
     apart_from_other_weights,
     check_shape,
     check_sizes,
@@ -24,7 +25,9 @@ from aesg.nn.pooled_reader import PooledReader
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
 
-INIT_STD = 0.02  # GPT-2's
+INIT_STD = 0.02  # GPT-2's, but for a model's embedding:
+# with 0.02 attention's output is larger than the token, and a query does not say which token asks.
+EMBEDDING_STD = 1.0
 FEEDFORWARD_RATIO = 4  # as in "Attention is all you need", https://arxiv.org/abs/1706.03762
 
 
@@ -90,10 +93,13 @@ class AESG_TransformerLayer(MemoryLayer):
                 kind = MemoryReader if causal else PooledReader
                 self.reader = kind(d_model, memory.vector_dim, nhead)
 
-    def forward(self, src: Tensor, *, read: bool = True) -> Tensor:
-        """read: False leaves the memory out. Raises AESGMemoryError for other shapes."""
+    def forward(self, src: Tensor, *, read: bool = True, teach: bool = True) -> Tensor:
+        """read: False leaves the memory out; teach: False lets it learn nothing from this.
+
+        Raises AESGMemoryError for other shapes.
+        """
         check_shape("src", src, "B", "T", self.d_model)
         x = src + self.attention(self.attention_norm(src))
         if self.reader is not None and read:
-            x = x + self.reader(x, self.memory)
+            x = x + self.reader(x, self.memory if teach else Untaught(self.memory))
         return x + self.feedforward(self.feedforward_norm(x))

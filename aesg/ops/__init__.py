@@ -1,22 +1,29 @@
-"""The custom ops, one a file: search, search in regions, spreading, consolidation, novelty.
+"""The custom ops, one a file: search, search in cells, spreading, contexts, reading, consolidation, novelty.
 
 `reference` has the oracles.
 """
 
+from aesg.ops.activate_context import Activated, Primed, activate_context, replay_energies
 from aesg.ops.consolidate import consolidate_
 from aesg.ops.pool_novelty import pool_novelty_
+from aesg.ops.read_members import read_members
 from aesg.ops.region_search import Cells, make_cells, region_add_, region_remove_, region_search, with_room
 from aesg.ops.seed_search import seed_search
 from aesg.ops.spread_activation import spread_activation
 
 __all__ = [
+    "Activated",
     "Cells",
+    "Primed",
+    "activate_context",
     "consolidate_",
     "make_cells",
     "pool_novelty_",
+    "read_members",
     "region_add_",
     "region_remove_",
     "region_search",
+    "replay_energies",
     "seed_search",
     "spread_activation",
     "with_room",

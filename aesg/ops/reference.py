@@ -266,3 +266,90 @@ def pool_novelty_ref_(
         column[: len(kept)] = column[kept].clone()
     state[0], state[1] = len(kept), clock
     return born, vectors
+
+
+def activate_context_ref(
+    similarities: Tensor,  # [B, S], differentiable
+    seeds: Tensor,  # [B, S] i64
+    vectors: Tensor,  # [N, D]
+    first_block: Tensor,  # [N]
+    targets: Tensor,  # [M, 7]
+    strengths: Tensor,  # [M, 7]
+    next_block: Tensor,  # [M]
+    active: Tensor,  # [N]
+    *,
+    regions: Tensor | None = None,
+    bar: Tensor | None = None,
+    primed: tuple[Tensor, Tensor, Tensor, float] | None = None,
+    ids: Tensor | None = None,
+    relative: float,
+    k: int,
+    **rules: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Oracle of `aesg.ops.activate_context`: seeds, similarities, members, energies, vectors."""
+    best = similarities[:, :1] if bar is None else torch.maximum(similarities[:, :1], bar[:, None])
+    strong = similarities >= relative * best
+    similarities = torch.where(strong, similarities, 0.0)
+    seeds = torch.where(strong, seeds, -1)
+    starts, start_energies = seeds, similarities
+    if primed is not None:
+        slots, slot_ids, primed_energies, share = primed
+        places = slots.clamp(min=0)
+        still = (slots >= 0) & (flat_rows(active)[places] != 0)
+        if ids is not None:
+            still = still & (flat_rows(ids)[places] == slot_ids)
+        starts = torch.cat([seeds, torch.where(still, slots, -1)], dim=1)
+        start_energies = torch.cat([similarities, torch.where(still, primed_energies * share, 0.0)], dim=1)
+    graph = (first_block, targets, strengths, next_block, active)
+    energies, members = spread_activation_ref(
+        starts,
+        start_energies,
+        *graph,
+        regions=regions,
+        k=k,
+        **rules,  # type: ignore[arg-type]
+    )
+    members, energies = led_by_seeds_ref(seeds, similarities, members, energies)
+    rows = flat_rows(vectors, 1)[members.clamp(min=0)] * (members >= 0).unsqueeze(-1)
+    return seeds, similarities.detach(), members, energies, rows
+
+
+def led_by_seeds_ref(
+    seeds: Tensor, similarities: Tensor, members: Tensor, energies: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The context (slots, energies [B, K]) with all seeds [B, S] in it and nothing above the best of them."""
+    width = members.shape[1]
+    best = similarities[:, :1]
+    energies = torch.where(best > 0, torch.minimum(energies, best), energies)
+    same = seeds[:, :, None] == members[:, None, :]  # [B, S, K]
+    missing = (seeds >= 0) & ~same.any(dim=2)
+    slots = torch.cat([torch.where(missing, seeds, -1), members], dim=1)
+    values = torch.cat([torch.where(missing, similarities, 0.0), energies], dim=1)
+    leads = torch.cat([missing, (same & (seeds >= 0)[:, :, None]).any(dim=1)], dim=1)
+    strongest = torch.argsort(values.detach(), dim=1, descending=True, stable=True)
+    seeds_first = torch.argsort(leads.gather(1, strongest).byte(), dim=1, descending=True, stable=True)
+    kept = strongest.gather(1, seeds_first)[:, :width]  # seeds, then the strongest of the others
+    values, order = torch.sort(values.gather(1, kept), dim=1, descending=True, stable=True)
+    return slots.gather(1, kept).gather(1, order), values
+
+
+def read_members_ref(
+    sought: Tensor,  # [B, H, D]
+    queries: Tensor,  # [B, D]
+    likeness_weight: Tensor,  # [H]
+    vectors: Tensor,  # [B, K, D]
+    energies: Tensor,  # [B, K]
+) -> tuple[Tensor, Tensor]:
+    """Oracle of `aesg.ops.read_members`."""
+    present = energies > 0
+
+    def unit(rows: Tensor) -> Tensor:
+        length = rows.norm(dim=-1, keepdim=True)
+        return rows / torch.where(length > 0, length, 1.0)
+
+    members = unit(vectors) * present.unsqueeze(-1)  # [B, K, D]
+    sought = sought + likeness_weight[:, None] * unit(queries)[:, None]  # [B, H, D]
+    scores = sought @ members.mT + torch.where(present, energies, 1.0).log()[:, None]
+    scores = scores.masked_fill(~present[:, None], float("-inf"))
+    shares = torch.softmax(pad(scores, (0, 1)), dim=-1)[..., :-1]  # the last is "nothing"
+    return shares @ members, (energies[:, None] @ vectors).squeeze(1)

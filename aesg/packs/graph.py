@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from aesg.config import AESGConfig
+from aesg.graph.core import spreading_rules
 from aesg.graph.query_mean import QueryMean
-from aesg.ops import seed_search, spread_activation
+from aesg.ops import Activated, Primed, activate_context, seed_search, spread_activation
 from aesg.packs.columns import BLOCK_EDGES
 from aesg.packs.pack import MemoryPack
 
@@ -61,6 +62,35 @@ class PackGraph:
             k=k,
         )
 
+    def activate(
+        self,
+        similarities: Tensor,
+        seeds: Tensor,
+        *,
+        bar: Tensor | None = None,
+        primed: Primed | None = None,
+        gather: bool = True,
+        jacobian: bool = False,
+    ) -> Activated:
+        """Contexts from what `search` found [B, S]. See `activate_context`."""
+        tensors = self._tensors
+        return activate_context(
+            similarities,
+            seeds,
+            tensors.vectors,
+            tensors.first_block,
+            tensors.targets,
+            tensors.strengths,
+            tensors.next_block,
+            tensors.active,
+            regions=tensors.regions,
+            bar=bar,
+            primed=primed,
+            gather=gather,
+            jacobian=jacobian,
+            **spreading_rules(self.config),
+        )
+
     def ids(self, slots: Tensor) -> Tensor:
         """What tells concepts apart over time, i64 [...]: in a pack, where nothing changes, the slots."""
         return slots
@@ -69,9 +99,9 @@ class PackGraph:
         """Slots [...] that still hold the concept of that identity: all of them."""
         return slots
 
-    def directions(self, vectors: Tensor) -> Tensor:
-        """As `SemanticGraph.directions`."""
-        return torch.nn.functional.normalize(self._queries.without(vectors), dim=-1)
+    def without(self, vectors: Tensor) -> Tensor:
+        """As `SemanticGraph.without`."""
+        return self._queries.without(vectors)
 
     def gather(self, slots: Tensor) -> Tensor:
         """Copies of the vectors [..., D] of slots [...]; zero where the slot is negative."""

@@ -111,6 +111,11 @@ class PackManager:
         shares = shares_of([self._priorities[name] for name in self._attached])
         return dict(zip(self._attached, shares, strict=True))
 
+    @property
+    def in_use(self) -> bool:
+        """Whether any pack is attached, or remembered and refused."""
+        return bool(self._attached) or bool(self._refused)
+
     def get_attached_packs(self) -> dict[str, MemoryPack]:
         """The attached packs by name, in the order of attaching."""
         return dict(self._attached)

@@ -109,7 +109,7 @@ class Explainer:
             )
         _, (own, *_) = navigator.find(query, streams)
         ids = self.memory.storage.nodes["id"][:]
-        hops = list(trace_hops(graph, own.seeds[0].tolist(), own.similarities[0].tolist()))
+        hops = list(trace_hops(graph, own.found.seeds[0].tolist(), own.found.similarities[0].tolist()))
         paths = paths_of(hops)
         members = [
             (slot, energy)

@@ -30,4 +30,24 @@ STABLE_TORCH_LIBRARY(aesg, m) {
   m.def(
       "region_add_(Tensor(a!) heads, Tensor(b!) tails, Tensor(c!) panels, Tensor(d!) where, Tensor(e!) used, "
       "Tensor centers, Tensor vectors, Tensor inv_norm, Tensor added) -> Tensor");
+  m.def(
+      "activate_context(Tensor similarities, Tensor seeds, Tensor? bar, Tensor? primed, Tensor? primed_ids, "
+      "Tensor? primed_energies, Tensor vectors, Tensor? ids, Tensor first_block, Tensor targets, "
+      "Tensor strengths, Tensor next_block, Tensor active, Tensor? regions, float relative, float priming, "
+      "int hops, float decay, float facilitation, float source_floor, float transfer_floor, int k, "
+      "bool gather, bool jacobian) -> (Tensor seeds, Tensor similarities, Tensor members, Tensor energies, "
+      "Tensor vectors, Tensor jacobian, Tensor seed_vectors)");
+  m.def(
+      "replay_energies(Tensor queries, Tensor energies, Tensor seeds, Tensor similarities, Tensor jacobian, "
+      "Tensor seed_vectors) -> Tensor");
+  m.def(
+      "replay_energies_backward(Tensor gradients, Tensor queries, Tensor seeds, Tensor similarities, "
+      "Tensor jacobian, Tensor seed_vectors) -> Tensor");
+  m.def(
+      "read_members(Tensor sought, Tensor queries, Tensor likeness_weight, Tensor vectors, Tensor energies) "
+      "-> (Tensor found, Tensor mean, Tensor shares)");
+  m.def(
+      "read_members_backward(Tensor grad_found, Tensor grad_mean, Tensor shares, Tensor sought, "
+      "Tensor queries, Tensor likeness_weight, Tensor vectors, Tensor energies) "
+      "-> (Tensor sought, Tensor queries, Tensor likeness_weight, Tensor energies)");
 }

@@ -3,12 +3,12 @@
 #include "csrc/ops/cpu/spread_activation.h"
 
 #include <atomic>
-#include <cmath>
 #include <tuple>
 #include <vector>
 
 #include "csrc/ops/cpu/spread_trace.h"
 #include "csrc/ops/device.h"
+#include "csrc/ops/spread_args.h"
 #include "csrc/ops/tensor_args.h"
 
 namespace aesg {
@@ -34,39 +34,11 @@ Arguments check(const Tensor& seed_indices, const Tensor& seed_energies, const T
          "seed_energies: expected the shape of seed_indices, ", shape_of{seed_indices}, ", got ",
          shape_of{seed_energies});
   expect_k(k, batch);
-  expect(hops >= 0, kNavigationError, "hops: expected an integer >= 0, got ", hops);
-  const auto number = [](double value, const char* name) {
-    expect(std::isfinite(value) && value >= 0, kNavigationError, name,
-           ": expected a finite number >= 0, got ", value);
-    return static_cast<float>(value);
-  };
+  expect_same_device(seed_energies, "seed_energies", seed_indices, "seed_indices");
   Arguments made{dense(seed_indices), dense(seed_energies), batch, seeds, k, {}, {}};
-  made.rules = {hops, number(decay, "decay"), number(facilitation, "facilitation"),
-                number(source_floor, "source_floor"), number(transfer_floor, "transfer_floor")};
-
-  for (const auto& [tensor, name] : {std::pair{&seed_energies, "seed_energies"},
-                                     {&first_block, "first_block"},
-                                     {&targets, "targets"},
-                                     {&strengths, "strengths"},
-                                     {&next_block, "next_block"},
-                                     {&active, "active"}})
-    expect_same_device(*tensor, name, seed_indices, "seed_indices");
-  cpu::SpreadGraph& graph = made.graph;
-  graph.first_block = column<const int32_t>(first_block, "first_block", 0);
-  graph.active = column<const uint8_t>(active, "active", 0);
-  graph.targets = column<const int32_t>(targets, "targets", cpu::kEdgesPerBlock, true);
-  graph.strengths = column<const float>(strengths, "strengths", cpu::kEdgesPerBlock, true);
-  graph.next_block = column<const int32_t>(next_block, "next_block", 0, true);
-  const int64_t slots = graph.first_block.rows, blocks = graph.targets.rows;
-  expect(slots <= INT32_MAX, kMemoryError, "first_block: expected at most ", INT32_MAX, " slots, got ",
-         slots);
-  expect(graph.active.rows == slots, kMemoryError, "active: expected ", slots,
-         " rows as in first_block, got ", shape_of{active});
-  expect(graph.strengths.rows == blocks, kMemoryError, "strengths: expected ", blocks,
-         " blocks as in targets, got ", shape_of{strengths});
-  expect(graph.next_block.rows == blocks, kMemoryError, "next_block: expected ", blocks,
-         " blocks as in targets, got ", shape_of{next_block});
-  graph.regions = optional_column<const int32_t>(regions, "regions", slots, first_block, "first_block");
+  made.rules = spread_rules(hops, decay, facilitation, source_floor, transfer_floor);
+  made.graph = spread_graph(first_block, targets, strengths, next_block, active, regions, seed_indices,
+                            "seed_indices");
   return made;
 }
 
@@ -96,8 +68,7 @@ void spread_all(const Arguments& arguments, const Visit& visit) {
     }
     if (worker.take_damage()) damaged = true;
   });
-  expect(!damaged, kMemoryError,
-         "edge blocks: expected targets and blocks inside the graph and chains that end, got damaged ones");
+  expect(!damaged, kMemoryError, kDamagedEdges);
 }
 
 // energies [B, k] f32 and slots [B, k] i64, strongest first, and, when asked for, d energy / d seed energy

@@ -66,7 +66,7 @@ def test_only_the_last_layer_teaches(make_memory: Make) -> None:
 def test_one_batched_retrieval_a_step(name, make_memory: Make) -> None:
     memory, shapes = fill(make_memory()), []
     model, retrieve = build(name, memory, layers=3), memory.retrieve
-    memory.retrieve = lambda query, batch_idx=0: shapes.append(query.shape) or retrieve(query, batch_idx)
+    memory.retrieve = lambda query, **further: shapes.append(query.shape) or retrieve(query, **further)
     model(inputs(name))
     assert shapes == [(4, 1, 16)] * 9
 

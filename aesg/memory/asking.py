@@ -1,0 +1,255 @@
+"""AskMethods: how AESGMemory answers, and what it learns from being asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aesg.config import AESGConfig
+from aesg.exceptions import AESGMemoryError
+from aesg.graph.cognitive_engine import CognitiveEngine
+from aesg.graph.core import SemanticGraph
+from aesg.memory import compiled
+from aesg.memory.calls import Answer, Call, Found, Pending, Query, Source, joined_answers, joined_steps
+from aesg.memory.context import RetrievedContext
+from aesg.memory.modes import ModeSwitch
+from aesg.memory.navigation import Navigator
+from aesg.memory.replays import Replays, recomputing, watched
+from aesg.memory.state import BatchActiveContext
+from aesg.memory.work import Work
+from aesg.ops import Activated
+from aesg.packs.manager import PackManager
+
+
+class AskMethods:
+    """A part of AESGMemory, in a file of its own for its length."""
+
+    config: AESGConfig
+    graph: SemanticGraph
+    cognitive_engine: CognitiveEngine
+    pack_manager: PackManager
+    navigator: Navigator
+    active_state: BatchActiveContext
+    abstraction_projection: nn.Linear
+    number: int  # see `aesg.memory.compiled`
+    clock: Tensor
+    training: bool
+    _permissions: ModeSwitch
+    _pending: Pending | None
+    _replays: Replays
+    _work: Work
+
+    @property
+    def vector_dim(self) -> int:
+        raise NotImplementedError
+
+    def _require_open(self, what: str) -> None:
+        raise NotImplementedError
+
+    def forward(self, query: Tensor) -> RetrievedContext:
+        """Same as `retrieve(query)`."""
+        return self.retrieve(query)
+
+    def retrieve(self, query: Tensor, batch_idx: int = 0, *, learn: bool = True) -> RetrievedContext:
+        """The context of every query: [D], [B, D], or [B, T, D] for T steps of B streams asked at once.
+
+        Each row is its own query: what one retrieves never depends on another. Row b belongs to stream b
+        (`batch_idx` for a single query). In modes that learn, novel queries wait in the pool or are born, use
+        and succession are noted; what is born is seen from the next call on.
+
+        Inside a gradient checkpoint the second pass is answered as the first was, and counts and learns
+        nothing. Under torch.compile it is one op of the graph; while packs are attached the graph breaks
+        here instead. learn=False: nothing is learnt, as in INFERENCE.
+
+        Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
+        another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
+        """
+        if torch.compiler.is_compiling() and not self.pack_manager.in_use:
+            return compiled.retrieve(self, query, batch_idx, learn)
+        return self._retrieve(query, batch_idx, learn)
+
+    @torch.compiler.disable
+    def _retrieve(self, query: Tensor, batch_idx: int, learn: bool) -> RetrievedContext:
+        self._require_open("retrieve")
+        started = time.perf_counter()
+        checked = self.navigator.check(query, self.active_state, batch_idx)
+        found, answers = self._find(checked, started, learn)
+        return self.navigator.context(checked, found, answers, query.device)
+
+    def _find(
+        self, query: Query, started: float, learn: bool, traced: bool = False
+    ) -> tuple[Found, list[Answer]]:
+        """The answers, and everything that asking changes. traced: gradients will be asked for later."""
+        pending, again = self._pending, recomputing()
+        changes = self._permissions().learns and not again
+        learns = learn and changes
+        known = self._replays.find(query) if again else None
+        if known is not None:
+            found, answers = self.navigator.replay(query, known)
+        else:
+            once_more = pending is not None and pending.traced
+            # A reentrant checkpoint shows by nothing but a model that trains without gradients.
+            second_pass = not again and (
+                watched()
+                or (
+                    changes and self.training and not traced and not once_more and not torch.is_grad_enabled()
+                )
+            )
+            found, answers = self.navigator.find(
+                query, self.active_state, traced=traced or once_more or second_pass
+            )
+            if second_pass:
+                self._replays.note(query, answers)
+        if pending is not None:
+            pending.calls.append(
+                Call(query.detached(), found.detached(), [answer.kept() for answer in answers], learns)
+            )
+        elif not again:
+            self.navigator.remember(query, answers, self.active_state)
+            if learns:
+                self._learn(query, found)
+        if not again:
+            self._work.note(query.rows, found.explanation, time.perf_counter() - started)
+        return found, answers
+
+    @contextmanager
+    def one_call(self, traced: bool = True) -> Iterator[None]:
+        """Inside, `retrieve` answers from the graph as it is; what it learns is learnt on leaving.
+
+        For models that ask step by step: no sample sees within a forward pass what another gave birth to, and
+        the steps are learnt from in bulk. Inside another `one_call` it does nothing of its own. After an
+        exception nothing is learnt. traced: `retrieve_again` may be called; without, steps are cheaper.
+        """
+        self.begin_call(traced)
+        try:
+            yield
+        except BaseException:
+            if self._pending is not None and self._pending.depth == 0:
+                self._pending.calls.clear()
+            raise
+        finally:
+            self.end_call()
+
+    def begin_call(self, traced: bool = True) -> None:
+        """Enters `one_call`; every `begin_call` needs its `end_call`."""
+        if self._pending is None:
+            self._pending = Pending(traced)
+        else:
+            self._pending.depth += 1
+            self._pending.traced |= traced
+
+    def end_call(self) -> None:
+        """Leaves `one_call`."""
+        pending = self._pending
+        assert pending is not None
+        if pending.depth > 0:
+            pending.depth -= 1
+            return
+        self._pending = None
+        calls = pending.calls
+        if calls and not recomputing():
+            self.navigator.remember(calls[-1].query, calls[-1].answers, self.active_state)
+        for query, found in joined_steps([(call.query, call.found) for call in calls if call.learns]):
+            self._learn(query, found)
+
+    def retrieve_again(self, query: Tensor) -> RetrievedContext:
+        """The answers to the last T calls of one step each in this `one_call`, as one answer to their queries
+        [B, T, D].
+
+        With it a model that had to ask step by step can do everything else for all steps at once, gradients
+        included. Nothing is searched, noted or counted. O(B T S D).
+        """
+        if torch.compiler.is_compiling() and not self.pack_manager.in_use:
+            return compiled.retrieve(self, query, 0, again=True)
+        return self._retrieve_again(query)
+
+    @torch.compiler.disable
+    def _retrieve_again(self, query: Tensor) -> RetrievedContext:
+        checked = self.navigator.check(query, self.active_state, 0)
+        found, answers = self.navigator.replay(checked, self._last_steps(checked))
+        return self.navigator.context(checked, found, answers, query.device)
+
+    def _last_steps(self, query: Query) -> list[tuple[Source, Activated]]:
+        """What each graph answered to the last calls of this `one_call`, one for each step of the query."""
+        calls = ([] if self._pending is None else self._pending.calls)[-query.steps :]
+        fits = len(calls) == query.steps and all(
+            call.query.steps == 1
+            and call.query.streams == query.streams
+            and call.query.rows.shape[0] * query.steps == query.rows.shape[0]
+            for call in calls
+        )
+        if not fits:
+            raise AESGMemoryError(
+                "retrieve_again: expected the queries of the last calls in one_call, "
+                f"got {[*query.lead, self.vector_dim]}"
+            )
+        if not all(len(answer.found.jacobian) for call in calls for answer in call.answers):
+            raise AESGMemoryError("retrieve_again: expected calls in one_call(traced=True), got others")
+        return joined_answers([call.answers for call in calls])
+
+    # For `aesg.memory.compiled`: the same on rows [Q, D] that were checked when the model was traced.
+
+    def answer(
+        self, rows: Tensor, lead: torch.Size, batch_idx: int, *, learn: bool, traced: bool
+    ) -> Activated:
+        """`retrieve` to rows of any number of leading dimensions."""
+        self._require_open("retrieve")
+        started = time.perf_counter()
+        query = self.navigator.check(rows.reshape(*lead, rows.shape[1]), self.active_state, batch_idx)
+        found = self._find(query, started, learn, traced)[1][0].found
+        if traced:
+            return found
+        return found._replace(jacobian=found.jacobian[:0], seed_vectors=found.seed_vectors[:0])
+
+    def common_part(self) -> Tensor:
+        """The direction [D] f64 that likeness leaves out, or zeros."""
+        common = self.graph.state.queries.common
+        return torch.zeros(self.vector_dim, dtype=torch.float64) if common is None else common
+
+    def answer_again(self, rows: Tensor, lead: torch.Size) -> Activated:
+        """`retrieve_again` to rows."""
+        query = self.navigator.check(rows.reshape(*lead, rows.shape[1]), self.active_state, 0)
+        return self.navigator.replay(query, self._last_steps(query))[1][0].found
+
+    @torch.no_grad()
+    def _learn(self, query: Query, found: Found) -> None:
+        """Notes use and succession, and offers what nothing explained to the novelty pool."""
+        threshold = self.config.novelty_explanation_threshold
+        if self.graph.state.queries.note(query.rows.detach()):
+            self.graph.state.touch()
+        novel = found.explanation < threshold
+        own = found.similarities[:, 0] >= threshold  # succession is learnt between the memory's own concepts
+        meant = torch.where(own, found.seeds[:, 0], -1)  # [Q]
+        if bool(novel.any()):
+            rows = query.rows.detach()[novel]
+            meant[novel] = self._born_of(rows, self.cognitive_engine.bear_novel(rows), threshold)
+        current = meant.reshape(-1, query.steps)  # [B, T]
+        streams = self.active_state
+        last = self.graph.still(streams.last_seed[query.streams], streams.last_id[query.streams])
+        previous = torch.cat([last[:, None], current[:, :-1]], dim=1)
+        streams.last_seed[query.streams] = current[:, -1]
+        streams.last_id[query.streams] = self.graph.ids(current[:, -1])
+        self.cognitive_engine.note_retrieval(
+            found.own_members,
+            found.energies.detach(),
+            found.seeds,
+            previous.reshape(-1),
+            current.reshape(-1),
+        )
+
+    def _born_of(self, rows: Tensor, born: np.ndarray, threshold: float) -> Tensor:
+        """The newborn (slots [m]) that each novel input [n, D] means, i64 [n]; -1 for none as like as
+        `threshold`. So what is told once is linked to what it was told with.
+        """
+        if len(born) == 0:
+            return torch.full((len(rows),), -1)
+        slots = torch.from_numpy(born)
+        likeness, nearest = (
+            self.graph.directions(rows) @ self.graph.directions(self.graph.gather(slots)).T
+        ).max(dim=1)
+        return torch.where(likeness >= threshold, slots[nearest], -1)

@@ -1,0 +1,63 @@
+"""`aesg bench lm`, small: the task is what it says, and every figure is made."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from aesg.benchmarks import lm
+from aesg.benchmarks._mqar import SEPARATOR, Recall
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3])
+def test_what_is_asked_was_told_in_earlier_chunks_only(hops: int) -> None:
+    task = Recall(streams=3, keys=5, values=4, hops=hops)
+    chunks = list(task.episodes(2, torch.Generator().manual_seed(0)))
+    assert [chunk.begins for chunk in chunks].count(True) == 2
+    assert len(chunks) == 2 * 2 * (hops + 1)
+    told: list[dict[int, int]] = [{} for _ in range(3)]
+    asked = 0
+    for chunk in chunks:
+        for row, (tokens, targets) in enumerate(
+            zip(chunk.tokens.tolist(), chunk.targets.tolist(), strict=True)
+        ):
+            assert max(tokens) < task.vocab
+            for left, right, wanted in zip(tokens[::2], tokens[1::2], targets[::2], strict=True):
+                if wanted < 0:
+                    told[row][left] = right  # the last telling counts
+                    continue
+                assert right == SEPARATOR and 1 <= wanted <= 4
+                for _ in range(hops):
+                    left = told[row][left]
+                assert left == wanted
+                asked += 1
+    assert asked == 2 * 3 * 2 * 5
+    keys = [set(row) for row in told]
+    assert not keys[0] & keys[1] and not keys[1] & keys[2]
+
+
+def test_short_run(tmp_path) -> None:
+    assert lm.main(["--short", "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "lm.json").read_text())
+    assert [case["model"] for case in record["cases"]] == list(lm.MODELS)
+    for case in record["cases"]:
+        figures = case["figures"]
+        assert set(figures) == {"chance", "without memory", "memory", "shuffled contents", "concepts"}
+        assert all(0 <= figures[name]["mean"] <= 1 for name in figures if name != "concepts")
+        assert figures["concepts"]["mean"] > 0
+
+
+def test_shuffled_contents_are_another_rows(tmp_path) -> None:
+    from aesg.memory.controller import AESGMemory
+
+    with AESGMemory(tmp_path, lm.token_config(8)) as memory:
+        memory.graph.add_concepts(torch.eye(8)[:3])
+        memory.set_mode("INFERENCE")
+        query = torch.eye(8)[:3]
+        plain = memory.retrieve(query)
+        with lm.shuffled_contents(memory):
+            other = memory.retrieve(query)
+        assert torch.equal(other.indices, plain.indices.roll(1, 0))
+        assert torch.equal(memory.retrieve(query).indices[:, 0], torch.arange(3))
