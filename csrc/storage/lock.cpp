@@ -100,6 +100,13 @@ void Locks::release() {
     } catch (const StorageError&) {
       // The pid is only a hint for the next error message.
     }
+    try {
+      lock_
+          ->unlock();  // a child just forked may not have given up its copies yet: closing ours is not enough
+      if (gate_) gate_->unlock();
+    } catch (const StorageError&) {
+      // Closing does it.
+    }
   }
   lock_.reset();
   gate_.reset();

@@ -1,4 +1,6 @@
 // The store as its callers see it: what is committed comes back, what is refused changes nothing.
+#include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -190,6 +192,26 @@ TEST(a_forked_child_neither_writes_nor_keeps_the_lock) {
   int status = 0;
   ::waitpid(child, &status, 0);
   CHECK_EQ(status, 0);
+}
+
+TEST(closing_frees_the_directory_before_a_forked_child_has_run) {
+  TempDirectory dir;
+  auto store = open_store(dir.path(), 8);
+  const auto child = static_cast<pid_t>(::syscall(SYS_fork));  // past the handlers, as one not yet scheduled
+  if (child == 0) {
+    ::pause();
+    ::_exit(0);
+  }
+  store->close();
+  bool free = true;
+  try {
+    open_store(dir.path());
+  } catch (const StorageError&) {
+    free = false;
+  }
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  CHECK(free);
 }
 
 TEST(what_is_not_ours_is_refused_and_left_alone) {
