@@ -65,8 +65,6 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
             Validator.validate_config(config)
         if directory is None:
             directory = None if config is None else config.storage_directory
-        if directory is None:
-            raise AESGConfigError("Expected a directory, or a config with a storage_directory, got neither")
         self.device = _checked_device(device)
         self._state = GraphState.open(directory, config, read_only=read_only, clock=clock)
         self.config = config if config is not None else self._state.config

@@ -43,6 +43,8 @@ class PackManager:
         self._attached: dict[str, MemoryPack] = {}
         self._priorities: dict[str, int] = {}
         self._refused: dict[str, str] = {}  # name -> why
+        # Whether any pack is attached, or remembered and refused. A plain bool: torch.compile guards on that.
+        self.in_use = False
         self.reload()
 
     @classmethod
@@ -111,11 +113,6 @@ class PackManager:
         shares = shares_of([self._priorities[name] for name in self._attached])
         return dict(zip(self._attached, shares, strict=True))
 
-    @property
-    def in_use(self) -> bool:
-        """Whether any pack is attached, or remembered and refused."""
-        return bool(self._attached) or bool(self._refused)
-
     def get_attached_packs(self) -> dict[str, MemoryPack]:
         """The attached packs by name, in the order of attaching."""
         return dict(self._attached)
@@ -154,9 +151,11 @@ class PackManager:
                 continue
             pack.priority, pack.state = record["priority"], PackState.ATTACHED
             self._attached[name] = pack
+        self.in_use = bool(self._attached or self._refused)
 
     def _remember(self) -> None:
         """Writes the attached packs that have a file into the small state."""
+        self.in_use = bool(self._attached or self._refused)
         state = self._state()
         if state is None:
             return

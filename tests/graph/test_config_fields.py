@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from aesg.config import AESGConfig
+from aesg.exceptions import AESGStorageError
 from aesg.memory.controller import AESGMemory
 from aesg.trainer import AESGTrainer
 
@@ -282,7 +283,7 @@ def test_the_storage_directory_is_where_a_memory_without_one_lies(tmp_path):
         assert memory.directory == tmp_path / "from_config"
     with AESGMemory(tmp_path / "given", config) as memory:
         assert memory.directory == tmp_path / "given"
-    with pytest.raises(Exception, match="Expected a directory, or a config with a storage_directory"):
+    with pytest.raises(AESGStorageError, match="directory: expected a path, got None"):
         AESGMemory(config=AESGConfig(vector_dim=16))
 
 
