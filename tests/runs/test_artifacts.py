@@ -495,7 +495,6 @@ def test_a_large_file_in_pieces(run, tmp_path):
 
 
 def test_a_writer_takes_memory_that_is_not_in_one_piece(store):
-    with store.run("r") as run:
-        with run.artifacts().writer("k") as w:
-            assert w.write(memoryview(b"abcdefgh")[::2]) == 4
-        assert Path(run.artifacts().as_local_file(w.artifact)).read_bytes() == b"aceg"
+    with store.run("r") as run, run.artifacts().writer("k") as w:
+        w.write(memoryview(b"abcdefgh")[::2])
+    assert store.objects.read(w.artifact.uri[-64:], "it") == b"aceg"
