@@ -192,7 +192,10 @@ def _write_synced(file: Path, content: Any) -> None:
     if file.suffix == ".json":
         file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     else:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # how torch tells of a full disk
+            raise AESGStorageError(f"Failed to write checkpoint file '{file}': {error}") from error
     _sync(file)
 
 

@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import resource
 import shutil
+import signal
 
 import pytest
 import torch
@@ -251,6 +253,24 @@ def test_the_unused_places_of_the_memorys_checksums_are_guarded_until_it_is_writ
         grown = memory.storage.node_count
     trainer.load(tmp_path / "c")
     assert trainer.memory.storage.node_count == grown
+
+
+def test_a_full_disk_is_a_storage_error_and_the_former_checkpoint_stays(tmp_path):
+    trainer = new_trainer()
+    trainer.save(tmp_path / "c")
+    expected = trainer.evaluate(pairs())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+        with pytest.raises(AESGStorageError, match=r"model_weights\.pt"):
+            trainer.save(tmp_path / "c")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [each.name for each in tmp_path.iterdir()] == ["c"]
+    trainer.load(tmp_path / "c")
+    assert trainer.evaluate(pairs()) == expected
 
 
 def test_a_symlink_leads_to_the_checkpoint_and_stays(tmp_path):
