@@ -253,7 +253,8 @@ class StageFile:
     def write(self, data: bytes | bytearray | memoryview) -> int:
         if self._descriptor is None:
             raise AESGStorageError("write: expected an open file, it was closed")
-        view = memoryview(data).cast("B")
+        view = memoryview(data)
+        view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
         with typed("save"):
             self._disk.write(self._descriptor, view)
         self._digest.update(view)

@@ -14,7 +14,7 @@ from aesg.runs.artifacts import Artifacts
 from aesg.runs.records import Artifact
 from aesg.runs.run import Node
 from aesg.runs.store import Store
-from aesg.trainer.callbacks import Callback, Logs, monitored
+from aesg.trainer.callbacks import Callback, Logs, metrics_of, monitored
 from aesg.trainer.callbacks.base import check_mode, check_whole
 
 CHECKPOINT, EPOCH, REPORT, PACK = "checkpoint", "epoch", "report", "pack"
@@ -77,7 +77,7 @@ class RunRecorder(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         monitored(logs, self.monitor)  # complains before anything is recorded
         trainer = logs["trainer"]
-        metrics = {name: value for name, value in logs.items() if isinstance(value, float)}
+        metrics = metrics_of(logs)
         data: dict[str, Any] = {"epoch": epoch + 1, "step": trainer.global_step}
         if hasattr(trainer.memory, "stats"):
             data["memory"] = trainer.memory.stats()

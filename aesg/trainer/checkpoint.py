@@ -2,7 +2,8 @@
 
 Files: model_weights.pt, optimizer_state.pt, config.json, training_state.json, resume_state.pt and memory/, a
 committed copy of the memory's directory. The tensors are read with `weights_only=True`; nothing else is ever
-unpickled. resume_state.pt holds the SHA-256 of the other files; the memory checks its own.
+unpickled. resume_state.pt holds the SHA-256 of the other files; the memory checks its own, but for the unused
+places of its table of checksums, so that table's is there too.
 
 An existing checkpoint of the same name moves to `<path>.former` first and is removed at the end. So at any
 moment one whole checkpoint exists, under one of the two names, and reading finds it.
@@ -27,6 +28,7 @@ from aesg.exceptions import AESGStorageError
 WEIGHTS, OPTIMIZER, RESUME = "model_weights.pt", "optimizer_state.pt", "resume_state.pt"
 SUMS = "files"  # the key of the checksums in RESUME
 CONFIG, TRAINING, MEMORY = "config.json", "training_state.json", "memory"
+GUARDS = GUARD_META, GUARD_SUMS = f"{MEMORY}/meta.npy", f"{MEMORY}/checksums.aesg"
 
 
 def write_checkpoint(path: str | os.PathLike[str], files: dict[str, Any], memory: Any | None) -> None:
@@ -52,9 +54,10 @@ def write_checkpoint(path: str | os.PathLike[str], files: dict[str, Any], memory
             if name != RESUME:
                 _write_synced(beside / name, content)
                 sums[name] = _sha256(beside / name)
-        _write_synced(beside / RESUME, {**files[RESUME], SUMS: sums})
         if memory is not None:
             memory.snapshot(str(beside / MEMORY))
+            sums.update({name: _sha256(beside / name) for name in GUARDS if (beside / name).is_file()})
+        _write_synced(beside / RESUME, {**files[RESUME], SUMS: sums})
         _sync(beside)
         if target.exists():
             if former.exists():
@@ -103,19 +106,29 @@ def check_sums(place: Path, sums: Any) -> None:
     """
     if sums is None:
         return
-    if not isinstance(sums, dict) or not set(sums) <= {WEIGHTS, OPTIMIZER, CONFIG, TRAINING}:
+    if not isinstance(sums, dict) or not set(sums) <= {WEIGHTS, OPTIMIZER, CONFIG, TRAINING, *GUARDS}:
         raise AESGStorageError(f"Expected checksums of files in '{place / RESUME}', got {sums!r}")
     for name, expected in sums.items():
-        try:
-            found = _sha256(place / name)
-        except FileNotFoundError:
-            raise AESGStorageError(f"Expected checkpoint file '{place / name}', found nothing") from None
-        except OSError as error:
-            raise AESGStorageError(f"Failed to read checkpoint file '{place / name}': {error}") from error
+        if name == GUARD_META:
+            continue  # only tells whether the memory was written to since: see below
+        if name == GUARD_SUMS and not (
+            (place / GUARD_META).is_file() and _sum_of(place / GUARD_META) == sums.get(GUARD_META)
+        ):
+            continue
+        found = _sum_of(place / name)
         if found != expected:
             raise AESGStorageError(
                 f"Checkpoint file '{place / name}' is damaged: expected SHA-256 {expected}, found {found}"
             )
+
+
+def _sum_of(file: Path) -> str:
+    try:
+        return _sha256(file)
+    except FileNotFoundError:
+        raise AESGStorageError(f"Expected checkpoint file '{file}', found nothing") from None
+    except OSError as error:
+        raise AESGStorageError(f"Failed to read checkpoint file '{file}': {error}") from error
 
 
 def read_tensors(file: Path, device: str = "cpu") -> Any:
@@ -149,7 +162,10 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _checked(path: Any) -> Path:
-    """The absolute path of a directory that has a name; AESGStorageError for anything else."""
+    """The absolute path of a directory that has a name; AESGStorageError for anything else.
+
+    Symbolic links are followed: a checkpoint is renamed into its place, which would put it where the link is.
+    """
     try:
         text = os.fspath(path)
     except TypeError:
@@ -158,7 +174,7 @@ def _checked(path: Any) -> Path:
         not isinstance(text, str)
         or not text
         or "\0" in text
-        or not (target := Path(os.path.abspath(text))).name
+        or not (target := Path(os.path.realpath(text))).name
     ):
         raise AESGStorageError(f"Expected the path of a checkpoint directory, got {path!r}")
     return target
@@ -176,7 +192,10 @@ def _write_synced(file: Path, content: Any) -> None:
     if file.suffix == ".json":
         file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     else:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # how torch tells of a full disk
+            raise AESGStorageError(f"Failed to write checkpoint file '{file}': {error}") from error
     _sync(file)
 
 

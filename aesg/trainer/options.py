@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from aesg.exceptions import AESGTrainingError
-from aesg.trainer.callbacks.base import Callback, is_real
+from aesg.trainer.callbacks.base import Callback, check_whole, is_real
 
 
 def check_rate(value: Any) -> float:
@@ -17,6 +17,14 @@ def check_rate(value: Any) -> float:
     if not is_real(value) or value < 0:
         raise AESGTrainingError(f"learning_rate must be a finite number >= 0, got {value!r}")
     return float(value)
+
+
+def check_seed(value: Any) -> int:
+    """A seed that torch takes: a whole number from 0 to 2**64 - 1."""
+    seed = check_whole("seed", value, 0)
+    if seed >= 2**64:
+        raise AESGTrainingError(f"seed must be < 2**64, got {seed}")
+    return seed
 
 
 def check_model(model: Any) -> nn.Module:

@@ -123,12 +123,7 @@ def load(trainer: AESGTrainer, path: str | os.PathLike[str]) -> dict[str, Any] |
         all_fit = True
     former = trainer.optimizer.state_dict()
     if all_fit:
-        try:
-            trainer.optimizer.load_state_dict(optimizer)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise AESGStorageError(
-                f"'{place / files.OPTIMIZER}' does not fit the optimizer: {error}"
-            ) from error
+        _load_optimizer(trainer.optimizer, optimizer, place / files.OPTIMIZER)
     try:
         if trainer.memory is not None:
             _restore_memory(trainer.memory, directory, old)
@@ -191,6 +186,24 @@ def _counters(file: Path) -> tuple[int, int, float]:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise AESGStorageError(f"'{file}' lacks a good value for {error}") from error
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: Any, file: Path) -> None:
+    """AESGStorageError, and the optimizer as it was, for the state of another kind of optimizer.
+
+    torch takes any whose parameters are as many, and the next step then misses what it reads.
+    """
+    former = optimizer.state_dict()
+    name = type(optimizer).__name__
+    try:
+        optimizer.load_state_dict(state)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AESGStorageError(f"'{file}' does not fit the optimizer {name}: {error}") from error
+    needed = set(optimizer.defaults)
+    missing = sorted(set().union(*(needed - set(group) for group in optimizer.param_groups)))
+    if missing:
+        optimizer.load_state_dict(former)
+        raise AESGStorageError(f"'{file}' is of another optimizer than {name}: it has no {missing}")
 
 
 def _memory_kind(directory: Path) -> str | None:

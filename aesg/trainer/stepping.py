@@ -48,13 +48,7 @@ class Stepper:
             raise AESGTrainingError(
                 f"Expected a scheduler_interval among {list(INTERVALS)}, got {interval!r}"
             )
-        if scheduler is not None and not hasattr(scheduler, "step"):
-            if not callable(scheduler):
-                raise AESGTrainingError(
-                    "Expected a learning rate scheduler, or a callable that makes one of the optimizer, "
-                    f"got {type(scheduler).__name__}"
-                )
-            scheduler = scheduler(optimizer)
+        scheduler = _scheduler(scheduler, optimizer)
         self.needs_metric = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         if self.needs_metric and interval == "step":
             raise AESGTrainingError(
@@ -155,3 +149,19 @@ class Stepper:
 
     def _parameters(self) -> Iterable[nn.Parameter]:
         return (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+
+
+def _scheduler(given: Any, optimizer: torch.optim.Optimizer) -> Any:
+    """A scheduler as it is, or what a callable (a class, too) makes of the optimizer."""
+    if given is None or (hasattr(given, "step") and not isinstance(given, type)):
+        return given
+    wanted = "Expected a learning rate scheduler, or a callable that makes one of the optimizer"
+    if not callable(given):
+        raise AESGTrainingError(f"{wanted}, got {type(given).__name__}")
+    try:
+        made = given(optimizer)
+    except TypeError as error:
+        raise AESGTrainingError(f"{wanted}: {error}") from error
+    if not hasattr(made, "step"):
+        raise AESGTrainingError(f"{wanted}, got one that makes {type(made).__name__}")
+    return made

@@ -27,6 +27,7 @@ from aesg.trainer.options import (
     check_model,
     check_optimizer,
     check_rate,
+    check_seed,
 )
 from aesg.trainer.progress import ProgressBar
 from aesg.trainer.random_state import random_state, seed_all, set_random_state
@@ -88,7 +89,7 @@ class AESGTrainer:
             learning_rate = getattr(config, "learning_rate", learning_rate)
         self.batch_size = check_whole("batch_size", batch_size, 1)
         self.learning_rate = check_rate(learning_rate)
-        self.seed = None if seed is None else check_whole("seed", seed, 0)
+        self.seed = None if seed is None else check_seed(seed)
         self.device = check_device(device)
         self.model = model.to(self.device)
         self.memory_part = MemoryPart(self.memory)
@@ -321,6 +322,11 @@ class AESGTrainer:
                 self._begin_streams(batch, stateful=False)
                 inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
                 outputs.append(self.model(move(inputs, self.device)))
+            if not all(isinstance(output, Tensor) for output in outputs):
+                raise AESGTrainingError(
+                    f"Expected outputs that are tensors to join, got {type(outputs[0]).__name__}; predict "
+                    "such a model's batches one by one"
+                )
             if len({output.shape[1:] for output in outputs}) > 1:
                 raise AESGTrainingError(
                     f"Expected outputs of one shape, got {sorted({tuple(o.shape[1:]) for o in outputs})}; "

@@ -492,3 +492,9 @@ def test_a_large_file_in_pieces(run, tmp_path):
     art = run.artifacts().save_file(tmp_path / "big.bin")
     assert Path(run.artifacts().as_local_file(art)).read_bytes() == data
     assert json.loads(json.dumps(art.labels)) == {}
+
+
+def test_a_writer_takes_memory_that_is_not_in_one_piece(store):
+    with store.run("r") as run, run.artifacts().writer("k") as w:
+        w.write(memoryview(b"abcdefgh")[::2])
+    assert store.objects.read(w.artifact.uri[-64:], "it") == b"aceg"

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,8 @@ from aesg.architectures import AESGDecoderLM
 from aesg.exceptions import AESGStorageError, AESGTrainingError
 from aesg.runs import RunRecorder, resume_best
 from aesg.runs.objects import Manifest
-from aesg.trainer import AESGTrainer, Callback
+from aesg.runs.page import curves
+from aesg.trainer import AESGTrainer, Callback, EarlyStopping
 from tests.fake_memory import FakeMemory
 from tests.runs.helpers import objects, staged
 
@@ -109,6 +111,27 @@ def test_resume_best_goes_on_as_if_never_left(store):
         losses.append(each.fit(pairs(), epochs=1))
     assert losses[0] == losses[1]
     assert staged(store) == []
+
+
+def test_whatever_counts_as_a_figure_ranks(store):
+    """A whole number, numpy's and a tensor of one element rank as a float does."""
+    for kind in (int, np.float32, torch.tensor):
+        values = [kind(value) for value in (1, 3, 2)]
+        with store.run("r") as run:
+            recorder = RunRecorder(run, monitor="val_loss", mode="max", keep=1)
+            new_trainer(Losses(values), recorder, EarlyStopping(monitor="val_loss")).fit(pairs(), epochs=3)
+        best = run.artifacts().best("checkpoint", "val_loss")
+        assert (best.labels, best.metrics["val_loss"]) == ({"epoch": 2}, 3.0)
+
+
+def test_the_counts_of_a_memory_are_drawn(store, make_memory):
+    with store.run("r") as run:
+        trainer = new_trainer(RunRecorder(run, monitor="concepts", mode="max"), memory=make_memory())
+        trainer.fit(pairs(), epochs=2)
+    drawn = curves(run.memory().recent())
+    assert {"concepts", "edges", "births", "loss"} <= set(drawn)
+    assert drawn["concepts"][-1] == (2.0, float(trainer.memory.storage.node_count))
+    assert run.artifacts().best("checkpoint", "concepts") is not None
 
 
 def test_nothing_to_resume(store):

@@ -2,13 +2,16 @@
 
 import json
 import pickle
+import resource
 import shutil
+import signal
 
 import pytest
 import torch
 
 from aesg.architectures import AESGDecoderLM
 from aesg.exceptions import AESGStorageError
+from aesg.memory.controller import AESGMemory
 from aesg.trainer import AESGTrainer, Checkpoint, EarlyStopping
 from aesg.trainer import checkpoint as files
 from tests.fake_memory import FakeMemory
@@ -225,6 +228,81 @@ def test_checksums_of_older_and_of_foreign_checkpoints(tmp_path, sums, message):
         return
     with pytest.raises(AESGStorageError, match=message):
         trainer.resume(tmp_path / "c")
+
+
+def test_the_unused_places_of_the_memorys_checksums_are_guarded_until_it_is_written_to(tmp_path):
+    trainer = AESGTrainer(AESGDecoderLM.small(vocab_size=V, storage_dir=str(tmp_path / "m")))
+    trainer.fit(pairs(), epochs=1)
+    trainer.save(tmp_path / "c")
+    table = tmp_path / "c" / "memory" / "checksums.aesg"
+    whole = table.read_bytes()
+    for place in range(4096, len(whole), 331):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        table.write_bytes(damaged)
+        with pytest.raises(AESGStorageError, match="memory"):
+            trainer.load(tmp_path / "c")
+    table.write_bytes(whole)
+    trainer.load(tmp_path / "c")
+    with AESGMemory(tmp_path / "c" / "memory") as memory:  # it is a memory like any other
+        for _ in range(3):
+            memory.retrieve(torch.randn(40, memory.config.vector_dim, generator=torch.Generator()))
+            memory.update_topology()
+        memory.save()
+        memory.storage.compact()
+        grown = memory.storage.node_count
+    trainer.load(tmp_path / "c")
+    assert trainer.memory.storage.node_count == grown
+
+
+def test_a_full_disk_is_a_storage_error_and_the_former_checkpoint_stays(tmp_path):
+    trainer = new_trainer()
+    trainer.save(tmp_path / "c")
+    expected = trainer.evaluate(pairs())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+        with pytest.raises(AESGStorageError, match=r"model_weights\.pt"):
+            trainer.save(tmp_path / "c")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [each.name for each in tmp_path.iterdir()] == ["c"]
+    trainer.load(tmp_path / "c")
+    assert trainer.evaluate(pairs()) == expected
+
+
+def test_a_symlink_leads_to_the_checkpoint_and_stays(tmp_path):
+    trainer = new_trainer()
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk", target_is_directory=True)
+    for epochs in (1, 2):
+        trainer.fit(pairs(), epochs=1)
+        trainer.save(tmp_path / "link")
+        assert {file.name for file in (tmp_path / "disk").iterdir()} == FILES
+        assert (tmp_path / "link").is_symlink()
+        assert sorted(each.name for each in tmp_path.iterdir()) == ["disk", "link"]
+        other = new_trainer(seed=5)
+        assert other.resume(tmp_path / "link") == epochs
+
+
+def test_the_state_of_another_kind_of_optimizer_is_refused_and_nothing_changes(tmp_path):
+    saved = new_trainer()
+    saved.fit(pairs(), epochs=1)
+    saved.save(tmp_path / "c")
+    model = new_trainer(seed=3).model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    trainer = AESGTrainer(model, optimizer=sgd)
+    with pytest.raises(AESGStorageError, match=r"optimizer_state\.pt.*another optimizer than SGD.*momentum"):
+        trainer.load(tmp_path / "c")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert (trainer.epoch, sgd.param_groups[0]["lr"], sgd.param_groups[0]["momentum"]) == (0, 0.1, 0.9)
+    trainer.fit(pairs(), epochs=1)  # works on
+    adamw = torch.optim.AdamW(model.parameters(), lr=0.5)
+    AESGTrainer(model, optimizer=adamw).load(tmp_path / "c")  # the same state
+    assert adamw.param_groups[0]["lr"] == 1e-3
 
 
 def test_a_pickle_is_never_run(tmp_path):

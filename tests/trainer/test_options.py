@@ -213,6 +213,7 @@ def test_a_failing_on_exception_hides_nothing():
         ({"precision": ["32"]}, "Expected a precision"),
         ({"seed": "now"}, "seed must be an integer >= 0, got 'now'"),
         ({"seed": -1}, "seed must be >= 0, got -1"),
+        ({"seed": 2**64}, r"seed must be < 2\*\*64, got 18446744073709551616"),
         ({"optimizer": torch.optim.Adam}, "Optimizer of the model's parameters, got the class Adam"),
         ({"optimizer": "adam"}, "Optimizer of the model's parameters, got str"),
         ({"criterion": nn.MSELoss}, "got the class MSELoss"),
@@ -253,3 +254,27 @@ def test_samples_of_different_shapes():
     data = [(torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)) for n in (3, 4)]
     with pytest.raises(AESGTrainingError, match="collate_fn pads"):
         AESGTrainer(language_model()).fit(data, epochs=1)
+
+
+def test_a_scheduler_s_class_is_a_callable_that_makes_one():
+    trainer = AESGTrainer(language_model(), scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
+    assert isinstance(trainer.stepper.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+    assert trainer.stepper.needs_metric
+    for wrong in (torch.optim.lr_scheduler.StepLR, lambda: None, lambda optimizer: 3):
+        with pytest.raises(AESGTrainingError, match="Expected a learning rate scheduler"):
+            AESGTrainer(language_model(), scheduler=wrong)
+
+
+def test_outputs_that_cannot_be_joined():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return {"logits": self.inner(x)}
+
+    trainer = plain_trainer(Named())
+    with pytest.raises(AESGTrainingError, match="tensors to join, got dict"):
+        trainer.predict([torch.randn(4)])
+    assert trainer.predict(torch.randn(2, 4))["logits"].shape == (2, 3)

@@ -6,6 +6,9 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from aesg.exceptions import AESGTrainingError
 
 Logs = dict[str, Any]
@@ -51,12 +54,20 @@ class Callback:
 
 
 def metrics_of(logs: Logs) -> dict[str, float]:
-    """The figures in `logs`: losses, `val_*`, and what is known of the memory."""
+    """The figures in `logs`: losses, `val_*`, what is known of the memory, and what callbacks put there:
+    real numbers, numpy's too, and tensors of one element.
+    """
     return {
         name: float(value)
         for name, value in logs.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in NOT_METRICS
+        if name not in NOT_METRICS and not isinstance(value, bool) and _is_figure(value)
     }
+
+
+def _is_figure(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool
+    return isinstance(value, Real)
 
 
 def monitored(logs: Logs, name: str) -> float:
