@@ -66,7 +66,7 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         if directory is None:
             directory = None if config is None else config.storage_directory
         self.device = _checked_device(device)
-        self._state = GraphState.open(directory, config, read_only=read_only, clock=clock)
+        self._state = GraphState.open(as_path(directory), config, read_only=read_only, clock=clock)
         self.config = config if config is not None else self._state.config
         self.abstraction_projection = nn.Linear(self.vector_dim, self.vector_dim, bias=False)
         nn.init.zeros_(self.abstraction_projection.weight)  # aggregate() starts as the plain mean
