@@ -259,10 +259,12 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
     def restore(self, directory: str | os.PathLike[str]) -> None:
         """Replaces what this memory holds by the committed contents of another directory, in one commit.
 
-        Raises AESGStorageError when that is no memory of the same vector_dim; nothing has changed then.
+        Raises AESGStorageError when that is no memory of the same vector_dim or this one is open for reading
+        only, and AESGMemoryError in INFERENCE; nothing has changed then.
         """
         self._require_open("restore")
-        self._state.log.clear()
+        self.storage.require_writable()
+        self._require_learning("restore")
         self.storage.restore(directory)
         self._state.reload()
         self.pack_manager.reload()
