@@ -329,6 +329,10 @@ class AESGStorage:
         directory = as_path(directory)
         if os.path.isdir(directory) and os.listdir(directory):
             raise AESGStorageError(f"'{directory}' already holds something: a snapshot needs a new place")
+        if os.path.realpath(directory).startswith(os.path.realpath(self.directory) + os.sep):
+            raise AESGStorageError(
+                f"'{directory}' lies in the memory's own directory, which holds only its files"
+            )
         self.core.snapshot(directory)
 
     def restore(self, directory: str | os.PathLike[str]) -> None:

@@ -117,6 +117,13 @@ def test_inference_bars_restoring_and_events_by_name(tmp_path):
         assert files == {path.name: path.read_bytes() for path in memory.directory.iterdir()}
 
 
+def test_no_snapshot_inside_the_memory(tmp_path):
+    with AESGMemory(tmp_path / "m", AESGConfig(vector_dim=D)) as memory:
+        with pytest.raises(AESGStorageError, match="own directory"):
+            memory.snapshot(tmp_path / "m" / "inside")
+        assert not (tmp_path / "m" / "inside").exists()
+
+
 def test_a_restore_that_fails_keeps_what_was_noted(tmp_path):
     noted = []
     for name, fails in (("a", False), ("b", True)):
