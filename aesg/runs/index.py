@@ -12,6 +12,7 @@ import contextvars
 import os
 import sqlite3
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ FILE = "index.sqlite"
 APPLICATION_ID = 0x41455352  # "AESR"
 VERSION = 1
 BUSY_SECONDS = 60.0
+LOOK_AGAIN = (0.01, 0.05, 0.2)  # seconds until the next look at what seems damaged
 CHECKPOINT_PAGES = 8000  # 32 MB of log before it is folded in, which syncs twice
 
 SCHEMA = """
@@ -288,20 +290,34 @@ def create(root: Path, disk: Disk) -> None:
         beside.unlink(missing_ok=True)
 
 
+def _look(path: Path) -> tuple[int, int, set[str]]:
+    """Application id, schema version and names of tables, as they lie in the file."""
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        return (
+            application,
+            version,
+            {name for (name,) in connection.execute("SELECT name FROM sqlite_master")},
+        )
+
+
 def check_header(path: Path) -> None:
     """Raises AESGStorageError unless `path` is a database of ours and of this version; writes nothing.
 
     Asked through SQLite, as an immutable file: opening and closing the file by hand would drop the locks of
-    this process's other connections.
+    this process's other connections. Without locks a look may fall into another process's checkpoint and see
+    damage that is none, so damage is believed when it stays.
     """
-    try:
-        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    except sqlite3.Error as error:
-        raise AESGStorageError(f"Expected an index of aesg.runs at '{path}': {error}") from error
+    for pause in (*LOOK_AGAIN, None):
+        try:
+            application, version, tables = _look(path)
+            break
+        except sqlite3.Error as error:
+            if pause is None:
+                raise AESGStorageError(f"Expected an index of aesg.runs at '{path}': {error}") from error
+            time.sleep(pause)
     if application != APPLICATION_ID:
         raise AESGStorageError(
             f"Expected an index of aesg.runs at '{path}', found a database of another program "

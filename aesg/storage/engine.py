@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -33,6 +35,22 @@ _SIGNED = {
     "<f4": torch.float32,
     "|u1": torch.uint8,
 }
+
+
+# Closed, and held by somebody still: each keeps its address range (csrc/storage/arena.h), 1.25 TiB of the 128
+# there are. Whoever opens and closes many memories leaves them in cycles that the collector may come to late.
+_closed: weakref.WeakSet[AESGStorage] = weakref.WeakSet()
+_MANY_CLOSED = 16
+_collect_at = _MANY_CLOSED
+
+
+def _let_go_of_the_closed(storage: AESGStorage) -> None:
+    """Collects garbage once every `_MANY_CLOSED` closed storages that are still there."""
+    global _collect_at
+    _closed.add(storage)
+    if len(_closed) >= _collect_at:
+        gc.collect()
+        _collect_at = len(_closed) + _MANY_CLOSED
 
 
 class EdgeBlocks(NamedTuple):
@@ -72,14 +90,22 @@ class AESGStorage:
         self.clock = clock
         self.before_read: Callable[[], Any] | None = None
         self.before_write: Callable[[], Any] | None = None  # raises where assigning is not permitted
-        self.nodes = Nodes(self)
-        self.edges = Edges(self)
         self._settling = False
         self._columns: dict[str, torch.Tensor] = {}
         self._column_groups = -1
         self._edge_blocks: tuple[int, int, EdgeBlocks] | None = None
 
     # -- what it is ----------------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> Nodes:
+        """The nodes by column or slot. Made anew: kept, it and the storage would hold each other."""
+        return Nodes(self)
+
+    @property
+    def edges(self) -> Edges:
+        """The edges by position."""
+        return Edges(self)
 
     @property
     def directory(self) -> str:
@@ -363,6 +389,7 @@ class AESGStorage:
                 self.commit()
         finally:
             self.core.close()
+            _let_go_of_the_closed(self)
 
     def __enter__(self) -> AESGStorage:
         return self

@@ -80,21 +80,21 @@ class AESGTrainer:
     ) -> None:
         check_model(model), check_optimizer(optimizer), check_criterion(criterion)
         self.callbacks = check_callbacks(callbacks)
+        self.memory = find_memory(model)
+        config = getattr(self.memory, "config", None)
+        if batch_size is _BATCH_SIZE:
+            batch_size = getattr(config, "batch_size", batch_size)
+        if learning_rate is _LEARNING_RATE:
+            learning_rate = getattr(config, "learning_rate", learning_rate)
         self.batch_size = check_whole("batch_size", batch_size, 1)
         self.learning_rate = check_rate(learning_rate)
         self.seed = None if seed is None else check_whole("seed", seed, 0)
         self.device = check_device(device)
         self.model = model.to(self.device)
-        self.memory = find_memory(model)
         self.memory_part = MemoryPart(self.memory)
-        config = getattr(self.memory, "config", None)
-        batch_size = getattr(config, "batch_size", 32) if batch_size is _BATCH_SIZE else batch_size
-        learning_rate = (
-            getattr(config, "learning_rate", 1e-3) if learning_rate is _LEARNING_RATE else learning_rate
-        )
         if self.memory is None:
             warnings.warn("The model has no AESGMemory: training its weights only", stacklevel=2)
-        self.optimizer = _default_optimizer(model, learning_rate) if optimizer is None else optimizer
+        self.optimizer = _default_optimizer(model, self.learning_rate) if optimizer is None else optimizer
         self.stepper = Stepper(
             model,
             self.optimizer,

@@ -50,9 +50,11 @@ std::string foreign_part(FileSystem& fs, const std::string& directory) {
     int64_t size = file->size();
     std::array<char, 8> start{};
     file->read_until_end(start.data(), 8, 0);
-    bool blank = start == std::array<char, 8>{};
-    bool ours = part.magic && std::memcmp(start.data(), part.magic, 8) == 0;
-    if (size > (part.magic ? kHeaderBytes : 0) || !(blank || ours)) {
+    // A power cut can leave the first bytes old and the others new, or the other way round.
+    bool ours = true;
+    for (size_t i = 0; i < start.size(); ++i)
+      ours = ours && (start[i] == 0 || (part.magic && start[i] == part.magic[i]));
+    if (size > (part.magic ? kHeaderBytes : 0) || !ours) {
       return std::string(part.name) + " is there without meta.npy";
     }
   }

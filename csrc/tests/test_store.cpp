@@ -214,6 +214,22 @@ TEST(closing_frees_the_directory_before_a_forked_child_has_run) {
   CHECK(free);
 }
 
+TEST(a_creation_that_was_torn_inside_the_first_bytes_of_a_file_is_made_again) {
+  for (int new_bytes = 0; new_bytes <= 8; ++new_bytes) {
+    for (bool front : {true, false}) {  // which side of the tear is new
+      TempDirectory dir;
+      open_store(dir.file("m"), 8)->close();
+      std::filesystem::remove(dir.file("m/meta.npy"));
+      std::vector<uint8_t> page = read_file(dir.file("m/nodes.aesg"));
+      page.resize(4096);
+      for (int i = 0; i < 8; ++i)
+        if ((i < new_bytes) != front) page[static_cast<size_t>(i)] = 0;
+      write_file(dir.file("m/nodes.aesg"), page);
+      CHECK_EQ(open_store(dir.file("m"), 8)->counters().generation, 0u);
+    }
+  }
+}
+
 TEST(what_is_not_ours_is_refused_and_left_alone) {
   TempDirectory dir;
   open_store(dir.file("m"), 8)->close();

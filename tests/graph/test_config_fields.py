@@ -145,6 +145,14 @@ def collapsed(memory: AESGMemory) -> bool:
     return memory.stats()["common_part_removed"]
 
 
+def how_searched(memory: AESGMemory) -> str:
+    """4,000 concepts in 40 clusters."""
+    centers = 4 * torch.randn(40, 16)
+    memory.graph.add_concepts(centers.repeat(100, 1) + torch.randn(4000, 16))
+    memory.retrieve(centers)
+    return memory.stats()["search"]
+
+
 def told(memory: AESGMemory) -> list[str]:
     heard: list[str] = []
 
@@ -263,6 +271,10 @@ CASES = {
         0.9, 0.5, lambda m: round(float(updated(chain(m), 2).storage.nodes["relevance"][0]), 4), (0.81, 0.25)
     ),
     "query_collapse_threshold": Case(0.9, 1.0, collapsed, (True, False)),
+    "approximate_search_from": Case(1000, 5000, how_searched, ("approximate", "exact")),
+    "recall_target": Case(
+        0.9, 1.0, how_searched, ("approximate", "exact"), (("approximate_search_from", 1000),)
+    ),
 }
 
 

@@ -4,6 +4,8 @@ is forbidden through the storage too."""
 from __future__ import annotations
 
 import copy
+import gc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,3 +137,28 @@ def test_a_restore_that_fails_keeps_what_was_noted(tmp_path):
                     memory.restore(tmp_path / "nowhere")
             noted.append(list(memory.storage.nodes["use_frequency"][:]))
     assert noted[0] == noted[1] and sum(noted[0]) > 0
+
+
+def address_space() -> int:
+    """GiB of address space this process has taken."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmSize:")[1].split()[0]) >> 20
+
+
+def test_a_closed_storage_gives_its_address_space_back(tmp_path):
+    """1.25 TiB are reserved for each: a hundred would be all there is."""
+    gc.collect()
+    before = address_space()
+    gc.disable()
+    try:
+        for number in range(3):
+            with AESGStorage(tmp_path / "m", D) as storage:
+                storage.add_node(number + 1, np.ones(D, np.float32))
+                assert len(storage.nodes["id"][:]) > 0 and len(storage.edges) == 0
+            del storage
+            assert address_space() - before < 100
+        for _ in range(40):  # a memory and its parts hold each other
+            AESGMemory(tmp_path / "n", AESGConfig(vector_dim=D)).close()
+            assert address_space() - before < 32 * 1300
+    finally:
+        gc.enable()

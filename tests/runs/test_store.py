@@ -350,3 +350,20 @@ def test_importing_runs_is_light():
         "import aesg.runs, aesg.tools.runs, sys; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     )
     assert python(code).communicate()[0].strip() == "[]"
+
+
+def test_what_looks_damaged_for_a_moment_is_looked_at_again(tmp_path, monkeypatch):
+    """Another process's checkpoint can show half of itself to a look without locks."""
+    Store(tmp_path / "s").close()
+    looks = []
+
+    def torn(path):
+        looks.append(path)
+        if len(looks) < 3:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+        return real(path)
+
+    real = index._look
+    monkeypatch.setattr(index, "_look", torn)
+    Store(tmp_path / "s").close()
+    assert len(looks) == 3
