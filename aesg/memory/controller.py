@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aesg import _core
 from aesg.config import AESGConfig
-from aesg.exceptions import AESGConfigError, AESGMemoryError
+from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGStorageError
 from aesg.graph.arguments import real_number, whole_number, whole_numbers
 from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
@@ -253,6 +253,8 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         Raises AESGStorageError where `directory` already holds something.
         """
         path = as_path(directory)
+        if os.path.realpath(path).startswith(os.path.realpath(self.directory) + os.sep):
+            raise AESGStorageError(f"'{path}' lies in the memory's own directory, which holds only its files")
         self.save()
         self.storage.snapshot(path)
 

@@ -19,7 +19,6 @@ from aesg.storage.nodes import (
     BLOCK_EDGES,
     GROUP,
     NODE_COLUMNS,
-    SHORTEST,
     Edges,
     Nodes,
     chain_positions,
@@ -251,7 +250,7 @@ class AESGStorage:
         norm = float(np.sqrt(np.square(array, dtype=np.float64).sum()))
         now = int(self.clock())
         values = {
-            "vector": array, "inv_norm": 1.0 / norm if norm >= SHORTEST else 0.0, "id": node_id,
+            "vector": array, "inv_norm": 1.0 / norm if norm >= np.finfo("f4").tiny else 0.0, "id": node_id,
             "created_at": now, "modified_at": now, "relevance": 1.0, "stability": 0.5, "is_active": 1,
         }  # fmt: skip
         for name, value in values.items():
@@ -355,10 +354,6 @@ class AESGStorage:
         directory = as_path(directory)
         if os.path.isdir(directory) and os.listdir(directory):
             raise AESGStorageError(f"'{directory}' already holds something: a snapshot needs a new place")
-        if os.path.realpath(directory).startswith(os.path.realpath(self.directory) + os.sep):
-            raise AESGStorageError(
-                f"'{directory}' lies in the memory's own directory, which holds only its files"
-            )
         self.core.snapshot(directory)
 
     def restore(self, directory: str | os.PathLike[str]) -> None:
