@@ -74,7 +74,7 @@ class GraphState:
     @classmethod
     def open(
         cls,
-        directory: str | os.PathLike[str],
+        directory: str | os.PathLike[str] | None,
         config: AESGConfig | None,
         *,
         read_only: bool = False,

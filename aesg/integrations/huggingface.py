@@ -35,7 +35,7 @@ class AESGTrainerCallback(TrainerCallback):
         work = self._attach(model)
         snapshot = self._snapshot_of(args, state)
         if state.global_step > 0 and snapshot.is_dir():
-            work.memory.restore(str(snapshot))
+            work.part.restore(str(snapshot))
         work.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -98,7 +98,7 @@ class AESGLightningCallback(Callback):
             raise AESGStorageError(
                 f"Expected '{KEY}' in the checkpoint, found none: saved without this callback"
             )
-        self._work.memory.restore(checkpoint[KEY])
+        self._work.part.restore(checkpoint[KEY])
 
     @property
     def _work(self) -> MemoryWork:

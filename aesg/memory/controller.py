@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aesg import _core
 from aesg.config import AESGConfig
-from aesg.exceptions import AESGConfigError, AESGMemoryError
+from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGStorageError
 from aesg.graph.arguments import real_number, whole_number, whole_numbers
 from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
@@ -253,16 +253,20 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         Raises AESGStorageError where `directory` already holds something.
         """
         path = as_path(directory)
+        if os.path.realpath(path).startswith(os.path.realpath(self.directory) + os.sep):
+            raise AESGStorageError(f"'{path}' lies in the memory's own directory, which holds only its files")
         self.save()
         self.storage.snapshot(path)
 
     def restore(self, directory: str | os.PathLike[str]) -> None:
         """Replaces what this memory holds by the committed contents of another directory, in one commit.
 
-        Raises AESGStorageError when that is no memory of the same vector_dim; nothing has changed then.
+        Raises AESGStorageError when that is no memory of the same vector_dim or this one is open for reading
+        only, and AESGMemoryError in INFERENCE; nothing has changed then.
         """
         self._require_open("restore")
-        self._state.log.clear()
+        self.storage.require_writable()
+        self._require_learning("restore")
         self.storage.restore(directory)
         self._state.reload()
         self.pack_manager.reload()

@@ -20,6 +20,8 @@ from aesg.packs.manager import Answering
 from aesg.packs.ranking import ORIGIN_SHIFT, merge_answers, origins_of, slots_in
 from aesg.validation import Validator
 
+MOST_STREAMS = 1 << 20  # each costs 76 bytes, and so do all before it
+
 
 class Navigator:
     """Finds the context of queries in a graph (docs/design.md, "Retrieval")."""
@@ -58,6 +60,8 @@ class Navigator:
         if not isinstance(query, Tensor) or not query.is_floating_point():
             given = query.dtype if isinstance(query, Tensor) else type(query).__name__
             raise AESGNavigationError(f"Query: expected a floating point tensor, got {given}")
+        if query.layout != torch.strided:
+            raise AESGNavigationError(f"Query: expected a dense tensor, got one of layout {query.layout}")
         if query.dim() not in (1, 2, 3):
             raise AESGNavigationError(
                 f"Query: expected shape [{dim}], [B, {dim}] or [B, T, {dim}], got {list(query.shape)}"
@@ -65,8 +69,10 @@ class Navigator:
         Validator.validate_vector_dim_match(dim, query.shape[-1])
         if query.numel() == 0:
             raise AESGNavigationError(f"Query: expected at least one vector, got shape {list(query.shape)}")
-        if not isinstance(batch_idx, int) or isinstance(batch_idx, bool) or batch_idx < 0:
-            raise AESGNavigationError(f"batch_idx: expected an integer >= 0, got {batch_idx}")
+        if not isinstance(batch_idx, int) or isinstance(batch_idx, bool) or not 0 <= batch_idx < MOST_STREAMS:
+            raise AESGNavigationError(
+                f"batch_idx: expected an integer in 0..{MOST_STREAMS - 1}, got {batch_idx}"
+            )
         lead = query.shape[:-1]
         first, count = (batch_idx, 1) if query.dim() == 1 else (0, lead[0])
         return Query(

@@ -250,8 +250,8 @@ class AESGStorage:
         norm = float(np.sqrt(np.square(array, dtype=np.float64).sum()))
         now = int(self.clock())
         values = {
-            "vector": array, "inv_norm": 1.0 / norm if norm > 0 else 0.0, "id": node_id, "created_at": now,
-            "modified_at": now, "relevance": 1.0, "stability": 0.5, "is_active": 1,
+            "vector": array, "inv_norm": 1.0 / norm if norm >= np.finfo("f4").tiny else 0.0, "id": node_id,
+            "created_at": now, "modified_at": now, "relevance": 1.0, "stability": 0.5, "is_active": 1,
         }  # fmt: skip
         for name, value in values.items():
             grouped(self, name)[slot // GROUP, slot % GROUP] = value
@@ -362,7 +362,7 @@ class AESGStorage:
         Raises AESGStorageError, with nothing changed, when that is no memory of the same vector_dim or while
         a reader has this one open, nor when it holds symbolic links or files that are not a memory's.
         """
-        self.require_writable()
+        self.require_assignable()
         require_plain_directory(directory)
         with AESGStorage(directory, self.vector_dim, read_only=True) as source:
             if findings := source.verify():  # opening looks at no column

@@ -88,13 +88,14 @@ class EvolutionLogger:
         """Appends one event with the clock's time.
 
         `event_type`: an EventType, its number or its name; ids 0..2**64-1. Raises AESGMemoryError for others,
-        AESGStorageError when the storage is closed or read-only.
+        in INFERENCE as any assignment, AESGStorageError when the storage is closed or read-only.
         """
         kind = _event_type(event_type)
         for name, value in (("id1", id1), ("id2", id2)):
             if not 0 <= int(value) < 2**64:
                 raise AESGMemoryError(f"{name}: expected 0..2**64-1, got {value}")
         if isinstance(self._storage, AESGStorage):
+            self._storage.require_assignable()
             self._storage.core.append_event(int(self._clock()), kind, int(id1), int(id2), float(val))
             return
         with AESGStorage(self._storage) as storage:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GROUP = _core.GROUP_ROWS
 BLOCK_EDGES = _core.BLOCK_EDGES
+SHORTEST = float(np.finfo(np.float32).tiny)  # length below which a vector counts as zero: 1 / it leaves f32
 
 NODE_COLUMNS: dict[str, tuple[int, str]] = {  # name: (index in the layout, dtype)
     name: (index, dtype)
@@ -198,7 +199,7 @@ class NodeColumn(NDArrayOperatorsMixin):
         storage.mark(name, index)
         if name == "vector":
             norms = np.sqrt(np.square(array, dtype=np.float64).sum(-1))
-            inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+            inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms >= SHORTEST)
             grouped(storage, "inv_norm")[group, row] = inverse
             storage.mark("inv_norm", index)
 

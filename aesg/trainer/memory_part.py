@@ -63,6 +63,17 @@ class MemoryPart:
         self.seconds = time.perf_counter() - started
         self._steps += 1
 
+    def restore(self, directory: str) -> None:
+        """Replaces what the memory holds by another directory's, whatever the mode: it stays what it was."""
+        assert self.memory is not None
+        former = self.mode()
+        if self.writable and former == "INFERENCE":
+            self.set_mode("TRAIN")
+        try:
+            self.memory.restore(directory)
+        finally:
+            self.set_mode(former)
+
     def save(self) -> None:
         """Commits what was learnt, where there is something to write to."""
         if self.writable:

@@ -25,6 +25,7 @@ from aesg.trainer.batches import BatchLoss
 from aesg.trainer.random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
+    from aesg.trainer.memory_part import MemoryPart
     from aesg.trainer.trainer import AESGTrainer
 
 OLD_MEMORY = "aesg-3.0.0"  # as `inspect_directory` calls it
@@ -126,7 +127,7 @@ def load(trainer: AESGTrainer, path: str | os.PathLike[str]) -> dict[str, Any] |
         _load_optimizer(trainer.optimizer, optimizer, place / files.OPTIMIZER)
     try:
         if trainer.memory is not None:
-            _restore_memory(trainer.memory, directory, old)
+            _restore_memory(trainer.memory_part, directory, old)
     except AESGError:
         trainer.optimizer.load_state_dict(former)
         raise
@@ -213,7 +214,7 @@ def _memory_kind(directory: Path) -> str | None:
     return None if found is None else found["kind"]
 
 
-def _restore_memory(memory: Any, directory: Path, old: bool) -> None:
+def _restore_memory(memory: MemoryPart, directory: Path, old: bool) -> None:
     if not old:
         memory.restore(str(directory))
         return

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "csrc/graph/adjacency.h"
+#include "csrc/graph/population.h"
 
 namespace aesg::graph {
 
@@ -42,7 +43,7 @@ void check_values(Store& store, int64_t slot, Findings& findings) {
   for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(vector[d]) * vector[d];
   const double inv_norm = *store.at<float>(NodeColumn::kInvNorm, slot);
   const double product = inv_norm * std::sqrt(sum);
-  const bool right = sum > 0 ? std::abs(product - 1) <= kNormTolerance : inv_norm == 0;
+  const bool right = std::sqrt(sum) >= kShortest ? std::abs(product - 1) <= kNormTolerance : inv_norm == 0;
   findings.expect(std::isfinite(sum) && right, name(slot) + ": inv_norm does not fit the vector");
   const float relevance = *store.at<float>(NodeColumn::kRelevance, slot);
   findings.expect(std::isfinite(relevance) && relevance >= 0, name(slot) + ": relevance out of range");

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "csrc/graph/population.h"
+
 namespace aesg::graph {
 namespace {
 
@@ -34,7 +36,8 @@ void inverse_norms_without(const double* common, const float* rows, int64_t n, i
       const double value = vector[d] - whole.part * common[d];
       rest += value * value;
     }
-    inverse[row] = something_left(rest, whole.square) ? static_cast<float>(1.0 / std::sqrt(rest)) : 0.0f;
+    const bool there = something_left(rest, whole.square) && std::sqrt(rest) >= kShortest;
+    inverse[row] = there ? static_cast<float>(1.0 / std::sqrt(rest)) : 0.0f;
   }
 }
 

@@ -15,7 +15,7 @@ using storage::NodeColumn;
 namespace {
 
 // 1 / |v| of `kRows` rows, each summed in double and in order, so that it does not depend on vectorisation; 0
-// for a zero vector. Rows side by side hide the latency of the additions.
+// for a vector shorter than kShortest. Rows side by side hide the latency of the additions.
 template <int kRows>
 void inverse_norms(const float* vectors, int64_t dim, float* out) {
   double sums[kRows] = {};
@@ -25,7 +25,10 @@ void inverse_norms(const float* vectors, int64_t dim, float* out) {
       sums[r] += x * x;
     }
   }
-  for (int r = 0; r < kRows; ++r) out[r] = sums[r] > 0 ? static_cast<float>(1.0 / std::sqrt(sums[r])) : 0.0f;
+  for (int r = 0; r < kRows; ++r) {
+    const double norm = std::sqrt(sums[r]);
+    out[r] = norm >= kShortest ? static_cast<float>(1.0 / norm) : 0.0f;
+  }
 }
 
 void write_vector(storage::Store& store, int64_t slot, const float* vector) {

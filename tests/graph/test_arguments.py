@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from aesg.exceptions import AESGMemoryError
+from aesg import AESGConfig, AESGMemory
+from aesg.exceptions import AESGMemoryError, AESGNavigationError
 
 V = torch.ones(16)
 NAN = torch.full((16,), float("nan"))
@@ -153,3 +154,24 @@ def test_numbers_of_any_kind_are_taken(make_memory):
     memory.reset_state(number for number in range(3))
     memory.reset_state(torch.tensor([1]))
     assert memory.forget(torch.tensor([10])) == 1
+
+
+def test_vectors_too_short_for_a_norm_count_as_zero(tmp_path):
+    """1 / |v| of them leaves f32; as infinity it would poison every search."""
+    short = torch.full((1, 4), 1e-40)
+    with AESGMemory(tmp_path / "m", AESGConfig(vector_dim=4, seed_min_similarity=0.0)) as memory:
+        memory.graph.add_concepts(torch.cat([short, short, torch.eye(4)]))
+        memory.storage.nodes["vector"][1] = short[0].numpy()
+        memory.storage.add_node(100, short[0].numpy())
+        assert torch.isfinite(memory.storage.column("inv_norm")).all()
+        scores, slots = memory.graph.search(torch.eye(4)[:1], 3, -1.0)
+        assert torch.isfinite(scores).all() and int(slots[0, 0]) == 2
+        assert memory.check() == []
+
+
+def test_queries_that_no_call_can_hold_are_refused(tmp_path):
+    with AESGMemory(tmp_path / "m", AESGConfig(vector_dim=4)) as memory:
+        with pytest.raises(AESGNavigationError, match="dense"):
+            memory.retrieve(torch.eye(4).to_sparse())
+        with pytest.raises(AESGNavigationError, match="batch_idx"):
+            memory.retrieve(torch.ones(4), batch_idx=10**12)

@@ -98,6 +98,47 @@ def test_what_is_no_directory_is_refused_by_name(tmp_path, directory):
         assert memory.storage.generation == generation
 
 
+def test_inference_bars_restoring_and_events_by_name(tmp_path):
+    with AESGMemory(tmp_path / "m", AESGConfig(vector_dim=D)) as memory:
+        memory.graph.add_concepts(torch.eye(D))
+        memory.save()
+        memory.snapshot(tmp_path / "copy")
+        memory.graph.add_concepts(torch.eye(D))
+        memory.compact()
+        memory.set_mode("INFERENCE")
+        files = {path.name: path.read_bytes() for path in memory.directory.iterdir()}
+        for forbidden in (
+            lambda: memory.restore(tmp_path / "copy"),
+            lambda: memory.storage.restore(tmp_path / "copy"),
+            lambda: memory.logger.log_event("CREATE", 1),
+        ):
+            with pytest.raises(AESGMemoryError, match="INFERENCE mode"):
+                forbidden()
+            memory.save()
+        assert memory.storage.node_count == 2 * D
+        assert files == {path.name: path.read_bytes() for path in memory.directory.iterdir()}
+
+
+def test_no_snapshot_inside_the_memory(tmp_path):
+    with AESGMemory(tmp_path / "m", AESGConfig(vector_dim=D)) as memory:
+        with pytest.raises(AESGStorageError, match="own directory"):
+            memory.snapshot(tmp_path / "m" / "inside")
+        assert not (tmp_path / "m" / "inside").exists()
+
+
+def test_a_restore_that_fails_keeps_what_was_noted(tmp_path):
+    noted = []
+    for name, fails in (("a", False), ("b", True)):
+        with AESGMemory(tmp_path / name, AESGConfig(vector_dim=D)) as memory:
+            memory.graph.add_concepts(torch.eye(D))
+            memory.retrieve(torch.eye(D))
+            if fails:
+                with pytest.raises(AESGStorageError):
+                    memory.restore(tmp_path / "nowhere")
+            noted.append(list(memory.storage.nodes["use_frequency"][:]))
+    assert noted[0] == noted[1] and sum(noted[0]) > 0
+
+
 def address_space() -> int:
     """GiB of address space this process has taken."""
     status = Path("/proc/self/status").read_text()

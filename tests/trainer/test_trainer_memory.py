@@ -44,7 +44,9 @@ def test_load_restores_the_live_memory(tmp_path):
     assert counts(trainer) == saved
     assert trainer.evaluate(pairs()) == loss
     other = new_trainer(tmp_path / "other", seed=4)
+    other.memory.set_mode("INFERENCE")  # restoring by hand is barred, loading a checkpoint is not
     other.load(tmp_path / "c")
+    assert other.memory.mode.value == "INFERENCE"
     assert counts(other) == saved
     assert other.evaluate(pairs()) == loss
     trainer.memory.close()
