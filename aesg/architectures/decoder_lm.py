@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
 
 MLP_RATIO = 4
-INIT_STD = 0.02  # GPT-2's, but for the embedding:
-# with 0.02 attention's output is larger than the token, and a query does not say which token asks.
-EMBEDDING_STD = 1.0
+INIT_STD = 0.02  # GPT-2's
 
 
 class DecoderBlock(nn.Module):
@@ -98,7 +96,7 @@ class AESGDecoderLM(MemoryModel):
     def _initialise(self) -> None:
         """GPT-2's initialisation with larger embeddings; the readers draw last, the memory is left alone."""
         blocks = cast("list[DecoderBlock]", list(self.blocks))
-        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
+        nn.init.normal_(self.embedding.weight, std=INIT_STD)
         nn.init.normal_(self.output_proj.weight, std=INIT_STD)
         for block in blocks:
             block.initialise(residual_additions=2 * self.num_layers)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aesg.architectures.base import MAX_CONCEPTS, TextSize, check_positive, check_tokens
 from aesg.architectures.text_model import TextModel
 from aesg.config import AESGConfig
-from aesg.nn.transformer import EMBEDDING_STD, INIT_STD, AESG_TransformerLayer
+from aesg.nn.transformer import INIT_STD, AESG_TransformerLayer
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
@@ -49,7 +49,7 @@ class AESGTransformer(TextModel):
         self.max_seq_len = max_seq_len
         self.causal = causal
         self.embedding = nn.Embedding(vocab_size, hidden_size)
-        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
+        nn.init.normal_(self.embedding.weight, std=INIT_STD)
         self.layers = nn.ModuleList(
             AESG_TransformerLayer(hidden_size, nhead, memory, causal=causal) for _ in range(num_layers)
         )

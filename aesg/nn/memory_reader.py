@@ -19,7 +19,6 @@ AVERSION = 8.0  # of the head that starts out most averse to members like the qu
 # findable while the model trains.
 QUERY_STD = 1.0
 OUTPUT_STD = 0.02
-PRIOR = 8.0  # what followed a likeness once has an energy of about 1/4: against "nothing", which has 1
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -79,8 +78,7 @@ class MemoryReader(nn.Module):
             query.reshape(-1, width),
             self.likeness_weight.float(),
             context.vectors.reshape(-1, *context.vectors.shape[-2:]),
-            PRIOR * context.weights.reshape(-1, context.weights.shape[-1]),
+            context.weights.reshape(-1, context.weights.shape[-1]),
         )
         gist = F.normalize(mean + context.projection(mean), dim=-1, eps=TINY)
-        scale = width**0.5  # components of the size of a LayerNorm's
-        return scale * found.reshape(*lead, -1), scale * gist.reshape(*lead, width)
+        return found.reshape(*lead, -1), gist.reshape(*lead, width)

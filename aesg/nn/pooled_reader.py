@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aesg.nn.memory_reader import PRIOR, MemoryReader
+from aesg.nn.memory_reader import MemoryReader
 
 
 class PooledReader(MemoryReader):
@@ -31,7 +31,7 @@ class PooledReader(MemoryReader):
         likeness = members @ F.normalize(query, dim=-1).mT  # [B, K, 1], cosines
         dtype = self.output_proj.weight.dtype  # the memory is f32, whatever the model is
         tiny = torch.finfo(context.weights.dtype).tiny
-        prior = self.likeness_weight[:, None] * likeness.mT + (PRIOR * context.weights).clamp_min(tiny).log()
+        prior = self.likeness_weight[:, None] * likeness.mT + context.weights.clamp_min(tiny).log()
         prior = prior.masked_fill(~context.mask, -torch.inf).flatten(1).to(dtype)  # [B, h K]
         members = members.to(dtype)
 
@@ -45,4 +45,4 @@ class PooledReader(MemoryReader):
         )  # [H, h + 1, D], the last the gist's
         values = torch.einsum("bkd,chd->bhkc", members, output[:, :-1]).flatten(1, 2)  # [B, h K, H]
         gist = F.normalize(context.aggregate(), dim=-1).to(dtype)  # [B, 1, D]
-        return width**0.5 * (shares @ values + gist @ output[:, -1].T)
+        return shares @ values + gist @ output[:, -1].T

@@ -25,9 +25,7 @@ from aesg.nn.pooled_reader import PooledReader
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
 
-INIT_STD = 0.02  # GPT-2's, but for a model's embedding:
-# with 0.02 attention's output is larger than the token, and a query does not say which token asks.
-EMBEDDING_STD = 1.0
+INIT_STD = 0.02  # GPT-2's
 FEEDFORWARD_RATIO = 4  # as in "Attention is all you need", https://arxiv.org/abs/1706.03762
 
 
