@@ -9,7 +9,7 @@ from torch import Tensor
 from aesg.config import AESGConfig
 from aesg.graph.core import spreading_rules
 from aesg.graph.query_mean import QueryMean
-from aesg.ops import Activated, Primed, activate_context, seed_search, spread_activation
+from aesg.ops import Activated, Primed, activate_context, seed_search
 from aesg.packs.columns import BLOCK_EDGES
 from aesg.packs.pack import MemoryPack
 
@@ -41,26 +41,6 @@ class PackGraph:
         )
 
     seek = search  # packs are searched exactly
-
-    def spread(self, seeds: Tensor, energies: Tensor, *, hops: int, k: int) -> tuple[Tensor, Tensor]:
-        """Activation after `hops` hops: energies [B, k], slots [B, k]. See `spread_activation`."""
-        tensors, config = self._tensors, self.config
-        return spread_activation(
-            seeds,
-            energies,
-            tensors.first_block,
-            tensors.targets,
-            tensors.strengths,
-            tensors.next_block,
-            tensors.active,
-            regions=tensors.regions,
-            hops=hops,
-            decay=config.spreading_activation_decay,
-            facilitation=config.region_facilitation_multiplier,
-            source_floor=config.source_energy_floor,
-            transfer_floor=config.transfer_floor,
-            k=k,
-        )
 
     def activate(
         self,

@@ -98,8 +98,9 @@ def use(pack: MemoryPack) -> None:
     assert ((edges.target >= 0) & (edges.target < len(columns))).all() and len(pack.nodes) == len(columns)
     graph = PackGraph(pack, AESGConfig(vector_dim=pack.vector_dim))
     scores, slots = graph.search(torch.ones(2, pack.vector_dim), 3, -1.0)
-    energies, members = graph.spread(slots, scores, hops=3, k=5)
-    assert bool(torch.isfinite(energies).all()) and int(members.max()) < max(1, len(columns))
+    found = graph.activate(scores, slots, jacobian=True)
+    assert bool(torch.isfinite(found.energies).all()) and int(found.members.max()) < max(1, len(columns))
+    assert bool(torch.isfinite(found.jacobian).all()) and bool(torch.isfinite(found.vectors).all())
 
 
 def run(executions: int, seed: int) -> Counter[str]:
