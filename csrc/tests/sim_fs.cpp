@@ -81,10 +81,7 @@ class SimFile final : public File {
       return 0;
     }
     settle(*inode_);
-    if (fs_.waiting_ && fs_.until == base_name(path())) {
-      settle(*fs_.waiting_);
-      fs_.waiting_.reset();
-    }
+    settle_waiting();
     return 0;
   }
   // Not through any cache: a failure leaves old, new and torn sectors, and nothing else becomes durable.
@@ -98,6 +95,7 @@ class SimFile final : public File {
       return n;
     }
     settle(*inode_, offset / kSector, (offset + n) / kSector);
+    settle_waiting();
     return n;
   }
   int raw_map(void* address, int64_t offset, int64_t bytes) override {
@@ -146,6 +144,11 @@ class SimFile final : public File {
   }
   void touch(int64_t begin, int64_t end) {
     for (int64_t s = begin / kSector; s * kSector < end; ++s) inode_->touched.insert(s);
+  }
+  void settle_waiting() {
+    if (!fs_.waiting_ || fs_.until != base_name(path())) return;
+    settle(*fs_.waiting_);
+    fs_.waiting_.reset();
   }
   static void settle(SimFileSystem::Inode& inode) {
     inode.durable.resize(inode.now.size());
