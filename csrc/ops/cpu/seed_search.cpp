@@ -33,11 +33,10 @@ namespace avx2 {
 #define AESG_SIMD Avx2
 #define AESG_TARGET AESG_AVX2
 #define AESG_FAST_TRANSPOSE 1
-#define AESG_SEARCH_ONE 1
 #include "csrc/ops/cpu/seed_search_kernel.inl"
+#include "csrc/ops/cpu/seed_search_few.inl"
 #undef AESG_SIMD
 #undef AESG_TARGET
-#undef AESG_SEARCH_ONE
 }  // namespace avx2
 
 namespace avx512 {
@@ -52,7 +51,7 @@ namespace avx512 {
 
 struct Kernel {
   decltype(&portable::search) search;
-  void (*search_one)(const SeedSearch&, const float*, int64_t, int64_t, TopK*, float*);  // or null
+  void (*search_few)(const SeedSearch&, const float*, int64_t, int64_t, int64_t, TopK*, float*);  // or null
   float (*dot)(const float*, const float*, int64_t);
   void (*eight_dots)(const float*, const float* const*, int64_t, float*);
   int64_t panel_rows;
@@ -64,10 +63,10 @@ const Kernel& kernel() {
 #if defined(__x86_64__)
     const Isa isa = pick_isa();
     if (isa == Isa::kAvx512)
-      return Kernel{avx512::search,     avx2::search_one, avx512::dot,
+      return Kernel{avx512::search,     avx2::search_few, avx512::dot,
                     avx512::eight_dots, avx512::kPanel,   Avx512::kQueryBlock};
     if (isa == Isa::kAvx2)
-      return Kernel{avx2::search,     avx2::search_one, avx2::dot,
+      return Kernel{avx2::search,     avx2::search_few, avx2::dot,
                     avx2::eight_dots, avx2::kPanel,     Avx2::kQueryBlock};
 #endif
     return Kernel{portable::search,     nullptr,          portable::dot,
@@ -84,6 +83,9 @@ int64_t chunk_queries(int64_t dim) {
   const int64_t block = kernel().query_block;
   return std::max<int64_t>(1, kQueryBytes / (4 * dim * block)) * block;
 }
+
+// So few queries are answered row by row: the rows are then waited for, not the sums.
+constexpr int64_t kFewQueries = 4;
 
 // What every bar starts from: exactly the similarities >= min_score are above it.
 float first_bar(float min_score) {
@@ -139,8 +141,14 @@ void seed_search_range(const SeedSearch& job, const float* packed, int64_t first
   float* bars = scratch.data() + panel_floats;
   std::fill(bars + first_query, bars + last_query, first_bar(job.min_score));
 
-  if (job.batch == 1 && job.inv_norm && chosen.search_one != nullptr)
-    return chosen.search_one(job, packed, first_row, last_row, best, bars);
+  if (job.batch <= kFewQueries && job.inv_norm && chosen.search_few != nullptr) {
+    const int64_t pitch = (job.dim + 7) / 8 * 8;
+    static thread_local std::vector<float> unit;  // the queries one below the other
+    unit.assign(static_cast<size_t>(job.batch * pitch), 0.0f);
+    for (int64_t q = 0; q < job.batch; ++q)
+      for (int64_t d = 0; d < job.dim; ++d) unit[q * pitch + d] = packed[d * job.batch + q];
+    return chosen.search_few(job, unit.data(), pitch, first_row, last_row, best, bars);
+  }
   const int64_t chunk = chunk_queries(job.dim);
   for (int64_t q = first_query; q < last_query; q += chunk)
     chosen.search(job, packed, q, std::min(q + chunk, last_query), first_row, last_row, best, panel, bars);
