@@ -18,6 +18,9 @@ namespace {
 // First query of block b, of `blocks` blocks over `total` queries.
 inline int64_t block_start(int64_t b, int64_t blocks, int64_t total) { return b * total / blocks; }
 
+// So few queries are answered row by row: the rows are then waited for, not the sums.
+constexpr int64_t kFewQueries = 12;
+
 namespace portable {
 #define AESG_SIMD Portable
 #define AESG_TARGET
@@ -34,6 +37,7 @@ namespace avx2 {
 #define AESG_TARGET AESG_AVX2
 #define AESG_FAST_TRANSPOSE 1
 #include "csrc/ops/cpu/seed_search_kernel.inl"
+// Needs what the kernel defines.
 #include "csrc/ops/cpu/seed_search_few.inl"
 #undef AESG_SIMD
 #undef AESG_TARGET
@@ -83,9 +87,6 @@ int64_t chunk_queries(int64_t dim) {
   const int64_t block = kernel().query_block;
   return std::max<int64_t>(1, kQueryBytes / (4 * dim * block)) * block;
 }
-
-// So few queries are answered row by row: the rows are then waited for, not the sums.
-constexpr int64_t kFewQueries = 4;
 
 // What every bar starts from: exactly the similarities >= min_score are above it.
 float first_bar(float min_score) {
@@ -144,9 +145,14 @@ void seed_search_range(const SeedSearch& job, const float* packed, int64_t first
   if (job.batch <= kFewQueries && job.inv_norm && chosen.search_few != nullptr) {
     const int64_t pitch = (job.dim + 7) / 8 * 8;
     static thread_local std::vector<float> unit;  // the queries one below the other
-    unit.assign(static_cast<size_t>(job.batch * pitch), 0.0f);
-    for (int64_t q = 0; q < job.batch; ++q)
-      for (int64_t d = 0; d < job.dim; ++d) unit[q * pitch + d] = packed[d * job.batch + q];
+    unit.assign(static_cast<size_t>(kFewQueries * pitch), 0.0f);
+    const int64_t blocks = (job.batch + chosen.query_block - 1) / chosen.query_block;
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t begin = block_start(b, blocks, job.batch);
+      const int64_t width = block_start(b + 1, blocks, job.batch) - begin;
+      for (int64_t i = 0; i < width * job.dim; ++i)
+        unit[(begin + i % width) * pitch + i / width] = packed[begin * job.dim + i];
+    }
     return chosen.search_few(job, unit.data(), pitch, first_row, last_row, best, bars);
   }
   const int64_t chunk = chunk_queries(job.dim);

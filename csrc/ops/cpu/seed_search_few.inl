@@ -8,7 +8,7 @@
 // exceed the margin, so nothing is lost.
 
 constexpr int kStreams = 4, kTile = 8;
-constexpr int64_t kMostApart = 256;      // rows from stream to stream, at most
+constexpr int64_t kMostApart = 256;     // rows from stream to stream, at most
 constexpr int64_t kApartFloats = 4096;  // and the distance that is aimed at, 16 KiB
 
 // Two sums of D products of a unit query and a row differ by at most 2 D 2^-24 |row| (each order is off by at
@@ -23,7 +23,8 @@ AESG_AVX2 static AESG_INLINE float sum_across(__m256 v) {
 }
 
 // Rough dot products of Q queries, `pitch` apart and padded with zeros to whole vectors, and Rows rows, each
-// in `Chains` sums: to scores[q * score_pitch + j * apart]. `tail` selects what is left of a row in its last vector.
+// in `Chains` sums: to scores[q * score_pitch + j * apart]. `tail` selects what is left of a row in its last
+// vector.
 template <int Q, int Rows, int Chains>
 AESG_AVX2 static AESG_INLINE void rough_dots(const float* const* rows, int64_t dim, const float* queries,
                                              int64_t pitch, __m256i tail, float* scores, int64_t apart,
@@ -79,12 +80,12 @@ AESG_AVX2 static void offer_exactly(const SeedSearch& job, const float* query, i
   offer<kTile / S::kLanes>(scores, row, bar, best);
 }
 
-// Q queries, all rows; `Rows` of the streams are summed together.
-template <int Q, int Rows, int Chains>
-AESG_AVX2 static void sift(const SeedSearch& job, const float* queries, int64_t pitch, int64_t first_row,
-                           int64_t last_row, TopK* best, float* bars) {
+// All rows, for `groups` times Q queries; those from job.batch on only fill the last group.
+template <int Q, int Chains>
+AESG_AVX2 static void sift(const SeedSearch& job, int64_t groups, const float* queries, int64_t pitch,
+                           int64_t first_row, int64_t last_row, TopK* best, float* bars) {
   constexpr int64_t kScores = kStreams * kMostApart;
-  alignas(64) float scores[Q * kScores];
+  alignas(64) float scores[kFewQueries * kScores];
   const float margin = sieve_margin(job.dim);
   const __m256i tail = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(job.dim % 8)),
                                           _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -98,15 +99,14 @@ AESG_AVX2 static void sift(const SeedSearch& job, const float* queries, int64_t 
     const float* rows[kStreams];
     for (int j = 0; j < kStreams; ++j) rows[j] = job.vectors.at(row + j * apart);
     for (int64_t r = 0; r < apart; ++r) {
-#pragma GCC unroll 8
-      for (int j = 0; j < kStreams; j += Rows)
-        rough_dots<Q, Rows, Chains>(rows + j, job.dim, queries, pitch, tail, scores + j * apart + r, apart,
-                                    kScores);
+      for (int64_t q = 0; q < groups * Q; q += Q)
+        rough_dots<Q, kStreams, Chains>(rows, job.dim, queries + q * pitch, pitch, tail,
+                                        scores + q * kScores + r, apart, kScores);
       for (int j = 0; j < kStreams; ++j) rows[j] += job.dim;
     }
     for (int64_t r = 0; r < kStreams * apart; r += kTile) {
       const __m256 scale = _mm256_loadu_ps(job.inv_norm.at(row + r));
-      for (int q = 0; q < Q; ++q) {
+      for (int64_t q = 0; q < job.batch; ++q) {
         const __m256 score = _mm256_mul_ps(_mm256_load_ps(scores + q * kScores + r), scale);
         // Not at or below the bar, NaN and infinities included: their sum in order may be another.
         const __m256 high = _mm256_cmp_ps(score, _mm256_set1_ps(bars[q] - margin), _CMP_NLE_UQ);
@@ -118,22 +118,18 @@ AESG_AVX2 static void sift(const SeedSearch& job, const float* queries, int64_t 
     row += kStreams * apart;
   }
   for (; row < last_row; row += kTile)
-    for (int q = 0; q < Q; ++q)
+    for (int64_t q = 0; q < job.batch; ++q)
       offer_exactly(job, queries + q * pitch, row, std::min<int64_t>(kTile, last_row - row), bars + q,
                     best + q);
 }
 
-// Up to kFewQueries queries, one below the other with `pitch` floats each. REQUIRES: inverse norms.
+// Up to kFewQueries queries, one below the other with `pitch` floats each and zeros up to kFewQueries.
+// REQUIRES: inverse norms.
 AESG_AVX2 static void search_few(const SeedSearch& job, const float* queries, int64_t pitch,
                                  int64_t first_row, int64_t last_row, TopK* best, float* bars) {
-  switch (job.batch) {
-    case 1:
-      return sift<1, 4, 2>(job, queries, pitch, first_row, last_row, best, bars);
-    case 2:
-      return sift<2, 4, 1>(job, queries, pitch, first_row, last_row, best, bars);
-    case 3:
-      return sift<3, 4, 1>(job, queries, pitch, first_row, last_row, best, bars);
-    default:
-      return sift<4, 2, 1>(job, queries, pitch, first_row, last_row, best, bars);
-  }
+  const int64_t batch = job.batch;
+  if (batch == 1) return sift<1, 2>(job, 1, queries, pitch, first_row, last_row, best, bars);
+  const int64_t pairs = (batch + 1) / 2, threes = (batch + 2) / 3;
+  if (2 * pairs < 3 * threes) return sift<2, 1>(job, pairs, queries, pitch, first_row, last_row, best, bars);
+  return sift<3, 1>(job, threes, queries, pitch, first_row, last_row, best, bars);
 }
