@@ -164,21 +164,15 @@ class SemanticGraph:
 
     def ids(self, slots: Tensor) -> Tensor:
         """The identities of slots [...], i64 holding the bits of u64; 0 where the slot is negative."""
-        column = self.state.storage.column("id")  # [G, 1024]
-        if column.shape[0] == 0:
-            return torch.zeros_like(slots)
-        clamped = slots.clamp(min=0)
-        found = column[clamped // column.shape[1], clamped % column.shape[1]]
-        return torch.where(slots >= 0, found, 0)
+        return torch.from_numpy(self.identities(slots.numpy()))
 
-    def still(self, slots: Tensor, ids: Tensor) -> Tensor:
+    def identities(self, slots: np.ndarray) -> np.ndarray:
+        """`ids` of an array: less work around a few slots."""
+        return _core.identities(self.state.storage.core, slots)
+
+    def still(self, slots: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Slots [...] that still hold the living concept of that identity; -1 in place of the others."""
-        active = self.state.storage.column("is_active")  # [G, 1024]
-        if active.shape[0] == 0:
-            return torch.full_like(slots, -1)
-        clamped = slots.clamp(min=0)
-        alive = active[clamped // active.shape[1], clamped % active.shape[1]] != 0
-        return torch.where((slots >= 0) & alive & (self.ids(slots) == ids), slots, -1)
+        return _core.still(self.state.storage.core, slots, ids)
 
     def is_active(self, slot: int) -> bool:
         return bool(self._at("is_active", slot))

@@ -69,11 +69,17 @@ class AskMethods:
         Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
         another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
         """
-        if torch.compiler.is_compiling() and not self.pack_manager.in_use:
-            return compiled.retrieve(self, query, batch_idx, learn)
-        return self._retrieve(query, batch_idx, learn)
+        if not torch.compiler.is_compiling():
+            return self._retrieve(query, batch_idx, learn)
+        if self.pack_manager.in_use:
+            return self._retrieve_outside(query, batch_idx, learn)
+        return compiled.retrieve(self, query, batch_idx, learn)
 
     @torch.compiler.disable
+    def _retrieve_outside(self, query: Tensor, batch_idx: int, learn: bool) -> RetrievedContext:
+        """`_retrieve` behind a break of the graph."""
+        return self._retrieve(query, batch_idx, learn)
+
     def _retrieve(self, query: Tensor, batch_idx: int, learn: bool) -> RetrievedContext:
         self._require_open("retrieve")
         started = time.perf_counter()
@@ -106,15 +112,15 @@ class AskMethods:
             if second_pass:
                 self._replays.note(query, answers)
         if pending is not None:
-            pending.calls.append(
-                Call(query.detached(), found.detached(), [answer.kept() for answer in answers], learns)
-            )
+            # What may be asked for again is kept whole: copying it costs less than gathering it again.
+            kept = [answer.kept(whole=pending.traced) for answer in answers]
+            pending.calls.append(Call(query.detached(), found.detached(), kept, learns))
         elif not again:
             self.navigator.remember(query, answers, self.active_state)
             if learns:
                 self._learn(query, found)
         if not again:
-            self._work.note(query.rows, found.explanation, time.perf_counter() - started)
+            self._work.note(query.bare, found.explanation, time.perf_counter() - started)
         return found, answers
 
     @contextmanager
@@ -164,11 +170,16 @@ class AskMethods:
         With it a model that had to ask step by step can do everything else for all steps at once, gradients
         included. Nothing is searched, noted or counted. O(B T S D).
         """
-        if torch.compiler.is_compiling() and not self.pack_manager.in_use:
-            return compiled.retrieve(self, query, 0, again=True)
-        return self._retrieve_again(query)
+        if not torch.compiler.is_compiling():
+            return self._retrieve_again(query)
+        if self.pack_manager.in_use:
+            return self._retrieve_again_outside(query)
+        return compiled.retrieve(self, query, 0, again=True)
 
     @torch.compiler.disable
+    def _retrieve_again_outside(self, query: Tensor) -> RetrievedContext:
+        return self._retrieve_again(query)
+
     def _retrieve_again(self, query: Tensor) -> RetrievedContext:
         checked = self.navigator.check(query, self.active_state, 0)
         found, answers = self.navigator.replay(checked, self._last_steps(checked))
@@ -219,37 +230,40 @@ class AskMethods:
     @torch.no_grad()
     def _learn(self, query: Query, found: Found) -> None:
         """Notes use and succession, and offers what nothing explained to the novelty pool."""
-        threshold = self.config.novelty_explanation_threshold
-        if self.graph.state.queries.note(query.rows.detach()):
-            self.graph.state.touch()
-        novel = found.explanation < threshold
-        own = found.similarities[:, 0] >= threshold  # succession is learnt between the memory's own concepts
-        meant = torch.where(own, found.seeds[:, 0], -1)  # [Q]
-        if bool(novel.any()):
-            rows = query.rows.detach()[novel]
-            meant[novel] = self._born_of(rows, self.cognitive_engine.bear_novel(rows), threshold)
+        # As arrays: on a few numbers an operation of torch's costs ten of numpy's.
+        threshold, state, streams = self.config.novelty_explanation_threshold, self.graph.state, query.streams
+        rows, seeds = query.bare, found.seeds.numpy()
+        if state.queries.note(rows.numpy()):
+            state.touch()
+        novel = found.explanation.numpy() < threshold
+        own = found.similarities.numpy()[:, 0] >= threshold  # succession is between the memory's own concepts
+        meant = np.where(own, seeds[:, 0], -1)  # [Q]
+        if novel.any():
+            new = torch.from_numpy(rows.numpy()[novel])
+            meant[novel] = self._born_of(new, self.cognitive_engine.bear_novel(new), threshold)
         current = meant.reshape(-1, query.steps)  # [B, T]
-        streams = self.active_state
-        last = self.graph.still(streams.last_seed[query.streams], streams.last_id[query.streams])
-        previous = torch.cat([last[:, None], current[:, :-1]], dim=1)
-        streams.last_seed[query.streams] = current[:, -1]
-        streams.last_id[query.streams] = self.graph.ids(current[:, -1])
+        last_seed, last_id = self.active_state.last_seed.numpy(), self.active_state.last_id.numpy()
+        previous = np.empty_like(current)
+        previous[:, 0] = self.graph.still(last_seed[streams], last_id[streams])
+        previous[:, 1:] = current[:, :-1]
+        last_seed[streams] = current[:, -1]
+        last_id[streams] = self.graph.identities(current[:, -1])
         self.cognitive_engine.note_retrieval(
-            found.own_members,
-            found.energies.detach(),
-            found.seeds,
+            found.own_members.numpy(),
+            found.energies.detach().numpy(),
+            seeds,
             previous.reshape(-1),
-            current.reshape(-1),
+            meant,
         )
 
-    def _born_of(self, rows: Tensor, born: np.ndarray, threshold: float) -> Tensor:
+    def _born_of(self, rows: Tensor, born: np.ndarray, threshold: float) -> np.ndarray:
         """The newborn (slots [m]) that each novel input [n, D] means, i64 [n]; -1 for none as like as
         `threshold`. So what is told once is linked to what it was told with.
         """
         if len(born) == 0:
-            return torch.full((len(rows),), -1)
+            return np.full(len(rows), -1)
         slots = torch.from_numpy(born)
         likeness, nearest = (
             self.graph.directions(rows) @ self.graph.directions(self.graph.gather(slots)).T
         ).max(dim=1)
-        return torch.where(likeness >= threshold, slots[nearest], -1)
+        return np.where(likeness.numpy() >= threshold, born[nearest.numpy()], -1)

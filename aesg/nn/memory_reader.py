@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -72,13 +73,24 @@ class MemoryReader(nn.Module):
         The memory is f32, whatever the model is.
         """
         lead, width = query.shape[:-1], self.vector_dim
-        sought = self.attend_proj(normed).float().reshape(-1, self.num_heads, width)  # [Q, h, D]
-        found, mean = read_members(
-            sought,
+        found, gist = self.look(
+            self.attend_proj(normed).float().reshape(-1, self.num_heads * width),
             query.reshape(-1, width),
-            self.likeness_weight.float(),
             context.vectors.reshape(-1, *context.vectors.shape[-2:]),
             context.weights.reshape(-1, context.weights.shape[-1]),
+            context.projection,
         )
-        gist = F.normalize(mean + context.projection(mean), dim=-1, eps=TINY)
         return found.reshape(*lead, -1), gist.reshape(*lead, width)
+
+    def look(
+        self,
+        sought: Tensor,
+        query: Tensor,
+        vectors: Tensor,
+        energies: Tensor,
+        projection: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """`read` of plain rows: sought [Q, h*D], query [Q, D], members [Q, K, D] with their energies."""
+        sought = sought.unflatten(1, (self.num_heads, self.vector_dim))
+        found, mean = read_members(sought, query, self.likeness_weight.float(), vectors, energies)
+        return found.flatten(1), F.normalize(mean + projection(mean), dim=-1, eps=TINY)

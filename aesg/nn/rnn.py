@@ -6,7 +6,7 @@ Equations of the cells: those of torch.nn.GRU and torch.nn.LSTM.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,27 @@ class StepReader(MemoryReader):
         query = self.query_proj(normed).float()  # [..., D]
         found, gist = self.read(normed, query, memory.retrieve(query))
         return torch.cat((found, gist), dim=-1).to(normed.dtype)
+
+    def step(self, hidden: Tensor, memory: Any, asking: Tensor) -> Tensor:
+        """The same for one step of a sequence: [B, H] -> [B, (h + 1) D].
+
+        asking [(h + 1) D, H]: `query_proj` over `attend_proj`, which then cost one product instead of two.
+        """
+        normed = self.query_norm(hidden)
+        query, sought = F.linear(normed, asking).float().tensor_split((self.vector_dim,), dim=1)
+        # [B, 1, D]: a step of a sequence. What went before is in `hidden`, so no former answer primes this.
+        context = memory.retrieve(query.unsqueeze(1))
+        vectors, energies = context.vectors.squeeze(1), context.weights.squeeze(1)
+        found, gist = self.look(sought, query, vectors, energies, context.projection)
+        return torch.cat((found, gist), dim=1).to(normed.dtype)
+
+
+class _StepWeights(NamedTuple):
+    """What one step multiplies with, looked up and put together once a sequence."""
+
+    hidden: Tensor  # [G H, H], of the state
+    bias: Tensor  # [G H]
+    asking: Tensor | None  # see `StepReader.step`; None: nothing is read
 
 
 class MemoryRNN(MemoryLayer, Generic[State]):
@@ -92,7 +113,7 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         check_shape("x", x, "B", self.input_size)
         self._check_state(state, x.shape[0])
         asks = None if self.reader is None else self.reader_input(x)
-        return self._step(F.linear(x, *self._weights("ih")), asks, state)
+        return self._step(F.linear(x, *self._weights("ih")), asks, state, self._step_weights())
 
     def sequence(self, x: Tensor, state: State | None = None, *, read: bool = True) -> tuple[Tensor, State]:
         """All steps of x [B, T, I]: the outputs [B, T, H] and the last state.
@@ -126,19 +147,22 @@ class MemoryRNN(MemoryLayer, Generic[State]):
     def _run_steps(self, x: Tensor, asks: Tensor, state: State) -> tuple[Tensor, State]:
         """x [B, T, I] step by step, with one retrieval each."""
         gates = F.linear(x, *self._weights("ih"))  # [B, T, G H]
-        outputs = []
+        weights, outputs = self._step_weights(), []
         for gate, ask in zip(gates.unbind(1), asks.unbind(1), strict=True):
-            state = self._step(gate, ask, state)
+            state = self._step(gate, ask, state, weights)
             outputs.append(self.output_of(state))
         return torch.stack(outputs, dim=1), state
 
-    def _gates(self, gates: Tensor, asks: Tensor | None, hidden: Tensor) -> Tensor:
+    def _step_weights(self) -> _StepWeights:
+        reader = self.reader
+        asking = None if reader is None else torch.cat((reader.query_proj.weight, reader.attend_proj.weight))
+        return _StepWeights(*self._weights("hh"), asking)
+
+    def _gates(self, gates: Tensor, asks: Tensor | None, hidden: Tensor, asking: Tensor | None) -> Tensor:
         """The input's share of the gates [B, G H], with what was read added."""
-        if self.reader is None or asks is None:
+        if self.reader is None or asks is None or asking is None:
             return gates
-        # [B, 1, H]: a step of a sequence. What went before is in `hidden`, so no former answer primes this.
-        found = self.reader((asks + hidden).unsqueeze(1), self.memory)
-        return gates + self.reader_gates(found.squeeze(1))
+        return gates + self.reader_gates(self.reader.step(asks + hidden, self.memory, asking))
 
     def _weights(self, side: str) -> tuple[Tensor, Tensor]:
         """Weight and bias of the gates: "ih" from the input, "hh" from the state."""
@@ -148,7 +172,7 @@ class MemoryRNN(MemoryLayer, Generic[State]):
     def _make_rnn(self) -> nn.GRU | nn.LSTM:
         raise NotImplementedError
 
-    def _step(self, gates: Tensor, asks: Tensor | None, state: State) -> State:
+    def _step(self, gates: Tensor, asks: Tensor | None, state: State, weights: _StepWeights) -> State:
         raise NotImplementedError
 
     def _run_fused(self, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
@@ -183,12 +207,12 @@ class AESG_GRU(MemoryRNN[Tensor]):
     def _make_rnn(self) -> nn.GRU:
         return nn.GRU(self.input_size, self.hidden_size, batch_first=True)
 
-    def _step(self, gates: Tensor, asks: Tensor | None, state: Tensor) -> Tensor:
-        width = self.hidden_size
-        given = self._gates(gates, asks, state)  # [B, 3H]: reset, update, new
-        recurrent = F.linear(state, *self._weights("hh"))
-        reset, update = (given[:, : 2 * width] + recurrent[:, : 2 * width]).sigmoid().chunk(2, dim=1)
-        new = torch.addcmul(given[:, 2 * width :], reset, recurrent[:, 2 * width :]).tanh()
+    def _step(self, gates: Tensor, asks: Tensor | None, state: Tensor, weights: _StepWeights) -> Tensor:
+        widths = 2 * self.hidden_size, self.hidden_size  # reset and update, new
+        both, new = self._gates(gates, asks, state, weights.asking).split(widths, dim=1)
+        past, past_new = F.linear(state, weights.hidden, weights.bias).split(widths, dim=1)
+        reset, update = (both + past).sigmoid().chunk(2, dim=1)
+        new = torch.addcmul(new, reset, past_new).tanh()
         return torch.lerp(new, state.to(new.dtype), update)  # (1 - z) n + z h
 
     def _run_fused(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -219,11 +243,11 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
         return nn.LSTM(self.input_size, self.hidden_size, batch_first=True)
 
     def _step(
-        self, gates: Tensor, asks: Tensor | None, state: tuple[Tensor, Tensor]
+        self, gates: Tensor, asks: Tensor | None, state: tuple[Tensor, Tensor], weights: _StepWeights
     ) -> tuple[Tensor, Tensor]:
         hidden, cell = state
-        given = self._gates(gates, asks, hidden)  # [B, 4H]: input, forget, new, output
-        total = given + F.linear(hidden, *self._weights("hh"))
+        given = self._gates(gates, asks, hidden, weights.asking)  # [B, 4H]: input, forget, new, output
+        total = given + F.linear(hidden, weights.hidden, weights.bias)
         into, forget, new, out = total.chunk(4, dim=1)
         cell = torch.addcmul(forget.sigmoid() * cell.to(new.dtype), into.sigmoid(), new.tanh())
         return out.sigmoid() * cell.tanh(), cell
