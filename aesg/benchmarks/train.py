@@ -101,7 +101,7 @@ def loop_over_cells(model: MemoryModel) -> MemoryModel:
     top = next(part for part in model.modules() if isinstance(part, MemoryRNN))
 
     def sequence(x: Tensor, state: Any = None, *, read: bool = True) -> Any:
-        return top._run_steps(x, x, top.zeros(len(x), x.device) if state is None else state)
+        return top._run_steps(x, top.zeros(len(x), x.device) if state is None else state, read=False)
 
     top.sequence = sequence  # type: ignore[method-assign]
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -141,6 +142,34 @@ class SemanticGraph:
             jacobian=jacobian,
             **spreading_rules(self.config),
         )
+
+    def asker(self, jacobian: bool) -> Callable[[Tensor], Activated | None] | None:
+        """`seek` and `activate`, unprimed, as one function of queries [B, D] in which everything is looked up
+        already: for many small calls on a graph that nobody changes in between. None where search is not
+        exact. It raises as they do; once the graph has grown, or likeness is another, it returns None.
+        """
+        config, storage, health = self.config, self.state.storage, self.state.queries
+        core, common = storage.core, health.common
+        if common is None and config.recall_target < 1 and core.active_count >= config.approximate_search_from:
+            return None
+        sizes = core.node_groups, core.block_groups
+        blocks, vectors, active = storage.edge_blocks(), storage.column("vector"), storage.column("is_active")
+        search = functools.partial(
+            seed_search, vectors=vectors, k=config.seed_top_k, inv_norm=health.inverse_norms(storage),
+            active=active, min_score=config.seed_min_similarity,
+        )  # fmt: skip
+        activate = functools.partial(
+            activate_context, vectors=vectors, first_block=blocks.first_block, targets=blocks.targets,
+            strengths=blocks.strengths, next_block=blocks.next_block, active=active,
+            regions=storage.column("region_id"), jacobian=jacobian, **spreading_rules(config),
+        )  # fmt: skip
+
+        def ask(rows: Tensor) -> Activated | None:
+            if (core.node_groups, core.block_groups) != sizes or health.common is not common:
+                return None
+            return activate(*search(health.without(rows), count=core.node_count))
+
+        return ask
 
     def without(self, vectors: Tensor) -> Tensor:
         """Vectors [..., D] without what all queries have in common, where that is left out; with gradient."""

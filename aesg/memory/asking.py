@@ -18,7 +18,7 @@ from aesg.memory import compiled
 from aesg.memory.calls import Answer, Call, Found, Pending, Query, Source, joined_answers, joined_steps
 from aesg.memory.context import RetrievedContext
 from aesg.memory.modes import ModeSwitch
-from aesg.memory.navigation import Navigator
+from aesg.memory.navigation import Navigator, Traces
 from aesg.memory.replays import Replays, recomputing, watched
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.work import Work
@@ -83,9 +83,57 @@ class AskMethods:
     def _retrieve(self, query: Tensor, batch_idx: int, learn: bool) -> RetrievedContext:
         self._require_open("retrieve")
         started = time.perf_counter()
+        if self._pending is not None and type(query) is Tensor:
+            context = self._retrieve_step(self._pending, query, learn, started)
+            if context is not None:
+                return context
         checked = self.navigator.check(query, self.active_state, batch_idx)
         found, answers = self._find(checked, started, learn)
         return self.navigator.context(checked, found, answers, query.device)
+
+    def _retrieve_step(
+        self, pending: Pending, query: Tensor, learn: bool, started: float
+    ) -> RetrievedContext | None:
+        """One step [B, 1, D] within a `one_call`, where nothing out of the ordinary is asked for: answered as
+        by `_find`, with less around it. None where it is not as simple.
+        """
+        grad, shape = torch.is_grad_enabled(), query.shape
+        plain = query.dtype == torch.float32 and query.device.type == "cpu" and query.layout == torch.strided
+        if not plain or len(shape) != 3 or shape[1] != 1 or shape[2] != self.vector_dim or shape[0] == 0:
+            return None
+        changes = self._permissions().learns
+        if (
+            (grad and query.requires_grad)
+            or self.pack_manager.in_use
+            or self.active_state.has_packs
+            or recomputing()
+            or watched()
+            or (changes and self.training and not pending.traced and not grad)  # see `_find`
+        ):
+            return None
+        rows = query.squeeze(1) if not query.requires_grad else query.detach().squeeze(1)
+        found = None if pending.asker is None else pending.asker(rows)
+        if found is None:
+            pending.asker = self.graph.asker(pending.traced)
+            found = None if pending.asker is None else pending.asker(rows)
+            if found is None:
+                return None
+        own = Answer(self.navigator.own, found, found.energies).kept(whole=pending.traced)
+        explanation = found.similarities.select(1, 0)
+        together = Found(found.seeds, found.similarities, found.members, found.energies, explanation)
+        asked = Query(rows, shape[:2], self.active_state.streams(0, shape[0]), 1)
+        call = Call(asked, together, [own], learn and changes)
+        pending.calls.append(call)
+        pending.unnoted.append(call)
+        pending.seconds += time.perf_counter() - started
+        return RetrievedContext(
+            found.vectors.unsqueeze(1),
+            found.energies.unsqueeze(1),
+            found.members.unsqueeze(1),
+            explanation.unsqueeze(1),
+            self.abstraction_projection,
+            Traces([Answer(own.source, found, found.energies)]),
+        )
 
     def _find(
         self, query: Query, started: float, learn: bool, traced: bool = False
@@ -148,6 +196,7 @@ class AskMethods:
         else:
             self._pending.depth += 1
             self._pending.traced |= traced
+            self._pending.asker = None
 
     def end_call(self) -> None:
         """Leaves `one_call`."""
@@ -158,6 +207,10 @@ class AskMethods:
             return
         self._pending = None
         calls = pending.calls
+        if pending.unnoted:
+            rows = np.concatenate([call.query.rows.numpy() for call in pending.unnoted])
+            explained = np.concatenate([call.found.explanation.numpy() for call in pending.unnoted])
+            self._work.note(torch.from_numpy(rows), torch.from_numpy(explained), pending.seconds)
         if calls and not recomputing():
             self.navigator.remember(calls[-1].query, calls[-1].answers, self.active_state)
         for query, found in joined_steps([(call.query, call.found) for call in calls if call.learns]):
@@ -266,4 +319,4 @@ class AskMethods:
         likeness, nearest = (
             self.graph.directions(rows) @ self.graph.directions(self.graph.gather(slots)).T
         ).max(dim=1)
-        return np.where(likeness.numpy() >= threshold, born[nearest.numpy()], -1)
+        return np.where(likeness.float().numpy() >= threshold, born[nearest.numpy()], -1)

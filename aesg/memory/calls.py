@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
@@ -100,6 +100,9 @@ class Pending:
     traced: bool  # whether `retrieve_again` may come
     depth: int = 0  # of those inside it
     calls: list[Call] = field(default_factory=list)
+    unnoted: list[Call] = field(default_factory=list)  # not yet among the memory's work
+    seconds: float = 0.0  # they took
+    asker: Callable[[Tensor], Activated | None] | None = None  # see `SemanticGraph.asker`
 
 
 def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, Found]]:

@@ -37,7 +37,7 @@ class Navigator:
     ) -> None:
         self.graph = graph
         self.config = config
-        self._own = Source(graph, "memory", 1.0, "")
+        self.own = Source(graph, "memory", 1.0, "")
         self._packs = packs  # the attached packs that take part, as of now
         self._projection = [projection]  # in a list: the module belongs to the memory, not to this object
 
@@ -100,7 +100,7 @@ class Navigator:
             for name, pack, share in self._packs()
         ]
         wanted = torch.is_grad_enabled() and query.rows.requires_grad
-        own = self._ask(self._own, query, streams, traced=traced or wanted, gather=not packs)
+        own = self._ask(self.own, query, streams, traced=traced or wanted, gather=not packs)
         answers = [own]
         if packs or streams.has_packs:
             of_packs = streams.of_packs([pack.key for pack in packs])

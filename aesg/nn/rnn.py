@@ -6,6 +6,7 @@ Equations of the cells: those of torch.nn.GRU and torch.nn.LSTM.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -49,8 +50,8 @@ class StepReader(MemoryReader):
         found, gist = self.read(normed, query, memory.retrieve(query))
         return torch.cat((found, gist), dim=-1).to(normed.dtype)
 
-    def step(self, hidden: Tensor, memory: Any, asking: Tensor) -> Tensor:
-        """The same for one step of a sequence: [B, H] -> [B, (h + 1) D].
+    def step(self, hidden: Tensor, memory: Any, asking: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for one step of a sequence, in two parts: [B, H] -> [B, h D] and [B, D], f32.
 
         asking [(h + 1) D, H]: `query_proj` over `attend_proj`, which then cost one product instead of two.
         """
@@ -59,16 +60,16 @@ class StepReader(MemoryReader):
         # [B, 1, D]: a step of a sequence. What went before is in `hidden`, so no former answer primes this.
         context = memory.retrieve(query.unsqueeze(1))
         vectors, energies = context.vectors.squeeze(1), context.weights.squeeze(1)
-        found, gist = self.look(sought, query, vectors, energies, context.projection)
-        return torch.cat((found, gist), dim=1).to(normed.dtype)
+        return self.look(sought, query, vectors, energies, context.projection)
 
 
-class _StepWeights(NamedTuple):
-    """What one step multiplies with, looked up and put together once a sequence."""
+class _Weights(NamedTuple):
+    """What a cell multiplies with, put together once a sequence. I' is I, or I + (h + 1) D where it reads."""
 
+    given: Tensor  # [G H, I'], of what is given to the cell
+    given_bias: Tensor  # [G H]
     hidden: Tensor  # [G H, H], of the state
-    bias: Tensor  # [G H]
-    asking: Tensor | None  # see `StepReader.step`; None: nothing is read
+    hidden_bias: Tensor  # [G H]
 
 
 class MemoryRNN(MemoryLayer, Generic[State]):
@@ -112,8 +113,8 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         """
         check_shape("x", x, "B", self.input_size)
         self._check_state(state, x.shape[0])
-        asks = None if self.reader is None else self.reader_input(x)
-        return self._step(F.linear(x, *self._weights("ih")), asks, state, self._step_weights())
+        _, state = self._run_steps(x.unsqueeze(1), state)
+        return state
 
     def sequence(self, x: Tensor, state: State | None = None, *, read: bool = True) -> tuple[Tensor, State]:
         """All steps of x [B, T, I]: the outputs [B, T, H] and the last state.
@@ -129,54 +130,52 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         else:
             self._check_state(state, x.shape[0])
         if self.reader is None or not read:
-            return self._run_fused(x, state, [*self._weights("ih"), *self._weights("hh")])
-        asks = self.reader_input(x)  # [B, T, H]
+            return self._run_fused(x, state, self._weights(read=False))
         once_more = torch.is_grad_enabled() and not self.full_gradient
         with one_call(self.memory, traced=once_more):
             if not once_more:
-                return self._run_steps(x, asks, state)
+                return self._run_steps(x, state)
             # What the steps find is found step by step; all else, once more with gradients, for all at once.
             with torch.no_grad():
-                outputs, _ = self._run_steps(x, asks, state)
+                outputs, _ = self._run_steps(x, state)
             before = torch.cat((self.output_of(state).unsqueeze(1).detach(), outputs[:, :-1]), dim=1)
-            found = self.reader(asks + before, _Again(self.memory))  # [B, T, (h + 1) D]
-        weight, bias = self._weights("ih")
-        weights = [torch.cat((weight, self.reader_gates.weight), dim=1), bias, *self._weights("hh")]
-        return self._run_fused(torch.cat((x, found.to(x.dtype)), dim=2), state, weights)
+            found = self.reader(self.reader_input(x) + before, _Again(self.memory))  # [B, T, (h + 1) D]
+        return self._run_fused(torch.cat((x, found.to(x.dtype)), dim=2), state, self._weights())
 
-    def _run_steps(self, x: Tensor, asks: Tensor, state: State) -> tuple[Tensor, State]:
-        """x [B, T, I] step by step, with one retrieval each."""
-        gates = F.linear(x, *self._weights("ih"))  # [B, T, G H]
-        weights, outputs = self._step_weights(), []
-        for gate, ask in zip(gates.unbind(1), asks.unbind(1), strict=True):
-            state = self._step(gate, ask, state, weights)
+    def _run_steps(self, x: Tensor, state: State, *, read: bool = True) -> tuple[Tensor, State]:
+        """x [B, T, I] step by step, with one retrieval each: the outputs [B, T, H] and the last state."""
+        weights, outputs = self._weights(read=read), []
+        reader = self.reader if read else None
+        given = x.unbind(1)
+        if reader is None:
+            for one in given:
+                state = self._step(one, state, weights)
+                outputs.append(self.output_of(state))
+            return torch.stack(outputs, dim=1), state
+        asking = torch.cat((reader.query_proj.weight, reader.attend_proj.weight))
+        for one, ask in zip(given, self.reader_input(x).unbind(1), strict=True):
+            found, gist = reader.step(ask + self.output_of(state), self.memory, asking)
+            state = self._step(torch.cat((one, found, gist), dim=1), state, weights)
             outputs.append(self.output_of(state))
         return torch.stack(outputs, dim=1), state
 
-    def _step_weights(self) -> _StepWeights:
-        reader = self.reader
-        asking = None if reader is None else torch.cat((reader.query_proj.weight, reader.attend_proj.weight))
-        return _StepWeights(*self._weights("hh"), asking)
-
-    def _gates(self, gates: Tensor, asks: Tensor | None, hidden: Tensor, asking: Tensor | None) -> Tensor:
-        """The input's share of the gates [B, G H], with what was read added."""
-        if self.reader is None or asks is None or asking is None:
-            return gates
-        return gates + self.reader_gates(self.reader.step(asks + hidden, self.memory, asking))
-
-    def _weights(self, side: str) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the gates: "ih" from the input, "hh" from the state."""
-        weight, bias = getattr(self.rnn, f"weight_{side}_l0"), getattr(self.rnn, f"bias_{side}_l0")
-        return weight, bias
+    def _weights(self, *, read: bool = True) -> _Weights:
+        """read: of a cell that is given what was read beside its input."""
+        rnn = self.rnn
+        given = rnn.weight_ih_l0
+        if read and self.reader is not None:
+            given = torch.cat((given, self.reader_gates.weight), dim=1)
+        return _Weights(given, rnn.bias_ih_l0, rnn.weight_hh_l0, rnn.bias_hh_l0)
 
     def _make_rnn(self) -> nn.GRU | nn.LSTM:
         raise NotImplementedError
 
-    def _step(self, gates: Tensor, asks: Tensor | None, state: State, weights: _StepWeights) -> State:
+    def _step(self, given: Tensor, state: State, weights: _Weights) -> State:
+        """torch's own cell on one step [B, I']."""
         raise NotImplementedError
 
-    def _run_fused(self, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
-        """torch's own kernel on x [B, T, *]; weights: of the input, its bias, of the state, its bias."""
+    def _run_fused(self, x: Tensor, state: State, weights: _Weights) -> tuple[Tensor, State]:
+        """torch's own kernel on x [B, T, I']."""
         raise NotImplementedError
 
     def _check_state(self, state: State, batch: int) -> None:
@@ -207,17 +206,17 @@ class AESG_GRU(MemoryRNN[Tensor]):
     def _make_rnn(self) -> nn.GRU:
         return nn.GRU(self.input_size, self.hidden_size, batch_first=True)
 
-    def _step(self, gates: Tensor, asks: Tensor | None, state: Tensor, weights: _StepWeights) -> Tensor:
-        widths = 2 * self.hidden_size, self.hidden_size  # reset and update, new
-        both, new = self._gates(gates, asks, state, weights.asking).split(widths, dim=1)
-        past, past_new = F.linear(state, weights.hidden, weights.bias).split(widths, dim=1)
-        reset, update = (both + past).sigmoid().chunk(2, dim=1)
-        new = torch.addcmul(new, reset, past_new).tanh()
-        return torch.lerp(new, state.to(new.dtype), update)  # (1 - z) n + z h
+    def _step(self, given: Tensor, state: Tensor, weights: _Weights) -> Tensor:
+        given, state = in_dtype_of(weights.hidden, given, state)
+        with without_autocast(given):
+            return torch.gru_cell(
+                given, state, weights.given, weights.hidden, weights.given_bias, weights.hidden_bias
+            )
 
-    def _run_fused(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
-        x, state, *ordered = in_dtype_of(weights[2], x, state, weights[0], weights[2], weights[1], weights[3])
-        with torch.autocast(x.device.type, enabled=False):
+    def _run_fused(self, x: Tensor, state: Tensor, weights: _Weights) -> tuple[Tensor, Tensor]:
+        x, state = in_dtype_of(weights.hidden, x, state)
+        ordered = [weights.given, weights.hidden, weights.given_bias, weights.hidden_bias]
+        with without_autocast(x):
             outputs, last = torch.gru(
                 x, state.unsqueeze(0), ordered, True, 1, 0.0, self.training, False, True
             )
@@ -227,7 +226,7 @@ class AESG_GRU(MemoryRNN[Tensor]):
         check_shape("h_prev", state, batch, self.hidden_size)
 
     def zeros(self, batch: int, device: torch.device) -> Tensor:
-        return torch.zeros(batch, self.hidden_size, device=device, dtype=self._weights("hh")[0].dtype)
+        return torch.zeros(batch, self.hidden_size, device=device, dtype=self.rnn.weight_hh_l0.dtype)
 
     @staticmethod
     def output_of(state: Tensor) -> Tensor:
@@ -243,23 +242,22 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
         return nn.LSTM(self.input_size, self.hidden_size, batch_first=True)
 
     def _step(
-        self, gates: Tensor, asks: Tensor | None, state: tuple[Tensor, Tensor], weights: _StepWeights
+        self, given: Tensor, state: tuple[Tensor, Tensor], weights: _Weights
     ) -> tuple[Tensor, Tensor]:
-        hidden, cell = state
-        given = self._gates(gates, asks, hidden, weights.asking)  # [B, 4H]: input, forget, new, output
-        total = given + F.linear(hidden, weights.hidden, weights.bias)
-        into, forget, new, out = total.chunk(4, dim=1)
-        cell = torch.addcmul(forget.sigmoid() * cell.to(new.dtype), into.sigmoid(), new.tanh())
-        return out.sigmoid() * cell.tanh(), cell
+        given, hidden, cell = in_dtype_of(weights.hidden, given, *state)
+        with without_autocast(given):
+            hidden, cell = torch.lstm_cell(
+                given, (hidden, cell), weights.given, weights.hidden, weights.given_bias, weights.hidden_bias
+            )
+        return hidden, cell
 
     def _run_fused(
-        self, x: Tensor, state: tuple[Tensor, Tensor], weights: list[Tensor]
+        self, x: Tensor, state: tuple[Tensor, Tensor], weights: _Weights
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        x, hidden, cell, *ordered = in_dtype_of(
-            weights[2], x, *state, weights[0], weights[2], weights[1], weights[3]
-        )
+        x, hidden, cell = in_dtype_of(weights.hidden, x, *state)
+        ordered = [weights.given, weights.hidden, weights.given_bias, weights.hidden_bias]
         before = [hidden.unsqueeze(0), cell.unsqueeze(0)]
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             outputs, hidden, cell = torch.lstm(x, before, ordered, True, 1, 0.0, self.training, False, True)
         return outputs, (hidden.squeeze(0), cell.squeeze(0))
 
@@ -269,13 +267,19 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
 
     def zeros(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         hidden, cell = torch.zeros(
-            2, batch, self.hidden_size, device=device, dtype=self._weights("hh")[0].dtype
+            2, batch, self.hidden_size, device=device, dtype=self.rnn.weight_hh_l0.dtype
         )
         return hidden, cell
 
     @staticmethod
     def output_of(state: tuple[Tensor, Tensor]) -> Tensor:
         return state[0]
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Ends autocast inside: torch's recurrent kernels do not follow it on every device."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def in_dtype_of(weight: Tensor, *tensors: Tensor) -> list[Tensor]:
