@@ -37,7 +37,7 @@ class TokenCodes(nn.Module):
 
     def forward(self, tokens: Tensor, context: float) -> Tensor:
         """context: in [0, 1], see above. O(B T D)."""
-        said = F.embedding(tokens, self.codes)  # [B, T, D]
+        said = F.embedding(tokens, self.codes).float()  # [B, T, D], as the memory is
         for span in SPANS if context > 0 else ():
             if span >= tokens.shape[1]:
                 break
