@@ -127,7 +127,7 @@ class AESGDecoderLM(MemoryModel):
 
     def _said(self, tokens: Tensor, caches: list[KeyValueCache] | None) -> Tensor:
         """The token part [B, T, D] of the queries of tokens [B, T], with those before them in the cache."""
-        assert self.memory is not None
+        assert self.memory is not None and self.codes is not None
         seen = tokens
         if caches is not None:
             if caches[0].recent is not None:

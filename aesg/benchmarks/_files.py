@@ -1,7 +1,7 @@
 """Files in order: byte-level models on the standard library's sources, read by parallel streams.
 
-Held out are whole files. "online" reads them with a memory that learns from what it has just read, as a user's
-assistant would; no weight changes. "frozen" reads them with what training left.
+Held out are whole files. "online" reads them with a memory that learns from what it has just read, while no
+weight changes; "frozen" reads them with what training left.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ READ_BYTES = 1_500_000  # of the library, to train on and to hold out from
 class Files:
     """One size of the task; all models read the same bytes in the same order."""
 
-    steps: int = 150
+    steps: int = 120
     streams: int = 8
     chunk: int = 128  # bytes a stream and step: all that a model without a memory sees
     held_out: int = 30_000  # bytes

@@ -13,17 +13,17 @@ STREAM = 0x5EED  # of the codes: the same in every model, so that a memory outli
 
 
 class TokenCodes(nn.Module):
-    """tokens [B, T] -> queries [B, T, D] of length 1: the token's code and, ever more softly, those before it.
+    """tokens [B, T] -> queries [B, T, D] of length 1: a token's code and, ever more softly, those before it.
 
-    Codes are random directions drawn once and for all, one a token; in D dimensions they are nearly orthogonal.
-    Lag j counts with the share (1 - context) context^j of the squared length, its code turned by j places, so
-    that order counts. Two moments with the same last n tokens then have a cosine of about 1 - context^n, and
-    while `context` is below a half the same token in any context is nearer than another token in the same one.
+    Codes are random directions, one a token, drawn once and for all; in D dimensions they are nearly
+    orthogonal. Lag j counts with the share (1 - context) context^j of the squared length, its code turned by
+    j places, so that order counts. Two moments that have the last n tokens in common then have a cosine of
+    about 1 - context^n; while `context` is below a half, the same token in any context is nearer than another
+    token in the same one.
 
     Nothing here is learnt. Embeddings and hidden states move while a model trains, and what was stored under
-    them is not found again; these are found as long as the memory lives. After the idea of n-gram features,
-    and of permutations for order: Sahlgren et al., "Permutations as a means to encode order in word space",
-    CogSci 2008.
+    them is not found again; these are found as long as the memory lives. The turning is that of Sahlgren et
+    al., "Permutations as a means to encode order in word space", CogSci 2008.
     """
 
     codes: Tensor  # [V, D] f32, rows of length 1

@@ -104,5 +104,5 @@ class AESG_TransformerLayer(MemoryLayer):
         x = src + self.attention(self.attention_norm(src))
         if self.reader is not None and read:
             memory: Any = self.memory if teach else Untaught(self.memory)
-            x = x + (self.reader(x, memory) if said is None else self.reader(x, memory, said))
+            x = x + self.reader(x, memory, said)
         return x + self.feedforward(self.feedforward_norm(x))
