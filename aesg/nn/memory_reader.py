@@ -80,7 +80,7 @@ class MemoryReader(nn.Module):
         query = self.query_proj(normed).float()
         if said is None:
             return query
-        return said + LEANING / math.sqrt(self.query_proj.weight.numel()) * query
+        return torch.add(said, query, alpha=LEANING / math.sqrt(self.query_proj.weight.numel()))
 
     def read(self, normed: Tensor, query: Tensor, context: RetrievedContext) -> tuple[Tensor, Tensor]:
         """What the heads found [..., h*D], and the direction of `aggregate()` [..., D], both f32.
