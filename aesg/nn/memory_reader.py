@@ -29,7 +29,8 @@ class MemoryReader(nn.Module):
 
     hidden [..., H] -> [..., H]. Each position is its own query; K context members come back for it alone.
 
-    * The query is `query_proj(LayerNorm(hidden))`, no bias: a common offset would make all queries alike.
+    * The query is `query_proj(LayerNorm(hidden))`, no bias: a common offset would make all queries alike. In
+      models of tokens it only leans what the tokens say: see `ask`.
     * Every head looks for a direction of concept space (width D) among the K members. A member's energy w
       enters its score as log w, so it acts as a prior, and gradient reaches `query_proj` through it.
     * A head's learnt weight of the cosine between member and query tells likenesses from what followed them:
