@@ -100,7 +100,7 @@ def loop_over_cells(model: MemoryModel) -> MemoryModel:
     """The plain model with its top layer as a loop over cells instead of torch's fused kernel."""
     top = next(part for part in model.modules() if isinstance(part, MemoryRNN))
 
-    def sequence(x: Tensor, state: Any = None, *, read: bool = True) -> Any:
+    def sequence(x: Tensor, state: Any = None, **_: Any) -> Any:
         return top._run_steps(x, top.zeros(len(x), x.device) if state is None else state, read=False)
 
     top.sequence = sequence  # type: ignore[method-assign]
@@ -239,7 +239,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--edge", type=int, default=128, help="of a picture")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=3.0, help="most for a contestant beyond three runs")
-    parser.add_argument("--steps", type=int, default=40, help="over which the topology's share is taken; 0: not")
+    parser.add_argument(
+        "--steps", type=int, default=40, help="over which the topology's share is taken; 0: not"
+    )
     parser.add_argument("--released", default=None, metavar="PYTHON", help="a Python that has aesg 3.0.0")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", help="write train.json there")

@@ -150,7 +150,11 @@ class SemanticGraph:
         """
         config, storage, health = self.config, self.state.storage, self.state.queries
         core, common = storage.core, health.common
-        if common is None and config.recall_target < 1 and core.active_count >= config.approximate_search_from:
+        if (
+            common is None
+            and config.recall_target < 1
+            and core.active_count >= config.approximate_search_from
+        ):
             return None
         sizes = core.node_groups, core.block_groups
         blocks, vectors, active = storage.edge_blocks(), storage.column("vector"), storage.column("is_active")

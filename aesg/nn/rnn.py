@@ -44,9 +44,9 @@ class StepReader(MemoryReader):
         nn.init.normal_(self.query_proj.weight, std=QUERY_STD)
         nn.init.normal_(self.attend_proj.weight, std=OUTPUT_STD)
 
-    def forward(self, hidden: Tensor, memory: Any) -> Tensor:
+    def forward(self, hidden: Tensor, memory: Any, said: Tensor | None = None) -> Tensor:
         normed = self.query_norm(hidden)
-        query = self.query_proj(normed).float()  # [..., D]
+        query = self.ask(normed, said)
         found, gist = self.read(normed, query, memory.retrieve(query))
         return torch.cat((found, gist), dim=-1).to(normed.dtype)
 
@@ -116,10 +116,14 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         _, state = self._run_steps(x.unsqueeze(1), state)
         return state
 
-    def sequence(self, x: Tensor, state: State | None = None, *, read: bool = True) -> tuple[Tensor, State]:
+    def sequence(
+        self, x: Tensor, state: State | None = None, *, read: bool = True, said: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """All steps of x [B, T, I]: the outputs [B, T, H] and the last state.
 
         state: the one before the first step, None for zeros. read: False leaves the memory out.
+        said [B, T, D]: what tokens say of themselves (`MemoryReader.ask`). With it the steps ask with that
+        and the input, which wait for no state: one retrieval for all of them, and one call of torch's kernel.
         Whatever does not depend on the step before is done for all steps at once. What the steps teach the
         memory is learnt at the end: within a sequence no step sees what was born at an earlier one.
         Raises AESGMemoryError for other shapes.
@@ -131,6 +135,8 @@ class MemoryRNN(MemoryLayer, Generic[State]):
             self._check_state(state, x.shape[0])
         if self.reader is None or not read:
             return self._run_fused(x, state, self._weights(read=False))
+        if said is not None:
+            return self._run_with(x, self.reader(self.reader_input(x), self.memory, said), state)
         once_more = torch.is_grad_enabled() and not self.full_gradient
         with one_call(self.memory, traced=once_more):
             if not once_more:
@@ -140,6 +146,10 @@ class MemoryRNN(MemoryLayer, Generic[State]):
                 outputs, _ = self._run_steps(x, state)
             before = torch.cat((self.output_of(state).unsqueeze(1).detach(), outputs[:, :-1]), dim=1)
             found = self.reader(self.reader_input(x) + before, _Again(self.memory))  # [B, T, (h + 1) D]
+        return self._run_with(x, found, state)
+
+    def _run_with(self, x: Tensor, found: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [B, T, I] beside what was read for it [B, T, (h + 1) D], in torch's kernel."""
         return self._run_fused(torch.cat((x, found.to(x.dtype)), dim=2), state, self._weights())
 
     def _run_steps(self, x: Tensor, state: State, *, read: bool = True) -> tuple[Tensor, State]:
@@ -241,9 +251,7 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
     def _make_rnn(self) -> nn.LSTM:
         return nn.LSTM(self.input_size, self.hidden_size, batch_first=True)
 
-    def _step(
-        self, given: Tensor, state: tuple[Tensor, Tensor], weights: _Weights
-    ) -> tuple[Tensor, Tensor]:
+    def _step(self, given: Tensor, state: tuple[Tensor, Tensor], weights: _Weights) -> tuple[Tensor, Tensor]:
         given, hidden, cell = in_dtype_of(weights.hidden, given, *state)
         with without_autocast(given):
             hidden, cell = torch.lstm_cell(
