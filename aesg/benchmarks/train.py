@@ -2,8 +2,8 @@
 
 Forward pass and training step of every model, with a memory and as the same model without one, in turn in one
 process; with `--released PYTHON` also the model of that name of aesg 3.0.0, in its own process, in turn with
-them. Processor seconds beside seconds: on a busy machine the former hardly change. Then, over enough steps for
-sweeps and a detection of regions, the share of a step that `update_topology` takes.
+them. Processor seconds beside seconds: on a busy machine the former hardly change. Then, over enough steps
+for sweeps and a detection of regions, the share of a step that `update_topology` takes.
 """
 
 from __future__ import annotations
@@ -204,11 +204,8 @@ def bench(name: str, options: argparse.Namespace, vocab: int) -> list[dict[str, 
             shape = f"V={vocab}" if name in TEXTS else f"{options.edge}x{options.edge}"
             print(f"\n{name}.{options.size} {shape} {what}")
             for key, each in found.items():
-                ratio = each["processor_ms"] / found["plain"]["processor_ms"]
-                print(
-                    f"  {key:22} {each['ms']:9.1f} ms {each['processor_ms']:9.1f} ms processor {ratio:6.2f} x",
-                    flush=True,
-                )
+                taken, ratio = each["processor_ms"], each["processor_ms"] / found["plain"]["processor_ms"]
+                print(f"  {key:22} {each['ms']:9.1f} ms {taken:9.1f} ms processor {ratio:6.2f} x", flush=True)
             for key, model in models.items() if what != "forward" and options.steps else ():
                 if model.memory is not None:
                     found[key].update(topology(contestants[key], model, options.steps))
@@ -239,7 +236,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--edge", type=int, default=128, help="of a picture")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=3.0, help="most for a contestant beyond three runs")
-    parser.add_argument("--steps", type=int, default=40, help="over which the topology's share is taken; 0: not")
+    parser.add_argument(
+        "--steps", type=int, default=40, help="over which the topology's share is taken; 0: not"
+    )
     parser.add_argument("--released", default=None, metavar="PYTHON", help="a Python that has aesg 3.0.0")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", help="write train.json there")

@@ -48,7 +48,9 @@ class QueryMean:
         self.length = 0.0  # mean length of the queries
         self.seen = 0  # queries in both means
         self.common: Tensor | None = None  # [D] f64, length 1
-        self._block = np.zeros((BLOCK, vector_dim), dtype=np.float32)  # queries not yet taken in, from the front
+        self._block = np.zeros(
+            (BLOCK, vector_dim), dtype=np.float32
+        )  # queries not yet taken in, from the front
         self._waiting = 0
         self._last: Tensor | None = None  # [BLOCK, D], the last block taken in
         self._lengths: Tensor  # [G, 1024] f32, `inverse_norms` of the groups as of `_stamps`
