@@ -6,6 +6,7 @@ training step of the model of that name whenever a line asks for one, on the inp
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -67,14 +68,13 @@ def main(folder: Path, name: str, size: str, vocab: int) -> None:
     import torch
     from torch.nn import functional as F
 
-    from aesg.architectures import image, text as texts  # type: ignore[attr-defined]
-
+    texts, images = (importlib.import_module(f"aesg.architectures.{kind}") for kind in ("text", "image"))
     torch.set_num_threads(1)
     torch.manual_seed(0)
     work = np.load(folder / "work.npz")
     inputs, targets = torch.from_numpy(work["inputs"]), torch.from_numpy(work["targets"])
     text = not inputs.is_floating_point()
-    preset: Any = getattr(getattr(texts, name, None) or getattr(image, name), size)
+    preset: Any = getattr(getattr(texts, name, None) or getattr(images, name), size)
     model = preset(*((vocab,) if text else ()), storage_dir=str(folder / "memory"))
     fill(model.memory.storage, work["concepts"])
     optimizer = torch.optim.Adam(model.parameters())

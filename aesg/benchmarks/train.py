@@ -2,8 +2,8 @@
 
 Forward pass and training step of every model, with a memory and as the same model without one, in turn in one
 process; with `--released PYTHON` also the model of that name of aesg 3.0.0, in its own process, in turn with
-them. Processor seconds beside seconds: on a busy machine the former hardly change. Then, over enough steps for
-sweeps and a detection of regions, the share of a step that `update_topology` takes.
+them. Processor seconds beside seconds: on a busy machine the former hardly change. Then, over enough steps
+for sweeps and a detection of regions, the share of a step that `update_topology` takes.
 """
 
 from __future__ import annotations
@@ -204,11 +204,8 @@ def bench(name: str, options: argparse.Namespace, vocab: int) -> list[dict[str, 
             shape = f"V={vocab}" if name in TEXTS else f"{options.edge}x{options.edge}"
             print(f"\n{name}.{options.size} {shape} {what}")
             for key, each in found.items():
-                ratio = each["processor_ms"] / found["plain"]["processor_ms"]
-                print(
-                    f"  {key:22} {each['ms']:9.1f} ms {each['processor_ms']:9.1f} ms processor {ratio:6.2f} x",
-                    flush=True,
-                )
+                taken, ratio = each["processor_ms"], each["processor_ms"] / found["plain"]["processor_ms"]
+                print(f"  {key:22} {each['ms']:9.1f} ms {taken:9.1f} ms processor {ratio:6.2f} x", flush=True)
             for key, model in models.items() if what != "forward" and options.steps else ():
                 if model.memory is not None:
                     found[key].update(topology(contestants[key], model, options.steps))

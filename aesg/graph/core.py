@@ -162,7 +162,7 @@ class SemanticGraph:
             seed_search, vectors=vectors, k=config.seed_top_k, inv_norm=health.inverse_norms(storage),
             active=active, min_score=config.seed_min_similarity,
         )  # fmt: skip
-        activate = functools.partial(
+        activate: Any = functools.partial(
             activate_context, vectors=vectors, first_block=blocks.first_block, targets=blocks.targets,
             strengths=blocks.strengths, next_block=blocks.next_block, active=active,
             regions=storage.column("region_id"), jacobian=jacobian, **spreading_rules(config),
@@ -171,7 +171,8 @@ class SemanticGraph:
         def ask(rows: Tensor) -> Activated | None:
             if (core.node_groups, core.block_groups) != sizes or health.common is not common:
                 return None
-            return activate(*search(health.without(rows), count=core.node_count))
+            similarities, seeds = search(health.without(rows), count=core.node_count)
+            return activate(similarities, seeds)
 
         return ask
 

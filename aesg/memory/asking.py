@@ -121,7 +121,7 @@ class AskMethods:
         own = Answer(self.navigator.own, found, found.energies).kept(whole=pending.traced)
         explanation = found.similarities.select(1, 0)
         together = Found(found.seeds, found.similarities, found.members, found.energies, explanation)
-        asked = Query(rows, shape[:2], self.active_state.streams(0, shape[0]), 1)
+        asked = Query(rows, query.shape[:2], self.active_state.streams(0, shape[0]), 1)
         call = Call(asked, together, [own], learn and changes)
         pending.calls.append(call)
         pending.unnoted.append(call)

@@ -16,7 +16,6 @@ from aesg.ops import Activated
 from aesg.packs.graph import PackGraph
 from aesg.packs.ranking import slots_in
 
-
 NOTHING = torch.empty(0)  # in place of vectors that were not kept
 
 

@@ -171,7 +171,7 @@ class MemoryRNN(MemoryLayer, Generic[State]):
 
     def _weights(self, *, read: bool = True) -> _Weights:
         """read: of a cell that is given what was read beside its input."""
-        rnn = self.rnn
+        rnn: Any = self.rnn
         given = rnn.weight_ih_l0
         if read and self.reader is not None:
             given = torch.cat((given, self.reader_gates.weight), dim=1)
@@ -236,7 +236,9 @@ class AESG_GRU(MemoryRNN[Tensor]):
         check_shape("h_prev", state, batch, self.hidden_size)
 
     def zeros(self, batch: int, device: torch.device) -> Tensor:
-        return torch.zeros(batch, self.hidden_size, device=device, dtype=self.rnn.weight_hh_l0.dtype)
+        return torch.zeros(
+            batch, self.hidden_size, device=device, dtype=self._weights(read=False).hidden.dtype
+        )
 
     @staticmethod
     def output_of(state: Tensor) -> Tensor:
@@ -275,7 +277,7 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
 
     def zeros(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         hidden, cell = torch.zeros(
-            2, batch, self.hidden_size, device=device, dtype=self.rnn.weight_hh_l0.dtype
+            2, batch, self.hidden_size, device=device, dtype=self._weights(read=False).hidden.dtype
         )
         return hidden, cell
 

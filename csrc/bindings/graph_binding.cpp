@@ -301,7 +301,8 @@ int64_t identity(Store& store, int64_t slot) {
 }
 
 py::array_t<int64_t> identities(const StorePtr& store, const Array<int64_t>& slots) {
-  return for_slots(store, slots, [&](int64_t slot, int64_t) { return slot < 0 ? 0 : identity(*store, slot); });
+  return for_slots(store, slots,
+                   [&](int64_t slot, int64_t) { return slot < 0 ? 0 : identity(*store, slot); });
 }
 
 py::array_t<int64_t> still(const StorePtr& store, const Array<int64_t>& slots, const Array<int64_t>& ids) {
@@ -355,8 +356,9 @@ void bind_graph(py::module_& module) {
              "Living concepts with more than `degree` edges, slots i64 [n].");
   module.def("identities", &identities, "store"_a, "slots"_a,
              "The identities of slots, i64 of the same shape with the bits of u64; 0 for a negative slot.");
-  module.def("still", &still, "store"_a, "slots"_a, "ids"_a,
-             "Slots that hold the living concept of that identity, i64 of the same shape; -1 for the others.");
+  module.def(
+      "still", &still, "store"_a, "slots"_a, "ids"_a,
+      "Slots that hold the living concept of that identity, i64 of the same shape; -1 for the others.");
   module.def(
       "check", [](const StorePtr& store) { return graph::check(*store); }, "store"_a,
       "Findings about broken invariants, one line each; none when the graph is sound.");
