@@ -134,7 +134,12 @@ class CognitiveEngine:
     # -- reinforcement -------------------------------------------------------------------------------------
 
     def note_retrieval(
-        self, members: Tensor, energies: Tensor, seeds: Tensor, previous: Tensor, current: Tensor
+        self,
+        members: np.ndarray,
+        energies: np.ndarray,
+        seeds: np.ndarray,
+        previous: np.ndarray,
+        current: np.ndarray,
     ) -> None:
         """Notes contexts (slots, energies [Q, K]), what was like the queries (slots [Q, S]) and successions
         (slots [Q], -1: none), to be digested in bulk.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -142,6 +143,39 @@ class SemanticGraph:
             **spreading_rules(self.config),
         )
 
+    def asker(self, jacobian: bool) -> Callable[[Tensor], Activated | None] | None:
+        """`seek` and `activate`, unprimed, as one function of queries [B, D] in which everything is looked up
+        already: for many small calls on a graph that nobody changes in between. None where search is not
+        exact. It raises as they do; once the graph has grown, or likeness is another, it returns None.
+        """
+        config, storage, health = self.config, self.state.storage, self.state.queries
+        core, common = storage.core, health.common
+        if (
+            common is None
+            and config.recall_target < 1
+            and core.active_count >= config.approximate_search_from
+        ):
+            return None
+        sizes = core.node_groups, core.block_groups
+        blocks, vectors, active = storage.edge_blocks(), storage.column("vector"), storage.column("is_active")
+        search = functools.partial(
+            seed_search, vectors=vectors, k=config.seed_top_k, inv_norm=health.inverse_norms(storage),
+            active=active, min_score=config.seed_min_similarity,
+        )  # fmt: skip
+        activate: Any = functools.partial(
+            activate_context, vectors=vectors, first_block=blocks.first_block, targets=blocks.targets,
+            strengths=blocks.strengths, next_block=blocks.next_block, active=active,
+            regions=storage.column("region_id"), jacobian=jacobian, **spreading_rules(config),
+        )  # fmt: skip
+
+        def ask(rows: Tensor) -> Activated | None:
+            if (core.node_groups, core.block_groups) != sizes or health.common is not common:
+                return None
+            similarities, seeds = search(health.without(rows), count=core.node_count)
+            return activate(similarities, seeds)
+
+        return ask
+
     def without(self, vectors: Tensor) -> Tensor:
         """Vectors [..., D] without what all queries have in common, where that is left out; with gradient."""
         return self.state.queries.without(vectors)
@@ -164,21 +198,15 @@ class SemanticGraph:
 
     def ids(self, slots: Tensor) -> Tensor:
         """The identities of slots [...], i64 holding the bits of u64; 0 where the slot is negative."""
-        column = self.state.storage.column("id")  # [G, 1024]
-        if column.shape[0] == 0:
-            return torch.zeros_like(slots)
-        clamped = slots.clamp(min=0)
-        found = column[clamped // column.shape[1], clamped % column.shape[1]]
-        return torch.where(slots >= 0, found, 0)
+        return torch.from_numpy(self.identities(slots.numpy()))
 
-    def still(self, slots: Tensor, ids: Tensor) -> Tensor:
+    def identities(self, slots: np.ndarray) -> np.ndarray:
+        """`ids` of an array: less work around a few slots."""
+        return _core.identities(self.state.storage.core, slots)
+
+    def still(self, slots: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Slots [...] that still hold the living concept of that identity; -1 in place of the others."""
-        active = self.state.storage.column("is_active")  # [G, 1024]
-        if active.shape[0] == 0:
-            return torch.full_like(slots, -1)
-        clamped = slots.clamp(min=0)
-        alive = active[clamped // active.shape[1], clamped % active.shape[1]] != 0
-        return torch.where((slots >= 0) & alive & (self.ids(slots) == ids), slots, -1)
+        return _core.still(self.state.storage.core, slots, ids)
 
     def is_active(self, slot: int) -> bool:
         return bool(self._at("is_active", slot))

@@ -48,7 +48,9 @@ class QueryMean:
         self.length = 0.0  # mean length of the queries
         self.seen = 0  # queries in both means
         self.common: Tensor | None = None  # [D] f64, length 1
-        self._block = torch.zeros(BLOCK, vector_dim)  # queries not yet taken in, from the front
+        self._block = np.zeros(
+            (BLOCK, vector_dim), dtype=np.float32
+        )  # queries not yet taken in, from the front
         self._waiting = 0
         self._last: Tensor | None = None  # [BLOCK, D], the last block taken in
         self._lengths: Tensor  # [G, 1024] f32, `inverse_norms` of the groups as of `_stamps`
@@ -64,7 +66,7 @@ class QueryMean:
 
     # -- measuring -----------------------------------------------------------------------------------------
 
-    def note(self, rows: Tensor) -> bool:
+    def note(self, rows: np.ndarray) -> bool:
         """Takes in queries [Q, D]; whether the means changed. A copy, and arithmetic once every BLOCK
         queries.
         """
@@ -104,18 +106,18 @@ class QueryMean:
         """Begins the measure anew: a mean of a few queries would tell of each of them."""
         self.mean = np.zeros_like(self.mean)
         self.length, self.seen, self._waiting, self._last = 0.0, 0, 0, None
-        self._block.zero_()
+        self._block[:] = 0.0
 
     def _take_in(self) -> None:
         """The full block into the means: one of SPAN queries, of fewer the plain mean."""
-        rows = self._block.numpy().astype(np.float64)
+        rows = self._block.astype(np.float64)
         lengths = np.sqrt((rows * rows).sum(axis=1))
         units = rows / np.where(lengths > 0, lengths, 1.0)[:, None]
         self.seen = min(self.seen + BLOCK, SPAN)
         share = BLOCK / self.seen
         self.mean += share * (units.mean(axis=0) - self.mean)
         self.length += share * (float(lengths.mean()) - self.length)
-        self._last, self._waiting = self._block.clone(), 0
+        self._last, self._waiting = torch.from_numpy(self._block.copy()), 0
 
     def _tells_apart(self, common: Tensor, likeness: float) -> bool:
         """Whether patterns recur in what remains of the last queries without `common`.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from aesg import _core
 from aesg.config import AESGConfig
@@ -48,10 +47,10 @@ class UseLog:
 
     def clear(self) -> None:
         """Forgets what is pending."""
-        self._members: list[Tensor] = []  # [Q, K] i64 each, -1 padded, strongest first
-        self._energies: list[Tensor] = []  # [Q, K] f32 each
-        self._seeds: list[Tensor] = []  # [Q, 3] i64 each
-        self._followed: list[tuple[Tensor, Tensor]] = []  # (previous, current) i64 [n] each
+        self._members: list[np.ndarray] = []  # [Q, K] i64 each, -1 padded, strongest first
+        self._energies: list[np.ndarray] = []  # [Q, K] f32 each
+        self._seeds: list[np.ndarray] = []  # [Q, S] i64 each
+        self._followed: list[tuple[np.ndarray, np.ndarray]] = []  # (previous, current) i64 [n] each
         self._pending_rows = 0
 
     @property
@@ -60,11 +59,11 @@ class UseLog:
 
     def note(
         self,
-        members: Tensor,
-        energies: Tensor,
-        seeds: Tensor,
-        previous: Tensor,
-        current: Tensor,
+        members: np.ndarray,
+        energies: np.ndarray,
+        seeds: np.ndarray,
+        previous: np.ndarray,
+        current: np.ndarray,
         rates: LearningRates,
     ) -> None:
         """Notes the contexts of Q queries (slots and energies [Q, K]), what was like them (slots [Q, S]) and
@@ -77,7 +76,7 @@ class UseLog:
         self._rates = rates
         self._members.append(members)
         self._energies.append(energies)
-        self._seeds.append(_first_columns(seeds, PRIMARY_COUNT))
+        self._seeds.append(seeds)
         self._followed.append((previous, current))
         self._pending_rows += members.shape[0]
 
@@ -89,25 +88,26 @@ class UseLog:
         seeds = self._seeds
         self.clear()
         # The three rules touch different things, so each may take all notes at once.
-        used = torch.cat([slots.reshape(-1) for slots in members])
-        strengths = torch.cat([strength.reshape(-1) for strength in energies])
-        _core.use(self._store, used.numpy(), strengths.numpy(), rates.relevance_gain)
-        primaries = torch.cat([_first_columns(slots, PRIMARY_COUNT) for slots in members]).numpy()
+        used = np.concatenate([slots.reshape(-1) for slots in members])
+        strengths = np.concatenate([strength.reshape(-1) for strength in energies])
+        _core.use(self._store, used, strengths, rates.relevance_gain)
+        primaries = np.concatenate([_first_columns(slots, PRIMARY_COUNT) for slots in members])
         _core.coactivate(self._store, primaries, rates.coactivation_rate)
         # What only spread or priming brought in was not meant: pairs count where the query was like both.
-        self.pairs.add(torch.cat(seeds).numpy())
-        previous = torch.cat([pair[0] for pair in followed])
-        current = torch.cat([pair[1] for pair in followed])
+        self.pairs.add(np.concatenate([_first_columns(slots, PRIMARY_COUNT) for slots in seeds]))
+        previous = np.concatenate([pair[0] for pair in followed])
+        current = np.concatenate([pair[1] for pair in followed])
         _core.follow(
             self._store,
-            previous.numpy(),
-            current.numpy(),
+            previous,
+            current,
             rates.edge_initial_confidence,
             rates.succession_rate,
             rates.succession_yield,
         )
 
 
-def _first_columns(slots: Tensor, width: int) -> Tensor:
+def _first_columns(slots: np.ndarray, width: int) -> np.ndarray:
     """The first `width` columns of [Q, K], filled up with -1 where K is less."""
-    return torch.nn.functional.pad(slots[:, :width], (0, max(0, width - slots.shape[1])), value=-1)
+    missing = width - slots.shape[1]
+    return np.pad(slots, ((0, 0), (0, missing)), constant_values=-1) if missing > 0 else slots[:, :width]

@@ -18,7 +18,7 @@ from aesg.memory import compiled
 from aesg.memory.calls import Answer, Call, Found, Pending, Query, Source, joined_answers, joined_steps
 from aesg.memory.context import RetrievedContext
 from aesg.memory.modes import ModeSwitch
-from aesg.memory.navigation import Navigator
+from aesg.memory.navigation import Navigator, Traces
 from aesg.memory.replays import Replays, recomputing, watched
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.work import Work
@@ -69,17 +69,71 @@ class AskMethods:
         Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
         another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
         """
-        if torch.compiler.is_compiling() and not self.pack_manager.in_use:
-            return compiled.retrieve(self, query, batch_idx, learn)
-        return self._retrieve(query, batch_idx, learn)
+        if not torch.compiler.is_compiling():
+            return self._retrieve(query, batch_idx, learn)
+        if self.pack_manager.in_use:
+            return self._retrieve_outside(query, batch_idx, learn)
+        return compiled.retrieve(self, query, batch_idx, learn)
 
     @torch.compiler.disable
+    def _retrieve_outside(self, query: Tensor, batch_idx: int, learn: bool) -> RetrievedContext:
+        """`_retrieve` behind a break of the graph."""
+        return self._retrieve(query, batch_idx, learn)
+
     def _retrieve(self, query: Tensor, batch_idx: int, learn: bool) -> RetrievedContext:
         self._require_open("retrieve")
         started = time.perf_counter()
+        if self._pending is not None and type(query) is Tensor:
+            context = self._retrieve_step(self._pending, query, learn, started)
+            if context is not None:
+                return context
         checked = self.navigator.check(query, self.active_state, batch_idx)
         found, answers = self._find(checked, started, learn)
         return self.navigator.context(checked, found, answers, query.device)
+
+    def _retrieve_step(
+        self, pending: Pending, query: Tensor, learn: bool, started: float
+    ) -> RetrievedContext | None:
+        """One step [B, 1, D] within a `one_call`, where nothing out of the ordinary is asked for: answered as
+        by `_find`, with less around it. None where it is not as simple.
+        """
+        grad, shape = torch.is_grad_enabled(), query.shape
+        plain = query.dtype == torch.float32 and query.device.type == "cpu" and query.layout == torch.strided
+        if not plain or len(shape) != 3 or shape[1] != 1 or shape[2] != self.vector_dim or shape[0] == 0:
+            return None
+        changes = self._permissions().learns
+        if (
+            (grad and query.requires_grad)
+            or self.pack_manager.in_use
+            or self.active_state.has_packs
+            or recomputing()
+            or watched()
+            or (changes and self.training and not pending.traced and not grad)  # see `_find`
+        ):
+            return None
+        rows = query.squeeze(1) if not query.requires_grad else query.detach().squeeze(1)
+        found = None if pending.asker is None else pending.asker(rows)
+        if found is None:
+            pending.asker = self.graph.asker(pending.traced)
+            found = None if pending.asker is None else pending.asker(rows)
+            if found is None:
+                return None
+        own = Answer(self.navigator.own, found, found.energies).kept(whole=pending.traced)
+        explanation = found.similarities.select(1, 0)
+        together = Found(found.seeds, found.similarities, found.members, found.energies, explanation)
+        asked = Query(rows, query.shape[:2], self.active_state.streams(0, shape[0]), 1)
+        call = Call(asked, together, [own], learn and changes)
+        pending.calls.append(call)
+        pending.unnoted.append(call)
+        pending.seconds += time.perf_counter() - started
+        return RetrievedContext(
+            found.vectors.unsqueeze(1),
+            found.energies.unsqueeze(1),
+            found.members.unsqueeze(1),
+            explanation.unsqueeze(1),
+            self.abstraction_projection,
+            Traces([Answer(own.source, found, found.energies)]),
+        )
 
     def _find(
         self, query: Query, started: float, learn: bool, traced: bool = False
@@ -106,15 +160,15 @@ class AskMethods:
             if second_pass:
                 self._replays.note(query, answers)
         if pending is not None:
-            pending.calls.append(
-                Call(query.detached(), found.detached(), [answer.kept() for answer in answers], learns)
-            )
+            # What may be asked for again is kept whole: copying it costs less than gathering it again.
+            kept = [answer.kept(whole=pending.traced) for answer in answers]
+            pending.calls.append(Call(query.detached(), found.detached(), kept, learns))
         elif not again:
             self.navigator.remember(query, answers, self.active_state)
             if learns:
                 self._learn(query, found)
         if not again:
-            self._work.note(query.rows, found.explanation, time.perf_counter() - started)
+            self._work.note(query.bare, found.explanation, time.perf_counter() - started)
         return found, answers
 
     @contextmanager
@@ -142,6 +196,7 @@ class AskMethods:
         else:
             self._pending.depth += 1
             self._pending.traced |= traced
+            self._pending.asker = None
 
     def end_call(self) -> None:
         """Leaves `one_call`."""
@@ -152,6 +207,10 @@ class AskMethods:
             return
         self._pending = None
         calls = pending.calls
+        if pending.unnoted:
+            rows = np.concatenate([call.query.rows.numpy() for call in pending.unnoted])
+            explained = np.concatenate([call.found.explanation.numpy() for call in pending.unnoted])
+            self._work.note(torch.from_numpy(rows), torch.from_numpy(explained), pending.seconds)
         if calls and not recomputing():
             self.navigator.remember(calls[-1].query, calls[-1].answers, self.active_state)
         for query, found in joined_steps([(call.query, call.found) for call in calls if call.learns]):
@@ -164,11 +223,16 @@ class AskMethods:
         With it a model that had to ask step by step can do everything else for all steps at once, gradients
         included. Nothing is searched, noted or counted. O(B T S D).
         """
-        if torch.compiler.is_compiling() and not self.pack_manager.in_use:
-            return compiled.retrieve(self, query, 0, again=True)
-        return self._retrieve_again(query)
+        if not torch.compiler.is_compiling():
+            return self._retrieve_again(query)
+        if self.pack_manager.in_use:
+            return self._retrieve_again_outside(query)
+        return compiled.retrieve(self, query, 0, again=True)
 
     @torch.compiler.disable
+    def _retrieve_again_outside(self, query: Tensor) -> RetrievedContext:
+        return self._retrieve_again(query)
+
     def _retrieve_again(self, query: Tensor) -> RetrievedContext:
         checked = self.navigator.check(query, self.active_state, 0)
         found, answers = self.navigator.replay(checked, self._last_steps(checked))
@@ -219,37 +283,40 @@ class AskMethods:
     @torch.no_grad()
     def _learn(self, query: Query, found: Found) -> None:
         """Notes use and succession, and offers what nothing explained to the novelty pool."""
-        threshold = self.config.novelty_explanation_threshold
-        if self.graph.state.queries.note(query.rows.detach()):
-            self.graph.state.touch()
-        novel = found.explanation < threshold
-        own = found.similarities[:, 0] >= threshold  # succession is learnt between the memory's own concepts
-        meant = torch.where(own, found.seeds[:, 0], -1)  # [Q]
-        if bool(novel.any()):
-            rows = query.rows.detach()[novel]
-            meant[novel] = self._born_of(rows, self.cognitive_engine.bear_novel(rows), threshold)
+        # As arrays: on a few numbers an operation of torch's costs ten of numpy's.
+        threshold, state, streams = self.config.novelty_explanation_threshold, self.graph.state, query.streams
+        rows, seeds = query.bare, found.seeds.numpy()
+        if state.queries.note(rows.numpy()):
+            state.touch()
+        novel = found.explanation.numpy() < threshold
+        own = found.similarities.numpy()[:, 0] >= threshold  # succession is between the memory's own concepts
+        meant = np.where(own, seeds[:, 0], -1)  # [Q]
+        if novel.any():
+            new = torch.from_numpy(rows.numpy()[novel])
+            meant[novel] = self._born_of(new, self.cognitive_engine.bear_novel(new), threshold)
         current = meant.reshape(-1, query.steps)  # [B, T]
-        streams = self.active_state
-        last = self.graph.still(streams.last_seed[query.streams], streams.last_id[query.streams])
-        previous = torch.cat([last[:, None], current[:, :-1]], dim=1)
-        streams.last_seed[query.streams] = current[:, -1]
-        streams.last_id[query.streams] = self.graph.ids(current[:, -1])
+        last_seed, last_id = self.active_state.last_seed.numpy(), self.active_state.last_id.numpy()
+        previous = np.empty_like(current)
+        previous[:, 0] = self.graph.still(last_seed[streams], last_id[streams])
+        previous[:, 1:] = current[:, :-1]
+        last_seed[streams] = current[:, -1]
+        last_id[streams] = self.graph.identities(current[:, -1])
         self.cognitive_engine.note_retrieval(
-            found.own_members,
-            found.energies.detach(),
-            found.seeds,
+            found.own_members.numpy(),
+            found.energies.detach().numpy(),
+            seeds,
             previous.reshape(-1),
-            current.reshape(-1),
+            meant,
         )
 
-    def _born_of(self, rows: Tensor, born: np.ndarray, threshold: float) -> Tensor:
+    def _born_of(self, rows: Tensor, born: np.ndarray, threshold: float) -> np.ndarray:
         """The newborn (slots [m]) that each novel input [n, D] means, i64 [n]; -1 for none as like as
         `threshold`. So what is told once is linked to what it was told with.
         """
         if len(born) == 0:
-            return torch.full((len(rows),), -1)
+            return np.full(len(rows), -1)
         slots = torch.from_numpy(born)
         likeness, nearest = (
             self.graph.directions(rows) @ self.graph.directions(self.graph.gather(slots)).T
         ).max(dim=1)
-        return torch.where(likeness >= threshold, slots[nearest], -1)
+        return np.where(likeness.float().numpy() >= threshold, born[nearest.numpy()], -1)

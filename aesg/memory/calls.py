@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
@@ -16,6 +16,8 @@ from aesg.ops import Activated
 from aesg.packs.graph import PackGraph
 from aesg.packs.ranking import slots_in
 
+NOTHING = torch.empty(0)  # in place of vectors that were not kept
+
 
 class Query(NamedTuple):
     """A checked query in the one shape the ops take."""
@@ -25,9 +27,14 @@ class Query(NamedTuple):
     streams: slice  # which streams ask
     steps: int  # T, 1 unless [B, T, D]
 
+    @property
+    def bare(self) -> Tensor:
+        """The rows without gradient."""
+        return self.rows.detach() if self.rows.requires_grad else self.rows
+
     def detached(self) -> Query:
         """The same, holding on to no autograd graph."""
-        return self._replace(rows=self.rows.detach())
+        return self._replace(rows=self.rows.detach()) if self.rows.requires_grad else self
 
 
 class Source(NamedTuple):
@@ -51,9 +58,9 @@ class Answer(NamedTuple):
         """Slots [Q, K] i64, strongest first, -1 padded."""
         return self.found.members
 
-    def kept(self) -> Answer:
-        """The same without vectors, which the graph holds, and without an autograd graph."""
-        bare = self.found._replace(vectors=self.found.vectors[:0], seed_vectors=self.found.seed_vectors[:0])
+    def kept(self, whole: bool = False) -> Answer:
+        """The same without an autograd graph, and, unless `whole`, without vectors, which the graph holds."""
+        bare = self.found if whole else self.found._replace(vectors=NOTHING, seed_vectors=NOTHING)
         return Answer(self.source, bare, bare.energies)
 
 
@@ -68,7 +75,7 @@ class Found(NamedTuple):
 
     def detached(self) -> Found:
         """The same, holding on to no autograd graph."""
-        return self._replace(energies=self.energies.detach())
+        return self._replace(energies=self.energies.detach()) if self.energies.requires_grad else self
 
     @property
     def own_members(self) -> Tensor:
@@ -92,6 +99,9 @@ class Pending:
     traced: bool  # whether `retrieve_again` may come
     depth: int = 0  # of those inside it
     calls: list[Call] = field(default_factory=list)
+    unnoted: list[Call] = field(default_factory=list)  # not yet among the memory's work
+    seconds: float = 0.0  # they took
+    asker: Callable[[Tensor], Activated | None] | None = None  # see `SemanticGraph.asker`
 
 
 def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, Found]]:
@@ -111,7 +121,7 @@ def joined_steps(calls: Sequence[tuple[Query, Found]]) -> Iterator[tuple[Query, 
 
 def joined_answers(calls: Sequence[Sequence[Answer]]) -> list[tuple[Source, Activated]]:
     """Each graph's answers to successive calls of one step, B streams each, as one to B T queries,
-    stream-major; without vectors.
+    stream-major.
 
     Raises AESGMemoryError where not the same graphs answered every time, with the same shares.
     """
@@ -128,8 +138,4 @@ def joined_answers(calls: Sequence[Sequence[Answer]]) -> list[tuple[Source, Acti
 
 
 def _joined(found: Sequence[Activated]) -> Activated:
-    parts = {
-        name: torch.stack([getattr(one, name) for one in found], dim=1).flatten(0, 1)
-        for name in ("seeds", "similarities", "members", "energies", "jacobian")
-    }
-    return found[0]._replace(**parts)
+    return Activated(*(torch.stack(parts, dim=1).flatten(0, 1) for parts in zip(*found, strict=True)))

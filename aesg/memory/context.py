@@ -31,18 +31,22 @@ class RetrievedContext:
         weights: Tensor,
         indices: Tensor,
         explanation: Tensor,
-        projection: nn.Module | None = None,
+        projection: nn.Linear | None = None,
         trace: Callable[[int, int], Path] | None = None,
         origin_names: tuple[str, ...] = ("memory",),
     ) -> None:
         self.vectors = vectors
         self.weights = weights
         self.indices = indices
-        self.mask = indices >= 0
         self.explanation = explanation
         self._projection = projection
         self._trace = trace
         self.origin_names = origin_names  # what `origins` counts: the memory, then the packs that answered
+
+    @property
+    def mask(self) -> Tensor:
+        """Which places hold a member, bool [..., K]."""
+        return self.indices >= 0
 
     def aggregate(self) -> Tensor:
         """One vector a query, [..., D]: m + P m, m the energy-weighted mean, P the abstraction projection.
@@ -58,8 +62,8 @@ class RetrievedContext:
         """P m of `aggregate()` for means [..., D]; zero where the memory has no projection."""
         if self._projection is None:
             return torch.zeros_like(mean)
-        weight = next(self._projection.parameters())  # a model may be converted to another precision
-        return self._projection(mean.to(weight.dtype)).to(mean.dtype)
+        dtype = self._projection.weight.dtype  # a model may be converted to another precision
+        return self._projection(mean.to(dtype)).to(mean.dtype)
 
     @property
     def origins(self) -> Tensor:

@@ -321,7 +321,7 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
             **counters,
             **self._state.coarse.stats(),
             "queries": self._work.queries,
-            "mean_explanation": float(self._work.explained) / max(1, self._work.queries),
+            "mean_explanation": self._work.explained / max(1, self._work.queries),
             "query_resultant": self._work.spread.resultant(),
             "query_effective_rank": self._work.spread.effective_rank(),
             "common_part_removed": self._state.queries.common is not None,

@@ -10,16 +10,18 @@ from torch import Tensor, nn
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGNavigationError
 from aesg.graph.core import SemanticGraph
-from aesg.memory.calls import Answer, Found, Query, Source
+from aesg.graph.use_log import PRIMARY_COUNT
+from aesg.memory.calls import NOTHING, Answer, Found, Query, Source
 from aesg.memory.context import RetrievedContext
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.trace import trace_paths
-from aesg.ops import Activated, Primed, replay_energies
+from aesg.ops import Activated, replay_energies
 from aesg.packs.graph import PackGraph
 from aesg.packs.manager import Answering
 from aesg.packs.ranking import ORIGIN_SHIFT, merge_answers, origins_of, slots_in
 from aesg.validation import Validator
 
+ONLY_OWN = ("memory",)
 MOST_STREAMS = 1 << 20  # each costs 76 bytes, and so do all before it
 
 
@@ -30,12 +32,12 @@ class Navigator:
         self,
         graph: SemanticGraph,
         config: AESGConfig,
-        projection: nn.Module | None = None,
+        projection: nn.Linear | None = None,
         packs: Callable[[], list[Answering]] = list,
     ) -> None:
         self.graph = graph
         self.config = config
-        self._own = Source(graph, "memory", 1.0, "")
+        self.own = Source(graph, "memory", 1.0, "")
         self._packs = packs  # the attached packs that take part, as of now
         self._projection = [projection]  # in a list: the module belongs to the memory, not to this object
 
@@ -75,8 +77,9 @@ class Navigator:
             )
         lead = query.shape[:-1]
         first, count = (batch_idx, 1) if query.dim() == 1 else (0, lead[0])
+        rows = query if len(lead) == 1 else query.reshape(-1, dim)
         return Query(
-            rows=query.reshape(-1, dim).to("cpu", torch.float32),
+            rows=rows.to("cpu", torch.float32),
             lead=lead,
             streams=streams.streams(first, count),
             steps=lead[1] if len(lead) == 2 else 1,
@@ -97,7 +100,7 @@ class Navigator:
             for name, pack, share in self._packs()
         ]
         wanted = torch.is_grad_enabled() and query.rows.requires_grad
-        own = self._ask(self._own, query, streams, traced=traced or wanted, gather=not packs)
+        own = self._ask(self.own, query, streams, traced=traced or wanted, gather=not packs)
         answers = [own]
         if packs or streams.has_packs:
             of_packs = streams.of_packs([pack.key for pack in packs])
@@ -112,15 +115,17 @@ class Navigator:
     def replay(self, query: Query, known: Sequence[tuple[Source, Activated]]) -> tuple[Found, list[Answer]]:
         """What `find` answered to these queries, or to ones that equal them up to rounding, with gradients.
 
-        known: traced answers of each graph. Nothing is searched; vectors are those the concepts have now.
+        known: traced answers of each graph. Nothing is searched; vectors that were not kept are those the
+        concepts have now.
         """
         answers = []
         for source, found in known:
-            whole = found._replace(
-                vectors=source.graph.gather(found.members) if len(known) == 1 else found.vectors,
-                seed_vectors=source.graph.gather(found.seeds),
-            )
-            answers.append(self._with_gradient(query, source, whole))
+            if found.vectors is NOTHING:
+                found = found._replace(
+                    vectors=source.graph.gather(found.members) if len(known) == 1 else NOTHING,
+                    seed_vectors=source.graph.gather(found.seeds),
+                )
+            answers.append(self._with_gradient(query, source, found))
         return _together(answers), answers
 
     def remember(self, query: Query, answers: Sequence[Answer], streams: BatchActiveContext) -> None:
@@ -130,10 +135,11 @@ class Navigator:
         """
         last = slice(query.steps - 1, None, query.steps)
         of_packs = streams.of_packs([answer.source.key for answer in answers[1:]])
-        for answer, theirs in zip(answers, [streams, *of_packs], strict=True):
+        for answer, theirs in zip(answers, (streams, *of_packs), strict=True):
             which = theirs.streams(query.streams.start, query.streams.stop - query.streams.start)
-            kept = answer.members[last]
-            theirs.remember(which, kept, answer.energies.detach()[last], answer.source.graph.ids(kept))
+            kept = answer.members.numpy()[last, :PRIMARY_COUNT]
+            energies = answer.energies.detach().numpy()[last, :PRIMARY_COUNT]
+            theirs.remember(which, kept, energies, answer.source.graph.identities(kept))
 
     def _ask(
         self,
@@ -147,15 +153,13 @@ class Navigator:
     ) -> Answer:
         """One graph's answer; `streams` are those of that graph. `bar` [Q]: the best elsewhere."""
         config, graph = self.config, source.graph
-        similarities, seeds = graph.seek(query.rows.detach(), config.seed_top_k, config.seed_min_similarity)
+        similarities, seeds = graph.seek(query.bare, config.seed_top_k, config.seed_min_similarity)
         primed = None
         if (
             len(query.lead) < 2
         ):  # the steps of one [B, T, D] call run in parallel: they do not prime each other
             which = streams.streams(query.streams.start, query.streams.stop - query.streams.start)
-            primed = Primed(
-                streams.primary[which], streams.primary_ids[which], streams.energies[which], config.priming
-            )
+            primed = streams.primed(which, config.priming)
         found = graph.activate(similarities, seeds, bar=bar, primed=primed, gather=gather, jacobian=traced)
         return Answer(source, found, found.energies)
 
@@ -174,32 +178,37 @@ class Navigator:
         for origin, answer in enumerate(answers[1:], 1):
             theirs = origins_of(found.members) == origin
             vectors[theirs] = answer.source.graph.gather(slots_in(found.members, origin)[theirs])
-
-        def trace(row: int, index: int) -> list[int]:
-            base = index >> ORIGIN_SHIFT << ORIGIN_SHIFT
-            slot = index - base
-            return [base + step for step in paths(row, index >> ORIGIN_SHIFT).get(slot, [slot])]
-
-        def paths(row: int, origin: int) -> dict[int, list[int]]:
-            if (row, origin) not in traced:
-                answer = answers[origin]
-                traced[row, origin] = trace_paths(
-                    answer.source.graph,
-                    answer.found.seeds[row].tolist(),
-                    answer.found.similarities[row].tolist(),
-                )
-            return traced[row, origin]
-
-        traced: dict[tuple[int, int], dict[int, list[int]]] = {}
+        energies, members, explanation = found.energies, found.members, found.explanation
+        if len(lead) != 1:
+            vectors, energies = vectors.view(*lead, k, vectors.shape[-1]), energies.view(*lead, k)
+            members, explanation = members.view(*lead, k), explanation.view(lead)
+        if device.type != "cpu":
+            vectors, energies = vectors.to(device), energies.to(device)
+            members, explanation = members.to(device), explanation.to(device)
+        names = ONLY_OWN if len(answers) == 1 else tuple(answer.source.name for answer in answers)
         return RetrievedContext(
-            vectors=vectors.reshape(*lead, k, self.graph.vector_dim).to(device),
-            weights=found.energies.reshape(*lead, k).to(device),
-            indices=found.members.reshape(*lead, k).to(device),
-            explanation=found.explanation.reshape(lead).to(device),
-            projection=self._projection[0],
-            trace=trace,
-            origin_names=tuple(answer.source.name for answer in answers),
+            vectors, energies, members, explanation, self._projection[0], Traces(answers), names
         )
+
+
+class Traces:
+    """How energy came to a member: called with the row of a query and the member's index."""
+
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        self._answers = answers
+        self._known: dict[tuple[int, int], dict[int, list[int]]] = {}  # of a row and an origin
+
+    def __call__(self, row: int, index: int) -> list[int]:
+        base = index >> ORIGIN_SHIFT << ORIGIN_SHIFT
+        slot = index - base
+        return [base + step for step in self._paths(row, index >> ORIGIN_SHIFT).get(slot, [slot])]
+
+    def _paths(self, row: int, origin: int) -> dict[int, list[int]]:
+        if (row, origin) not in self._known:
+            answer = self._answers[origin]
+            seeds, similarities = answer.found.seeds[row].tolist(), answer.found.similarities[row].tolist()
+            self._known[row, origin] = trace_paths(answer.source.graph, seeds, similarities)
+        return self._known[row, origin]
 
 
 def _together(answers: Sequence[Answer]) -> Found:

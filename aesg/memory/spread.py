@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,12 +16,12 @@ class QuerySpread:
 
     def __init__(self, vector_dim: int) -> None:
         self._vector_dim = vector_dim
-        self._kept: deque[Tensor] = deque()  # the last calls' queries, [<= RECENT, D] each, latest last
+        self._kept: deque[np.ndarray] = deque()  # the last calls' queries, [<= RECENT, D] each, latest last
         self._count = 0
 
     def add(self, rows: Tensor) -> None:
-        """Takes in queries [Q, D]: a copy, everything else waits until somebody asks."""
-        self._kept.append(rows[-RECENT:].detach().clone())
+        """Takes in queries [Q, D] without gradient: a copy, everything else waits until somebody asks."""
+        self._kept.append(rows.numpy()[-RECENT:].copy())
         self._count += len(self._kept[-1])
         while self._count - len(self._kept[0]) >= RECENT:
             self._count -= len(self._kept.popleft())
@@ -47,5 +48,6 @@ class QuerySpread:
 
     def _recent(self) -> Tensor:
         """Their directions [n, D]; zero vectors have none and are left out."""
-        rows = torch.cat([torch.zeros(0, self._vector_dim), *self._kept])[-RECENT:]
+        none = np.zeros((0, self._vector_dim), dtype=np.float32)
+        rows = torch.from_numpy(np.concatenate([none, *self._kept])[-RECENT:])
         return torch.nn.functional.normalize(rows[rows.any(dim=1)], dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from aesg.memory.spread import QuerySpread
@@ -14,13 +14,13 @@ class Work:
     def __init__(self, vector_dim: int) -> None:
         self.queries = 0
         self.spread = QuerySpread(vector_dim)
-        self.explained = torch.zeros((), dtype=torch.float64)  # sum over the queries of their best similarity
+        self.explained = 0.0  # sum over the queries of their best similarity
         self.retrieval_seconds = 0.0
         self.topology_seconds = 0.0
 
     def note(self, rows: Tensor, explanation: Tensor, seconds: float) -> None:
-        """One call: its queries [Q, D], their best similarities [Q], and how long it took."""
+        """One call: its queries [Q, D], their best similarities [Q], and how long it took. No gradients."""
         self.spread.add(rows)
-        self.queries += explanation.shape[0]
-        self.explained += explanation.sum()
+        self.queries += rows.shape[0]
+        self.explained += float(explanation.numpy().sum(dtype=np.float64))
         self.retrieval_seconds += seconds

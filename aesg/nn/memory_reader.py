@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +21,7 @@ AVERSION = 8.0  # of the head that starts out most averse to members like the qu
 # findable while the model trains.
 QUERY_STD = 1.0
 OUTPUT_STD = 0.02
+LEANING = 0.2  # length of what a hidden state adds to a query made of tokens, which has 1
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -27,7 +30,8 @@ class MemoryReader(nn.Module):
 
     hidden [..., H] -> [..., H]. Each position is its own query; K context members come back for it alone.
 
-    * The query is `query_proj(LayerNorm(hidden))`, no bias: a common offset would make all queries alike.
+    * The query is `query_proj(LayerNorm(hidden))`, no bias: a common offset would make all queries alike. In
+      models of tokens it only leans what the tokens say: see `ask`.
     * Every head looks for a direction of concept space (width D) among the K members. A member's energy w
       enters its score as log w, so it acts as a prior, and gradient reaches `query_proj` through it.
     * A head's learnt weight of the cosine between member and query tells likenesses from what followed them:
@@ -58,13 +62,27 @@ class MemoryReader(nn.Module):
         nn.init.normal_(self.attend_proj.weight, std=OUTPUT_STD)
         nn.init.normal_(self.output_proj.weight, std=OUTPUT_STD)
 
-    def forward(self, hidden: Tensor, memory: AESGMemory) -> Tensor:
-        """`memory`: an AESGMemory of this reader's `vector_dim`, handed in, so that a model holds it once."""
+    def forward(self, hidden: Tensor, memory: AESGMemory, said: Tensor | None = None) -> Tensor:
+        """`memory`: an AESGMemory of this reader's `vector_dim`, handed in, so that a model holds it once.
+
+        said [..., D]: see `ask`.
+        """
         normed = self.query_norm(hidden)
-        query = self.query_proj(normed).float()  # [..., D]
+        query = self.ask(normed, said)
         context = memory.retrieve(query)
         found, gist = self.read(normed, query, context)
         return self.output_proj(torch.cat((found, gist), dim=-1).to(normed.dtype))
+
+    def ask(self, normed: Tensor, said: Tensor | None) -> Tensor:
+        """The queries [..., D] f32 of normed hidden states [..., H].
+
+        said [..., D]: what tokens say of themselves (`TokenCodes`), of length 1. Then hidden states only
+        lean the query: what is stored while a model trains stays findable.
+        """
+        query = self.query_proj(normed).float()
+        if said is None:
+            return query
+        return torch.add(said, query, alpha=LEANING / math.sqrt(self.query_proj.weight.numel()))
 
     def read(self, normed: Tensor, query: Tensor, context: RetrievedContext) -> tuple[Tensor, Tensor]:
         """What the heads found [..., h*D], and the direction of `aggregate()` [..., D], both f32.
@@ -72,13 +90,24 @@ class MemoryReader(nn.Module):
         The memory is f32, whatever the model is.
         """
         lead, width = query.shape[:-1], self.vector_dim
-        sought = self.attend_proj(normed).float().reshape(-1, self.num_heads, width)  # [Q, h, D]
-        found, mean = read_members(
-            sought,
+        found, gist = self.look(
+            self.attend_proj(normed).float().reshape(-1, self.num_heads * width),
             query.reshape(-1, width),
-            self.likeness_weight.float(),
             context.vectors.reshape(-1, *context.vectors.shape[-2:]),
             context.weights.reshape(-1, context.weights.shape[-1]),
+            context.projection,
         )
-        gist = F.normalize(mean + context.projection(mean), dim=-1, eps=TINY)
         return found.reshape(*lead, -1), gist.reshape(*lead, width)
+
+    def look(
+        self,
+        sought: Tensor,
+        query: Tensor,
+        vectors: Tensor,
+        energies: Tensor,
+        projection: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """`read` of plain rows: sought [Q, h*D], query [Q, D], members [Q, K, D] with their energies."""
+        sought = sought.unflatten(1, (self.num_heads, self.vector_dim))
+        found, mean = read_members(sought, query, self.likeness_weight.float(), vectors, energies)
+        return found.flatten(1), F.normalize(mean + projection(mean), dim=-1, eps=TINY)

@@ -22,10 +22,11 @@ class PooledReader(MemoryReader):
     O(h K H) a position for h heads. Nothing grows with L but the result.
     """
 
-    def forward(self, hidden: Tensor, memory: Any) -> Tensor:
+    def forward(self, hidden: Tensor, memory: Any, said: Tensor | None = None) -> Tensor:
+        """said [B, 1, D]: see `MemoryReader.ask`."""
         heads, width = self.num_heads, self.vector_dim
         normed = self.query_norm(hidden)  # [B, L, H]
-        query = self.query_proj(normed.mean(dim=1, keepdim=True)).float()  # [B, 1, D]
+        query = self.ask(normed.mean(dim=1, keepdim=True), said)  # [B, 1, D]
         context = memory.retrieve(query)
         members = F.normalize(context.vectors.squeeze(1), dim=-1)  # [B, K, D]
         likeness = members @ F.normalize(query, dim=-1).mT  # [B, K, 1], cosines

@@ -6,7 +6,8 @@ Equations of the cells: those of torch.nn.GRU and torch.nn.LSTM.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -43,11 +44,32 @@ class StepReader(MemoryReader):
         nn.init.normal_(self.query_proj.weight, std=QUERY_STD)
         nn.init.normal_(self.attend_proj.weight, std=OUTPUT_STD)
 
-    def forward(self, hidden: Tensor, memory: Any) -> Tensor:
+    def forward(self, hidden: Tensor, memory: Any, said: Tensor | None = None) -> Tensor:
         normed = self.query_norm(hidden)
-        query = self.query_proj(normed).float()  # [..., D]
+        query = self.ask(normed, said)
         found, gist = self.read(normed, query, memory.retrieve(query))
         return torch.cat((found, gist), dim=-1).to(normed.dtype)
+
+    def step(self, hidden: Tensor, memory: Any, asking: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for one step of a sequence, in two parts: [B, H] -> [B, h D] and [B, D], f32.
+
+        asking [(h + 1) D, H]: `query_proj` over `attend_proj`, which then cost one product instead of two.
+        """
+        normed = self.query_norm(hidden)
+        query, sought = F.linear(normed, asking).float().tensor_split((self.vector_dim,), dim=1)
+        # [B, 1, D]: a step of a sequence. What went before is in `hidden`, so no former answer primes this.
+        context = memory.retrieve(query.unsqueeze(1))
+        vectors, energies = context.vectors.squeeze(1), context.weights.squeeze(1)
+        return self.look(sought, query, vectors, energies, context.projection)
+
+
+class _Weights(NamedTuple):
+    """What a cell multiplies with, put together once a sequence. I' is I, or I + (h + 1) D where it reads."""
+
+    given: Tensor  # [G H, I'], of what is given to the cell
+    given_bias: Tensor  # [G H]
+    hidden: Tensor  # [G H, H], of the state
+    hidden_bias: Tensor  # [G H]
 
 
 class MemoryRNN(MemoryLayer, Generic[State]):
@@ -91,13 +113,17 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         """
         check_shape("x", x, "B", self.input_size)
         self._check_state(state, x.shape[0])
-        asks = None if self.reader is None else self.reader_input(x)
-        return self._step(F.linear(x, *self._weights("ih")), asks, state)
+        _, state = self._run_steps(x.unsqueeze(1), state)
+        return state
 
-    def sequence(self, x: Tensor, state: State | None = None, *, read: bool = True) -> tuple[Tensor, State]:
+    def sequence(
+        self, x: Tensor, state: State | None = None, *, read: bool = True, said: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """All steps of x [B, T, I]: the outputs [B, T, H] and the last state.
 
         state: the one before the first step, None for zeros. read: False leaves the memory out.
+        said [B, T, D]: what tokens say of themselves (`MemoryReader.ask`). With it the steps ask with that
+        and the input, which wait for no state: one retrieval for all of them, and one call of torch's kernel.
         Whatever does not depend on the step before is done for all steps at once. What the steps teach the
         memory is learnt at the end: within a sequence no step sees what was born at an earlier one.
         Raises AESGMemoryError for other shapes.
@@ -108,51 +134,58 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         else:
             self._check_state(state, x.shape[0])
         if self.reader is None or not read:
-            return self._run_fused(x, state, [*self._weights("ih"), *self._weights("hh")])
-        asks = self.reader_input(x)  # [B, T, H]
+            return self._run_fused(x, state, self._weights(read=False))
+        if said is not None:
+            return self._run_with(x, self.reader(self.reader_input(x), self.memory, said), state)
         once_more = torch.is_grad_enabled() and not self.full_gradient
         with one_call(self.memory, traced=once_more):
             if not once_more:
-                return self._run_steps(x, asks, state)
+                return self._run_steps(x, state)
             # What the steps find is found step by step; all else, once more with gradients, for all at once.
             with torch.no_grad():
-                outputs, _ = self._run_steps(x, asks, state)
+                outputs, _ = self._run_steps(x, state)
             before = torch.cat((self.output_of(state).unsqueeze(1).detach(), outputs[:, :-1]), dim=1)
-            found = self.reader(asks + before, _Again(self.memory))  # [B, T, (h + 1) D]
-        weight, bias = self._weights("ih")
-        weights = [torch.cat((weight, self.reader_gates.weight), dim=1), bias, *self._weights("hh")]
-        return self._run_fused(torch.cat((x, found.to(x.dtype)), dim=2), state, weights)
+            found = self.reader(self.reader_input(x) + before, _Again(self.memory))  # [B, T, (h + 1) D]
+        return self._run_with(x, found, state)
 
-    def _run_steps(self, x: Tensor, asks: Tensor, state: State) -> tuple[Tensor, State]:
-        """x [B, T, I] step by step, with one retrieval each."""
-        gates = F.linear(x, *self._weights("ih"))  # [B, T, G H]
-        outputs = []
-        for gate, ask in zip(gates.unbind(1), asks.unbind(1), strict=True):
-            state = self._step(gate, ask, state)
+    def _run_with(self, x: Tensor, found: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [B, T, I] beside what was read for it [B, T, (h + 1) D], in torch's kernel."""
+        return self._run_fused(torch.cat((x, found.to(x.dtype)), dim=2), state, self._weights())
+
+    def _run_steps(self, x: Tensor, state: State, *, read: bool = True) -> tuple[Tensor, State]:
+        """x [B, T, I] step by step, with one retrieval each: the outputs [B, T, H] and the last state."""
+        weights, outputs = self._weights(read=read), []
+        reader = self.reader if read else None
+        given = x.unbind(1)
+        if reader is None:
+            for one in given:
+                state = self._step(one, state, weights)
+                outputs.append(self.output_of(state))
+            return torch.stack(outputs, dim=1), state
+        asking = torch.cat((reader.query_proj.weight, reader.attend_proj.weight))
+        for one, ask in zip(given, self.reader_input(x).unbind(1), strict=True):
+            found, gist = reader.step(ask + self.output_of(state), self.memory, asking)
+            state = self._step(torch.cat((one, found, gist), dim=1), state, weights)
             outputs.append(self.output_of(state))
         return torch.stack(outputs, dim=1), state
 
-    def _gates(self, gates: Tensor, asks: Tensor | None, hidden: Tensor) -> Tensor:
-        """The input's share of the gates [B, G H], with what was read added."""
-        if self.reader is None or asks is None:
-            return gates
-        # [B, 1, H]: a step of a sequence. What went before is in `hidden`, so no former answer primes this.
-        found = self.reader((asks + hidden).unsqueeze(1), self.memory)
-        return gates + self.reader_gates(found.squeeze(1))
-
-    def _weights(self, side: str) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the gates: "ih" from the input, "hh" from the state."""
-        weight, bias = getattr(self.rnn, f"weight_{side}_l0"), getattr(self.rnn, f"bias_{side}_l0")
-        return weight, bias
+    def _weights(self, *, read: bool = True) -> _Weights:
+        """read: of a cell that is given what was read beside its input."""
+        rnn: Any = self.rnn
+        given = rnn.weight_ih_l0
+        if read and self.reader is not None:
+            given = torch.cat((given, self.reader_gates.weight), dim=1)
+        return _Weights(given, rnn.bias_ih_l0, rnn.weight_hh_l0, rnn.bias_hh_l0)
 
     def _make_rnn(self) -> nn.GRU | nn.LSTM:
         raise NotImplementedError
 
-    def _step(self, gates: Tensor, asks: Tensor | None, state: State) -> State:
+    def _step(self, given: Tensor, state: State, weights: _Weights) -> State:
+        """torch's own cell on one step [B, I']."""
         raise NotImplementedError
 
-    def _run_fused(self, x: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
-        """torch's own kernel on x [B, T, *]; weights: of the input, its bias, of the state, its bias."""
+    def _run_fused(self, x: Tensor, state: State, weights: _Weights) -> tuple[Tensor, State]:
+        """torch's own kernel on x [B, T, I']."""
         raise NotImplementedError
 
     def _check_state(self, state: State, batch: int) -> None:
@@ -183,17 +216,17 @@ class AESG_GRU(MemoryRNN[Tensor]):
     def _make_rnn(self) -> nn.GRU:
         return nn.GRU(self.input_size, self.hidden_size, batch_first=True)
 
-    def _step(self, gates: Tensor, asks: Tensor | None, state: Tensor) -> Tensor:
-        width = self.hidden_size
-        given = self._gates(gates, asks, state)  # [B, 3H]: reset, update, new
-        recurrent = F.linear(state, *self._weights("hh"))
-        reset, update = (given[:, : 2 * width] + recurrent[:, : 2 * width]).sigmoid().chunk(2, dim=1)
-        new = torch.addcmul(given[:, 2 * width :], reset, recurrent[:, 2 * width :]).tanh()
-        return torch.lerp(new, state.to(new.dtype), update)  # (1 - z) n + z h
+    def _step(self, given: Tensor, state: Tensor, weights: _Weights) -> Tensor:
+        given, state = in_dtype_of(weights.hidden, given, state)
+        with without_autocast(given):
+            return torch.gru_cell(
+                given, state, weights.given, weights.hidden, weights.given_bias, weights.hidden_bias
+            )
 
-    def _run_fused(self, x: Tensor, state: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
-        x, state, *ordered = in_dtype_of(weights[2], x, state, weights[0], weights[2], weights[1], weights[3])
-        with torch.autocast(x.device.type, enabled=False):
+    def _run_fused(self, x: Tensor, state: Tensor, weights: _Weights) -> tuple[Tensor, Tensor]:
+        x, state = in_dtype_of(weights.hidden, x, state)
+        ordered = [weights.given, weights.hidden, weights.given_bias, weights.hidden_bias]
+        with without_autocast(x):
             outputs, last = torch.gru(
                 x, state.unsqueeze(0), ordered, True, 1, 0.0, self.training, False, True
             )
@@ -203,7 +236,9 @@ class AESG_GRU(MemoryRNN[Tensor]):
         check_shape("h_prev", state, batch, self.hidden_size)
 
     def zeros(self, batch: int, device: torch.device) -> Tensor:
-        return torch.zeros(batch, self.hidden_size, device=device, dtype=self._weights("hh")[0].dtype)
+        return torch.zeros(
+            batch, self.hidden_size, device=device, dtype=self._weights(read=False).hidden.dtype
+        )
 
     @staticmethod
     def output_of(state: Tensor) -> Tensor:
@@ -218,24 +253,21 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
     def _make_rnn(self) -> nn.LSTM:
         return nn.LSTM(self.input_size, self.hidden_size, batch_first=True)
 
-    def _step(
-        self, gates: Tensor, asks: Tensor | None, state: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        hidden, cell = state
-        given = self._gates(gates, asks, hidden)  # [B, 4H]: input, forget, new, output
-        total = given + F.linear(hidden, *self._weights("hh"))
-        into, forget, new, out = total.chunk(4, dim=1)
-        cell = torch.addcmul(forget.sigmoid() * cell.to(new.dtype), into.sigmoid(), new.tanh())
-        return out.sigmoid() * cell.tanh(), cell
+    def _step(self, given: Tensor, state: tuple[Tensor, Tensor], weights: _Weights) -> tuple[Tensor, Tensor]:
+        given, hidden, cell = in_dtype_of(weights.hidden, given, *state)
+        with without_autocast(given):
+            hidden, cell = torch.lstm_cell(
+                given, (hidden, cell), weights.given, weights.hidden, weights.given_bias, weights.hidden_bias
+            )
+        return hidden, cell
 
     def _run_fused(
-        self, x: Tensor, state: tuple[Tensor, Tensor], weights: list[Tensor]
+        self, x: Tensor, state: tuple[Tensor, Tensor], weights: _Weights
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        x, hidden, cell, *ordered = in_dtype_of(
-            weights[2], x, *state, weights[0], weights[2], weights[1], weights[3]
-        )
+        x, hidden, cell = in_dtype_of(weights.hidden, x, *state)
+        ordered = [weights.given, weights.hidden, weights.given_bias, weights.hidden_bias]
         before = [hidden.unsqueeze(0), cell.unsqueeze(0)]
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             outputs, hidden, cell = torch.lstm(x, before, ordered, True, 1, 0.0, self.training, False, True)
         return outputs, (hidden.squeeze(0), cell.squeeze(0))
 
@@ -245,13 +277,19 @@ class AESG_LSTM(MemoryRNN[tuple[Tensor, Tensor]]):
 
     def zeros(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         hidden, cell = torch.zeros(
-            2, batch, self.hidden_size, device=device, dtype=self._weights("hh")[0].dtype
+            2, batch, self.hidden_size, device=device, dtype=self._weights(read=False).hidden.dtype
         )
         return hidden, cell
 
     @staticmethod
     def output_of(state: tuple[Tensor, Tensor]) -> Tensor:
         return state[0]
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Ends autocast inside: torch's recurrent kernels do not follow it on every device."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def in_dtype_of(weight: Tensor, *tensors: Tensor) -> list[Tensor]:

@@ -71,12 +71,8 @@ class PackGraph:
             **spreading_rules(self.config),
         )
 
-    def ids(self, slots: Tensor) -> Tensor:
+    def identities(self, slots: np.ndarray) -> np.ndarray:
         """What tells concepts apart over time, i64 [...]: in a pack, where nothing changes, the slots."""
-        return slots
-
-    def still(self, slots: Tensor, ids: Tensor) -> Tensor:
-        """Slots [...] that still hold the concept of that identity: all of them."""
         return slots
 
     def without(self, vectors: Tensor) -> Tensor:

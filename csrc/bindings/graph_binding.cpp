@@ -279,6 +279,40 @@ py::array_t<int64_t> find_crowded(const StorePtr& store, int64_t degree) {
   return py::array_t<int64_t>(static_cast<py::ssize_t>(slots.size()), slots.data());
 }
 
+// A result in the shape of `slots`, made by value(slot, i); a negative slot stands for none.
+template <typename Value>
+py::array_t<int64_t> for_slots(const StorePtr& store, const Array<int64_t>& slots, Value value) {
+  if (store->closed()) throw StorageError("The store " + store->directory() + " is closed");
+  const int64_t n = slots.size(), count = static_cast<int64_t>(store->counters().node_count);
+  const int64_t* slot = slots.data();
+  py::array_t<int64_t> made(std::vector<py::ssize_t>(slots.shape(), slots.shape() + slots.ndim()));
+  int64_t* out = made.mutable_data();
+  for (int64_t i = 0; i < n; ++i) {
+    if (slot[i] >= count)
+      throw ArgumentError("slots: expected slots below " + std::to_string(count) + ", got " +
+                          std::to_string(slot[i]));
+    out[i] = value(slot[i], i);
+  }
+  return made;
+}
+
+int64_t identity(Store& store, int64_t slot) {
+  return static_cast<int64_t>(*store.at<uint64_t>(storage::NodeColumn::kId, slot));
+}
+
+py::array_t<int64_t> identities(const StorePtr& store, const Array<int64_t>& slots) {
+  return for_slots(store, slots,
+                   [&](int64_t slot, int64_t) { return slot < 0 ? 0 : identity(*store, slot); });
+}
+
+py::array_t<int64_t> still(const StorePtr& store, const Array<int64_t>& slots, const Array<int64_t>& ids) {
+  require_length("ids", slots.size(), ids.size());
+  const int64_t* id = ids.data();
+  return for_slots(store, slots, [&](int64_t slot, int64_t i) {
+    return slot >= 0 && graph::is_active(*store, slot) && identity(*store, slot) == id[i] ? slot : -1;
+  });
+}
+
 }  // namespace
 
 void bind_graph(py::module_& module) {
@@ -320,6 +354,11 @@ void bind_graph(py::module_& module) {
              "Which pairs [n, 2] have an abstract concept in common or between them, bool [n].");
   module.def("find_crowded", &find_crowded, "store"_a, "degree"_a,
              "Living concepts with more than `degree` edges, slots i64 [n].");
+  module.def("identities", &identities, "store"_a, "slots"_a,
+             "The identities of slots, i64 of the same shape with the bits of u64; 0 for a negative slot.");
+  module.def(
+      "still", &still, "store"_a, "slots"_a, "ids"_a,
+      "Slots that hold the living concept of that identity, i64 of the same shape; -1 for the others.");
   module.def(
       "check", [](const StorePtr& store) { return graph::check(*store); }, "store"_a,
       "Findings about broken invariants, one line each; none when the graph is sound.");

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from aesg.exceptions import AESGMemoryError, AESGNavigationError
+from aesg.memory.controller import AESGMemory
 
 
 def filled(make_memory, n=200, memory_mode="TRAIN", **fields):
@@ -121,3 +122,40 @@ def test_bad_queries_are_refused_before_anything_changes(make_memory, query, err
 def test_reduced_precision_queries_are_taken(make_memory):
     memory, vectors = filled(make_memory, memory_mode="INFERENCE")
     assert memory.retrieve(vectors[11].bfloat16()).primary_concepts[0] == 11
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_steps_within_one_call_are_answered_as_any_other(make_memory, traced):
+    memory, vectors = filled(make_memory, memory_mode="INFERENCE")
+    steps = vectors[:40].view(10, 4, 1, 16) + 0.1 * torch.randn(10, 4, 1, 16)
+    wanted = [memory.retrieve(step) for step in steps]
+    with memory.one_call(traced):
+        for step, expected in zip(steps, wanted, strict=True):
+            found = memory.retrieve(step)
+            for name in ("vectors", "weights", "indices", "mask", "explanation"):
+                assert torch.equal(getattr(found, name), getattr(expected, name)), name
+            assert found.paths == expected.paths
+    assert memory.stats()["queries"] == 80
+
+
+def test_a_step_sees_what_the_graph_grew_by(make_memory):
+    """Another memory on the same directory bears more concepts than there are places for."""
+    memory, _ = filled(make_memory, memory_mode="INFERENCE")
+    new = torch.randn(3000, 16)
+    with memory.one_call(), AESGMemory(memory.directory, memory.config) as other:
+        memory.retrieve(new[:4].unsqueeze(1))
+        slots = other.graph.add_concepts(new)
+        found = memory.retrieve(new[-4:].unsqueeze(1))
+        assert found.indices[:, 0, 0].tolist() == slots[-4:].tolist()
+
+
+def test_steps_within_one_call_are_checked(make_memory):
+    memory, _ = filled(make_memory)
+    with memory.one_call():
+        memory.retrieve(torch.randn(2, 1, 16))
+        with pytest.raises(AESGMemoryError, match="dimension"):
+            memory.retrieve(torch.randn(2, 1, 15))
+        with pytest.raises(AESGNavigationError, match="finite"):
+            memory.retrieve(torch.full((2, 1, 16), torch.nan))
+        with pytest.raises(AESGNavigationError, match="at least one"):
+            memory.retrieve(torch.randn(0, 1, 16))
