@@ -129,6 +129,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> activate_cont
   std::atomic<bool> damaged{false};
   torch::stable::parallel_for(0, batch, kQueriesPerTask, [&](int64_t begin, int64_t end) {
     static thread_local cpu::ContextFinder finder;  // keeps its memory between calls
+    finder.begin_call(graph, rules);
     for (int64_t b = begin; b < end; ++b) {
       finder.run(graph, rules, context, prime, similarity + b * count, seed + b * count,
                  bars != nullptr ? bars[b] : 0.0f, prime.slots != nullptr ? b : -1,

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "csrc/ops/cpu/spread_trace.h"
@@ -53,17 +54,24 @@ void check_seeds(const Arguments& arguments) {
          "seed_energies: expected finite values, got NaN or infinity");
 }
 
-// visit(b, worker) for every query after its run, on all threads. Worker: cpu::Spreader or cpu::SpreadTrace.
+// visit(b, worker) for every query after its run, on all threads. Worker: cpu::Spreader, whose lists of edges
+// serve all queries of the call, or cpu::SpreadTrace.
 template <typename Worker, typename Visit>
 void spread_all(const Arguments& arguments, const Visit& visit) {
+  constexpr bool kKeepsLists = std::is_same_v<Worker, cpu::Spreader>;
   const auto* slots = static_cast<const int64_t*>(arguments.seed_indices.data_ptr());
   const auto* energies = static_cast<const float*>(arguments.seed_energies.data_ptr());
   std::atomic<bool> damaged{false};
   torch::stable::parallel_for(0, arguments.batch, kQueriesPerTask, [&](int64_t begin, int64_t end) {
     static thread_local Worker worker;  // keeps its memory between calls
+    if constexpr (kKeepsLists) worker.begin_call(arguments.graph, arguments.rules);
     for (int64_t b = begin; b < end; ++b) {
       const int64_t at = b * arguments.seeds;
-      worker.run(arguments.graph, arguments.rules, slots + at, energies + at, arguments.seeds);
+      if constexpr (kKeepsLists) {
+        worker.run(slots + at, energies + at, arguments.seeds);
+      } else {
+        worker.run(arguments.graph, arguments.rules, slots + at, energies + at, arguments.seeds);
+      }
       visit(b, worker);
     }
     if (worker.take_damage()) damaged = true;

@@ -34,6 +34,12 @@ int64_t File::size() {
   return n;
 }
 
+bool File::removed() {
+  int64_t n = retried([&] { return raw_links(); });
+  if (n < 0) throw StorageError(failure("look at", path_, n));
+  return n == 0;
+}
+
 int64_t File::read_until_end(void* data, int64_t bytes, int64_t offset) {
   auto* p = static_cast<uint8_t*>(data);
   int64_t done = 0;
@@ -75,6 +81,14 @@ void File::resize(int64_t bytes) {
 void File::sync() {
   int result = retried([&] { return raw_sync(); });
   if (result < 0) throw SyncError(failure("sync", path_, result));
+}
+
+void File::write_through(const void* data, int64_t bytes, int64_t offset) {
+  int64_t n = retried([&] { return raw_write_through(data, bytes, offset); });
+  if (n < 0 && n != -EOPNOTSUPP) throw SyncError(failure("write and sync", path_, n));
+  if (n == bytes) return;
+  write_at(data, bytes, offset);
+  sync();
 }
 
 void File::map(void* address, int64_t offset, int64_t bytes) {

@@ -37,18 +37,20 @@ class RecordWriter {
     int64_t rest = (written_ + static_cast<int64_t>(buffer_.size())) % kLineBytes;
     if (rest) buffer_.resize(buffer_.size() + static_cast<size_t>(kLineBytes - rest));
   }
-  void finish(RecordHeader* header) {
+  // True when the record is whole in the buffer, and still to be written from there.
+  bool finish(RecordHeader* header) {
     header->total_bytes = static_cast<uint64_t>(written_) + buffer_.size();
     if (written_ == 0) {
       header->payload_crc = crc32c(0, buffer_.data() + sizeof *header, buffer_.size() - sizeof *header);
       seal(*header);
       std::memcpy(buffer_.data(), header, sizeof *header);
-      file_.write_at(buffer_.data(), static_cast<int64_t>(buffer_.size()), offset_);
+      return true;
     } else {
       flush();
       header->payload_crc = crc_;
       seal(*header);
       file_.write_at(header, sizeof *header, offset_);
+      return false;
     }
   }
 
@@ -141,6 +143,21 @@ void Store::Impl::lengthen_journal(int64_t end, int64_t record_bytes) {
   }
 }
 
+bool Store::Impl::write_record_through() {
+  const int64_t begin = journal.end(), end = begin + static_cast<int64_t>(record_buffer.size());
+  const int64_t first = begin / kBlockBytes * kBlockBytes, last = end / kBlockBytes * kBlockBytes;
+  const int64_t bytes = round_up(end, kBlockBytes) - first;
+  if (bytes > static_cast<int64_t>(sizeof journal_blocks) || first + bytes > journal_room) return false;
+  if (journal_blocks_end != begin) journal_file->read_at(journal_blocks, begin - first, first);
+  journal_blocks_end = 0;
+  std::memcpy(journal_blocks + (begin - first), record_buffer.data(), record_buffer.size());
+  std::memset(journal_blocks + (end - first), 0, static_cast<size_t>(first + bytes - end));
+  journal_file->write_through(journal_blocks, bytes, first);
+  std::memmove(journal_blocks, journal_blocks + (last - first), static_cast<size_t>(end - last));
+  journal_blocks_end = end;
+  return true;
+}
+
 void Store::Impl::require_writable() const {
   if (closed) throw StorageError("'" + options.directory + "' was closed");
   if (!writer()) throw StorageError("'" + options.directory + "' is open for reading only");
@@ -156,6 +173,9 @@ uint64_t Store::Impl::commit(const Counters& now) {
     throw StorageError("'" + options.directory + "' takes no commits any more after: " + refusing +
                        "; the last commit is of generation " + std::to_string(committed.generation) +
                        ": close the store and open it again");
+  }
+  if (journal_file->removed()) {
+    throw StorageError("'" + options.directory + "' is gone: what is committed to it would be lost");
   }
   Counters next = now;
   next.generation = committed.generation + 1;
@@ -255,10 +275,14 @@ uint64_t Store::Impl::commit(const Counters& now) {
               static_cast<int64_t>(record.new_events) * kEventBytes);
     }
     out.fill_line();
-    out.finish(&record);
-    const auto record_bytes = static_cast<int64_t>(record.total_bytes);
-    lengthen_journal(journal.end() + record_bytes, record_bytes);
-    journal_file->sync();
+    const bool in_buffer = out.finish(&record);
+    if (!in_buffer || !write_record_through()) {
+      const auto record_bytes = static_cast<int64_t>(record.total_bytes);
+      if (in_buffer) journal_file->write_at(record_buffer.data(), record_bytes, journal.end());
+      lengthen_journal(journal.end() + record_bytes, record_bytes);
+      journal_file->sync();
+      journal_blocks_end = 0;
+    }
   } catch (const SyncError& error) {
     refusing = error.what();
     try {

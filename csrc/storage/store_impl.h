@@ -41,6 +41,9 @@ struct Store::Impl {
   // its blocks, so that their syncs write data alone. Behind a long record the zeros save nothing, and from
   // fold_bytes on the journal begins anew.
   void lengthen_journal(int64_t end, int64_t record_bytes);
+  // Writes the record in `record_buffer` and makes it durable in one call; false where that is no gain: a
+  // long record, or one for which the journal has no blocks yet.
+  bool write_record_through();
   void require_writable() const;
 
   // store_fold.cpp: false when a reader keeps the gate
@@ -60,7 +63,11 @@ struct Store::Impl {
   Locks locks;
   std::unique_ptr<File> nodes, edges, log, state_file, sums, journal_file, meta;
   Journal journal;           // begins after open_files()
-  int64_t journal_room = 0;  // the journal's file is at least so long
+  int64_t journal_room = 0;  // the journal's file is at least so long, as of its last sync
+  // The journal's last block, as long as `journal_blocks_end` is where the journal ends, and room for what a
+  // short commit adds to it.
+  alignas(kBlockBytes) uint8_t journal_blocks[16 * kBlockBytes];
+  int64_t journal_blocks_end = 0;
 
   Arena node_arena, edge_arena;
   DirtyMap node_dirty, edge_dirty;

@@ -47,13 +47,15 @@ class Campaign {
     options.directory = "/m";
     options.vector_dim = 4;
     options.file_system = &fs;
-    options.fold_bytes = 6000;
-    options.bulk_bytes = 60000;
+    options.fold_bytes = fold_bytes_;
+    options.bulk_bytes = 20000;  // where births overflow a row group
     return options;
   }
 
   void session(int64_t states) {
     ++counts_.sessions;
+    // A journal that is folded at every few commits, or one with room to write short records through to.
+    fold_bytes_ = random_() % 2 ? 6000 : 60000;
     SimFileSystem fs;
     if (!until_.empty()) {
       fs.late = lying_;
@@ -133,6 +135,7 @@ class Campaign {
 
   std::mt19937_64 random_;
   std::string lying_, until_;
+  int64_t fold_bytes_ = 0;
   Counts counts_;
 };
 

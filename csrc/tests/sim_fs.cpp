@@ -33,6 +33,10 @@ class SimFile final : public File {
 
  protected:
   int64_t raw_size() override { return static_cast<int64_t>(inode_->now.size()); }
+  int64_t raw_links() override {
+    return std::count_if(fs_.names_.begin(), fs_.names_.end(),
+                         [this](const auto& entry) { return entry.second == inode_; });
+  }
   int64_t raw_read(void* data, int64_t bytes, int64_t offset) override {
     int verdict = fs_.next_call("read", path());
     if (verdict < 0) return verdict;
@@ -77,11 +81,22 @@ class SimFile final : public File {
       return 0;
     }
     settle(*inode_);
-    if (fs_.waiting_ && fs_.until == base_name(path())) {
-      settle(*fs_.waiting_);
-      fs_.waiting_.reset();
-    }
+    settle_waiting();
     return 0;
+  }
+  // Not through any cache: a failure leaves old, new and torn sectors, and nothing else becomes durable.
+  int64_t raw_write_through(const void* data, int64_t bytes, int64_t offset) override {
+    const int64_t n = raw_write(data, bytes, offset);
+    if (n != bytes) return n;
+    if (int verdict = fs_.next_call("sync", path()); verdict != 0) return verdict < 0 ? verdict : 0;
+    if (fs_.unsynced.count(base_name(path()))) return n;
+    if (fs_.late == base_name(path())) {
+      fs_.waiting_ = inode_;
+      return n;
+    }
+    settle(*inode_, offset / kSector, (offset + n) / kSector);
+    settle_waiting();
+    return n;
   }
   int raw_map(void* address, int64_t offset, int64_t bytes) override {
     int verdict = fs_.next_call("map", path());
@@ -130,15 +145,27 @@ class SimFile final : public File {
   void touch(int64_t begin, int64_t end) {
     for (int64_t s = begin / kSector; s * kSector < end; ++s) inode_->touched.insert(s);
   }
+  void settle_waiting() {
+    if (!fs_.waiting_ || fs_.until != base_name(path())) return;
+    settle(*fs_.waiting_);
+    fs_.waiting_.reset();
+  }
   static void settle(SimFileSystem::Inode& inode) {
     inode.durable.resize(inode.now.size());
-    for (int64_t sector : inode.touched) {
+    settle(inode, 0, INT64_MAX);
+  }
+  // Sectors [first, last).
+  static void settle(SimFileSystem::Inode& inode, int64_t first, int64_t last) {
+    const auto from = inode.touched.lower_bound(first), to = inode.touched.lower_bound(last);
+    for (auto it = from; it != to; ++it) {
+      const int64_t sector = *it;
       int64_t begin = sector * kSector,
               end = std::min(begin + kSector, static_cast<int64_t>(inode.now.size()));
       if (begin >= end) continue;
+      if (static_cast<int64_t>(inode.durable.size()) < end) inode.durable.resize(static_cast<size_t>(end));
       std::memcpy(inode.durable.data() + begin, inode.now.data() + begin, static_cast<size_t>(end - begin));
     }
-    inode.touched.clear();
+    inode.touched.erase(from, to);
   }
 
   SimFileSystem& fs_;

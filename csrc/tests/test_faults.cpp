@@ -239,30 +239,31 @@ TEST(a_disk_full_at_every_page_keeps_the_last_commit) {
   CHECK(errors > 10 / kStride);
 }
 
+// A store's first commit writes and syncs, the second has room in the journal and does both in one call.
 TEST(after_a_failed_sync_the_store_refuses_and_says_so) {
-  SimFileSystem fs;
-  auto store = Store::open(options_on(fs));
-  do_step(*store, 0);
-  store->commit();
-  const uint64_t before = fingerprint(*store);
-  do_step(*store, 1);
-  // The write of the record comes first, its sync last of the calls of this commit.
-  SimFileSystem probe;
-  auto other = Store::open(options_on(probe));
-  do_step(*other, 0);
-  other->commit();
-  int64_t calls = probe.calls;
-  do_step(*other, 1);
-  other->commit();
-  fs.fail_at = fs.calls + (probe.calls - calls) - 1;
-  fs.fail_with = EIO;
-  CHECK_THROWS(store->commit(), StorageError, "cannot sync '/m/journal.aesg'");
-  CHECK_THROWS(store->commit(), StorageError, "takes no commits any more after: cannot sync");
-  CHECK_EQ(store->counters().generation, 1u);
-  store->close();
-  store = Store::open(options_on(fs));
-  CHECK_EQ(store->counters().generation, 1u);
-  CHECK_EQ(fingerprint(*store), before);
+  for (int failing = 0; failing < 2; ++failing) {
+    SimFileSystem fs, probe;
+    auto store = Store::open(options_on(fs)), other = Store::open(options_on(probe));
+    for (int step = 0; step < failing; ++step) {
+      do_step(*store, step), store->commit();
+      do_step(*other, step), other->commit();
+    }
+    const uint64_t before = fingerprint(*store);
+    do_step(*store, failing), do_step(*other, failing);
+    // The sync is the last call of a commit.
+    const int64_t calls = probe.calls;
+    other->commit();
+    fs.fail_at = fs.calls + (probe.calls - calls) - 1;
+    fs.fail_with = EIO;
+    const std::string told = failing ? "cannot write and sync" : "cannot sync";
+    CHECK_THROWS(store->commit(), StorageError, told + " '/m/journal.aesg'");
+    CHECK_THROWS(store->commit(), StorageError, "takes no commits any more after: " + told);
+    CHECK_EQ(store->counters().generation, static_cast<uint64_t>(failing));
+    store->close();
+    store = Store::open(options_on(fs));
+    CHECK_EQ(store->counters().generation, static_cast<uint64_t>(failing));
+    CHECK_EQ(fingerprint(*store), before);
+  }
 }
 
 }  // namespace

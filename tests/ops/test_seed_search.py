@@ -137,6 +137,33 @@ def test_bits_of_a_score_depend_on_its_pair_alone(stored_norms):
     assert torch.equal(moved[0], whole[0]) and torch.equal(order[moved[1]], whole[1])
 
 
+@pytest.mark.parametrize("dim", [3, 64, 100])
+def test_few_queries_tell_rows_apart_that_differ_by_a_rounding(dim):
+    """Their rough sums rank such rows otherwise; what is returned must be ranked by the sums in order."""
+    torch.manual_seed(3)
+    vectors = torch.randn(1, dim) + 2e-7 * torch.randn(4000, dim)
+    queries = vectors[:1] + 0.1 * torch.randn(40, dim)
+    inv_norm = 1 / vectors.norm(dim=1)
+    active = torch.rand(4000) < 0.9
+    whole = seed_search(queries, vectors, 7, inv_norm=inv_norm, active=active)
+    assert len(set(whole[0][0].tolist())) > 1  # near, but not all equal
+    for batch in (1, 2, 3, 4, 7, 12):
+        part = seed_search(queries[:batch], vectors, 7, inv_norm=inv_norm, active=active)
+        assert torch.equal(part[0], whole[0][:batch]) and torch.equal(part[1], whole[1][:batch])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_few_queries_pass_over_rows_that_are_not_finite(batch):
+    torch.manual_seed(4)
+    vectors, queries = torch.randn(200, 32), torch.randn(40, 32)
+    vectors[::3, 5] = float("nan")
+    vectors[1::3, 7] = float("inf")
+    inv_norm = torch.ones(200)
+    whole = seed_search(queries, vectors, 20, inv_norm=inv_norm)
+    part = seed_search(queries[:batch], vectors, 20, inv_norm=inv_norm)
+    assert torch.equal(part[0], whole[0][:batch]) and torch.equal(part[1], whole[1][:batch])
+
+
 @pytest.mark.parametrize("batch, rows", [(1, 40_000), (3, 20_000), (700, 200)])
 def test_same_bits_for_any_number_of_threads(batch, rows):
     torch.manual_seed(2)

@@ -39,7 +39,7 @@ void ContextFinder::run(const SpreadGraph& graph, const SpreadRules& rules, cons
     led_.assign(k * count, 0.0f);  // the primed columns are constants: left out
     for (int64_t i = 0; i < k; ++i) std::copy_n(slopes_.data() + i * width, count, led_.data() + i * count);
   } else {
-    spreader_.run(graph, rules, starts_.data(), start_energies_.data(), width);
+    spreader_.run(starts_.data(), start_energies_.data(), width);
     spreader_.result(k, energies_.data(), members_.data());
   }
   lead_by_seeds(context, out);

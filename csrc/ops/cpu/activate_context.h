@@ -38,8 +38,12 @@ struct ContextOut {
 
 class ContextFinder {
  public:
+  // Before the runs of one call, over a graph that stays as it is meanwhile.
+  void begin_call(const SpreadGraph& graph, const SpreadRules& rules) { spreader_.begin_call(graph, rules); }
+
   // similarities, seeds [S]: as the search found them, best first; bar: the best similarity elsewhere, at
-  // least 0. stream: which row of the priming, -1 for none. REQUIRES: slots < N; values finite.
+  // least 0. stream: which row of the priming, -1 for none. REQUIRES: begin_call with the same
+  // graph and rules; slots < N; values finite.
   void run(const SpreadGraph& graph, const SpreadRules& rules, const ContextRules& context,
            const Priming& priming, const float* similarities, const int64_t* seeds, float bar, int64_t stream,
            const ContextOut& out);

@@ -18,6 +18,9 @@ namespace {
 // First query of block b, of `blocks` blocks over `total` queries.
 inline int64_t block_start(int64_t b, int64_t blocks, int64_t total) { return b * total / blocks; }
 
+// So few queries are answered row by row: the rows are then waited for, not the sums.
+constexpr int64_t kFewQueries = 12;
+
 namespace portable {
 #define AESG_SIMD Portable
 #define AESG_TARGET
@@ -33,11 +36,11 @@ namespace avx2 {
 #define AESG_SIMD Avx2
 #define AESG_TARGET AESG_AVX2
 #define AESG_FAST_TRANSPOSE 1
-#define AESG_SEARCH_ONE 1
 #include "csrc/ops/cpu/seed_search_kernel.inl"
+// Needs what the kernel defines.
+#include "csrc/ops/cpu/seed_search_few.inl"
 #undef AESG_SIMD
 #undef AESG_TARGET
-#undef AESG_SEARCH_ONE
 }  // namespace avx2
 
 namespace avx512 {
@@ -52,7 +55,7 @@ namespace avx512 {
 
 struct Kernel {
   decltype(&portable::search) search;
-  void (*search_one)(const SeedSearch&, const float*, int64_t, int64_t, TopK*, float*);  // or null
+  void (*search_few)(const SeedSearch&, const float*, int64_t, int64_t, int64_t, TopK*, float*);  // or null
   float (*dot)(const float*, const float*, int64_t);
   void (*eight_dots)(const float*, const float* const*, int64_t, float*);
   int64_t panel_rows;
@@ -64,10 +67,10 @@ const Kernel& kernel() {
 #if defined(__x86_64__)
     const Isa isa = pick_isa();
     if (isa == Isa::kAvx512)
-      return Kernel{avx512::search,     avx2::search_one, avx512::dot,
+      return Kernel{avx512::search,     avx2::search_few, avx512::dot,
                     avx512::eight_dots, avx512::kPanel,   Avx512::kQueryBlock};
     if (isa == Isa::kAvx2)
-      return Kernel{avx2::search,     avx2::search_one, avx2::dot,
+      return Kernel{avx2::search,     avx2::search_few, avx2::dot,
                     avx2::eight_dots, avx2::kPanel,     Avx2::kQueryBlock};
 #endif
     return Kernel{portable::search,     nullptr,          portable::dot,
@@ -139,8 +142,19 @@ void seed_search_range(const SeedSearch& job, const float* packed, int64_t first
   float* bars = scratch.data() + panel_floats;
   std::fill(bars + first_query, bars + last_query, first_bar(job.min_score));
 
-  if (job.batch == 1 && job.inv_norm && chosen.search_one != nullptr)
-    return chosen.search_one(job, packed, first_row, last_row, best, bars);
+  if (job.batch <= kFewQueries && job.inv_norm && chosen.search_few != nullptr) {
+    const int64_t pitch = (job.dim + 7) / 8 * 8;
+    static thread_local std::vector<float> unit;  // the queries one below the other
+    unit.assign(static_cast<size_t>(kFewQueries * pitch), 0.0f);
+    const int64_t blocks = (job.batch + chosen.query_block - 1) / chosen.query_block;
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t begin = block_start(b, blocks, job.batch);
+      const int64_t width = block_start(b + 1, blocks, job.batch) - begin;
+      for (int64_t i = 0; i < width * job.dim; ++i)
+        unit[(begin + i % width) * pitch + i / width] = packed[begin * job.dim + i];
+    }
+    return chosen.search_few(job, unit.data(), pitch, first_row, last_row, best, bars);
+  }
   const int64_t chunk = chunk_queries(job.dim);
   for (int64_t q = first_query; q < last_query; q += chunk)
     chosen.search(job, packed, q, std::min(q + chunk, last_query), first_row, last_row, best, panel, bars);

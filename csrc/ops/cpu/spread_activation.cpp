@@ -1,12 +1,12 @@
-// spread_activation on the CPU. Three things make it quick:
-//  - What a query touches lives in one small hash table of 16-byte entries, which stays in the nearest cache
-//    and is never cleared: an entry whose stamp is older than the query is free. A query that touches much of
-//    the graph has an entry a slot instead.
+// spread_activation on the CPU. What makes it quick:
+//  - What a query touches lives in entries of 16 bytes, one a slot; in a large graph in a hash table, unless
+//    the query touches much of it. They are never cleared: an entry whose stamp is older than the query is
+//    free.
 //  - A hop fires only sources whose energy changed, and adds the difference to what they gave before. Sums
 //    are integers and energies never fall, so this is exactly the sum over all sources.
-//  - Edges are taken a block at a time; most end at the comparison with the transfer floor. While one chain
-//  is
-//    read, the next ones are walked ahead, a block for each block: long scattered chains are then no wait.
+//  - A chain of blocks is read once a call and copied to one piece (edge_lists.h).
+//  - Firing computes what edges give, four at a time, and only asks for their targets' memory; some hundred
+//    gifts later they are handed out, when it has come.
 #include "csrc/ops/cpu/spread_activation.h"
 
 #include <algorithm>
@@ -20,8 +20,11 @@ namespace {
 
 constexpr uint32_t kHashFactor = 0x9e3779b1u;  // 2^32 / golden ratio: neighbouring slots go far apart
 constexpr int kLeastBits = 10;
-constexpr size_t kHeadAhead = 12, kRestAhead = 6;  // sources whose memory is asked for before their turn
-constexpr uint32_t kClockLimit = 1u << 31;         // far more firings than one query can make
+constexpr size_t kFetched = 128;            // sources whose edges are asked for together
+constexpr size_t kMostGifts = 256;          // on their way at a time
+constexpr int32_t kSumCeiling = 1 << 30;    // far above where energy saturates
+constexpr int64_t kSmall = 1 << 20;         // up to so many slots each has a place of its own
+constexpr uint32_t kClockLimit = 1u << 31;  // far more firings than one query can make
 
 using Four = Portable;
 
@@ -36,10 +39,18 @@ AESG_INLINE Four::Mask give(const float* strengths, float energy, const SpreadRu
 
 }  // namespace
 
-void Spreader::begin() {
-  // As many places as the last query would have wanted: a small table stays in the nearest cache.
-  direct_ = direct_ && touched_.size() * 8 >= static_cast<size_t>(graph_->active.rows);
-  while (bits_ > kLeastBits && (touched_.size() * 8) >> bits_ == 0) --bits_;
+void Spreader::begin_call(const SpreadGraph& graph, const SpreadRules& rules) {
+  graph_ = graph;
+  rules_ = rules;
+  lists_.restart(graph);
+  gifts_.resize(kMostGifts + kEdgesTogether);
+}
+
+void Spreader::begin_query() {
+  // About as many places as the last queries wanted: a small table stays in a near cache.
+  direct_ = graph_.active.rows <= kSmall ||
+            (direct_ && touched_.size() * 8 >= static_cast<size_t>(graph_.active.rows));
+  if (bits_ > kLeastBits && (touched_.size() * 8) >> bits_ == 0) --bits_;
   reserve();
   if (clock_ > kClockLimit) {
     for (Entry& entry : table_) entry.stamp = 0;
@@ -53,7 +64,7 @@ void Spreader::begin() {
 }
 
 void Spreader::reserve() {
-  const size_t places = direct_ ? static_cast<size_t>(graph_->active.rows) : size_t{1} << bits_;
+  const size_t places = direct_ ? static_cast<size_t>(graph_.active.rows) : size_t{1} << bits_;
   if (table_.size() < places) table_.resize(places, Entry{0, 0, 0, 0});
 }
 
@@ -65,7 +76,7 @@ void Spreader::grow() {
     table_[place].stamp = 0;
   }
   ++bits_;
-  direct_ = (int64_t{2} << bits_) >= graph_->active.rows;
+  direct_ = (int64_t{2} << bits_) >= graph_.active.rows;
   reserve();
   touched_.clear();
   changed_.clear();
@@ -86,203 +97,201 @@ AESG_INLINE uint32_t Spreader::find_place(int32_t slot) const {
   return place;
 }
 
-// The entry of a slot, made if need be; null for a dead one, which energy never reaches.
-AESG_INLINE Spreader::Entry* Spreader::touch(int32_t slot) {
-  uint32_t place = find_place(slot);
+// The entry of a seed, made if need be; null for a dead one.
+Spreader::Entry* Spreader::touch_seed(int32_t slot) {
+  if (!graph_.active[slot]) return nullptr;
+  if (!direct_ && (2 * touched_.size() + 2) >> bits_ != 0) grow();
+  const uint32_t place = find_place(slot);
   Entry* entry = &table_[place];
   if (entry->stamp >= query_begin_) return entry;
-  if (!graph_->active[slot]) return nullptr;
-  if (!direct_ && (2 * touched_.size() + 2) >> bits_ != 0) {
-    grow();
-    place = find_place(slot);
-    entry = &table_[place];
-  }
-  const bool inside = region_ != 0 && graph_->regions[slot] == region_;
-  *entry = {slot, query_begin_, 0, inside ? 1u : 0u};
+  *entry = {slot, query_begin_, 0, 0};
   touched_.push_back(place);
   return entry;
 }
 
-// What an edge adds beyond its parallel edges met before it in the chain: only the strongest counts. Rare,
-// and therefore simply looked up again.
-int32_t Spreader::beyond_twins(const Source& source, int32_t target, int32_t block, int place, float now,
-                               float before, float factor) const {
-  const float strength = graph_->strengths.at(block)[place];
+// What an edge adds beyond its parallel edges met before it in the list: only the strongest counts. Rare, and
+// therefore simply looked up again.
+int32_t Spreader::beyond_twins(const Gift& gift) {
+  const Source& source = sources_[firing_[gift.firing]];
+  const EdgeList list = lists_.get(source.slot, &damaged_);
+  const float strength = list.strengths[gift.edge];
   float twin = -std::numeric_limits<float>::infinity();
-  for (int32_t b = source.block;; b = graph_->next_block[b]) {
-    for (int i = 0; i < (b == block ? place : kEdgesPerBlock); ++i)
-      if (graph_->targets.at(b)[i] == target) twin = std::max(twin, graph_->strengths.at(b)[i]);
-    if (b == block) break;
-  }
+  for (uint32_t e = 0; e < gift.edge; ++e)
+    if (list.targets[e] == gift.target) twin = std::max(twin, list.strengths[e]);
   if (!(strength > twin)) return 0;
+  const bool inside = region_ != 0 && graph_.regions[gift.target] == region_;
+  const float factor = inside ? rules_.facilitation : 1.0f;
   const auto gives = [&](float energy, float through) {
-    return fixed_transfer(transfer(energy, through, rules_->decay, factor), rules_->transfer_floor);
+    return fixed_transfer(transfer(energy, through, rules_.decay, factor), rules_.transfer_floor);
   };
+  const float now = source.fired, before = fired_before_[gift.firing];
   return (gives(now, strength) - gives(now, twin)) - (gives(before, strength) - gives(before, twin));
 }
 
-// One block further along the chains of the sources to come, of those whose head was fetched.
-AESG_INLINE void Spreader::walk_ahead() {
-  if (static_cast<uint32_t>(ahead_block_) < static_cast<uint32_t>(graph_->next_block.rows)) {
-    ahead_block_ = graph_->next_block[ahead_block_];
-    if (static_cast<uint32_t>(ahead_block_) < static_cast<uint32_t>(graph_->next_block.rows))
-      __builtin_prefetch(graph_->targets.at(ahead_block_));
-  } else if (ahead_ + 1 < ahead_limit_) {
-    ahead_block_ = sources_[firing_[++ahead_]].block;
+// Adds the gifts to the sums of their targets. An entry a slot needs no search and no branches.
+template <bool kDirect>
+void Spreader::hand_out() {
+  const size_t touched = touched_.size(), changed = changed_.size();
+  size_t first = 0, touched_now = touched, changed_now = changed;
+  touched_.resize(touched + gift_count_);
+  changed_.resize(changed + gift_count_);
+  for (; first < gift_count_; ++first) {
+    Gift& gift = gifts_[first];
+    uint32_t place = static_cast<uint32_t>(gift.target);
+    if constexpr (!kDirect) {
+      if (__builtin_expect((2 * touched_now + 2) >> bits_ != 0, 0)) break;
+      place = find_place(gift.target);
+    }
+    Entry& entry = table_[place];
+    const uint32_t was = entry.stamp, stamp = hop_begin_ + gift.firing;
+    if (__builtin_expect(was == stamp, 0)) gift.amount = beyond_twins(gift);
+    const bool is_new = was < query_begin_;
+    touched_[touched_now] = place;
+    touched_now += is_new;
+    changed_[changed_now] = place;
+    changed_now += was < hop_begin_;
+    const int32_t sum = is_new ? 0 : entry.sum;
+    entry.slot = gift.target;
+    entry.stamp = stamp;
+    entry.sum = std::min(sum + gift.amount, kSumCeiling);
+    entry.source = is_new ? 0 : entry.source;
+  }
+  touched_.resize(touched_now);
+  changed_.resize(changed_now);
+  // What is left when the table was too small.
+  std::copy(gifts_.begin() + first, gifts_.begin() + gift_count_, gifts_.begin());
+  gift_count_ -= first;
+}
+
+void Spreader::flush() {
+  while (gift_count_ != 0) {
+    if (direct_) {
+      hand_out<true>();
+    } else {
+      hand_out<false>();
+      if (gift_count_ != 0) grow();
+    }
   }
 }
 
+// Computes what a source's edges give.
 template <bool kRegions>
-void Spreader::fire(const Source& source, float now, float before) {
-  const SpreadGraph& graph = *graph_;
-  const SpreadRules& rules = *rules_;
-  const uint32_t stamp = ++clock_;
-  const uint32_t slots = static_cast<uint32_t>(graph.active.rows);
-  const uint32_t blocks = static_cast<uint32_t>(graph.next_block.rows);
-  const float widest = kRegions ? std::max(1.0f, rules.facilitation) : 1.0f;
-  uint32_t steps = blocks;  // a chain longer than all blocks is a ring
-  for (int32_t block = source.block, next; block != -1; block = next) {
-    if (static_cast<uint32_t>(block) >= blocks || steps-- == 0) {
-      damaged_ = true;
-      return;
+AESG_INLINE void Spreader::fire(uint32_t firing) {
+  Source& source = sources_[firing_[firing]];
+  const float now = source.energy, before = source.fired;
+  source.fired = now;
+  fired_before_[firing] = before;
+  if (__builtin_expect(lists_.is_full(), 0)) {
+    flush();
+    lists_.restart(graph_);
+  }
+  const EdgeList list = lists_.get(source.slot, &damaged_);
+  const Entry* table = table_.data();
+  int shift = direct_ ? 0 : 32 - bits_;
+  uint32_t factor = direct_ ? 1 : kHashFactor;
+  for (uint32_t e = 0; e < list.size; e += kEdgesTogether) {
+    const int32_t* targets = list.targets + e;
+    const float* strengths = list.strengths + e;
+    if (__builtin_expect(gift_count_ + kEdgesTogether > kMostGifts, 0)) {
+      flush();
+      table = table_.data();
+      shift = direct_ ? 0 : 32 - bits_;
+      factor = direct_ ? 1 : kHashFactor;
     }
-    const int32_t* targets = graph.targets.at(block);
-    const float* strengths = graph.strengths.at(block);
-    next = graph.next_block[block];
-    if (static_cast<uint32_t>(next) < blocks) __builtin_prefetch(graph.targets.at(next));
-    walk_ahead();
-
-    int32_t more[kEdgesPerBlock];
+    alignas(16) int32_t amounts[4];
     uint32_t carried;
-    if constexpr (kRegions) {  // whether an edge carries anything may depend on where it leads
+    if constexpr (kRegions) {
       carried = 0;
-      for (int i = 0; i < kEdgesPerBlock; ++i)
-        carried |=
-            static_cast<uint32_t>(transfer(now, strengths[i], rules.decay, widest) > rules.transfer_floor)
-            << i;
-    } else {  // seven edges as two overlapping fours
-      const Four::Mask low = give(strengths, now, rules), high = give(strengths + 3, now, rules);
-      carried = Four::bits(low > 0) | Four::bits(high > 0) << 3;
-      if (before > 0.0f) {
-        Four::store(more, low - give(strengths, before, rules));
-        Four::store(more + 3, high - give(strengths + 3, before, rules));
-      } else {
-        Four::store(more, low);
-        Four::store(more + 3, high);
+      for (uint32_t i = 0; i < 4; ++i) {
+        const bool inside = graph_.regions[targets[i]] == region_;
+        const float reach = inside ? rules_.facilitation : 1.0f;
+        const auto gives = [&](float energy) {
+          return fixed_transfer(transfer(energy, strengths[i], rules_.decay, reach), rules_.transfer_floor);
+        };
+        const int32_t given = gives(now);
+        carried |= static_cast<uint32_t>(given > 0) << i;
+        amounts[i] = before > 0.0f ? given - gives(before) : given;
       }
+    } else {
+      const Four::Mask given = give(strengths, now, rules_);
+      carried = Four::bits(given > 0);
+      Four::store(amounts, before > 0.0f ? given - give(strengths, before, rules_) : given);
     }
-    for (; carried != 0; carried &= carried - 1) {
-      const int i = __builtin_ctz(carried);
+    Gift* gifts = gifts_.data();
+    size_t count = gift_count_;
+    for (uint32_t i = 0; i < 4; ++i) {  // without branches: what is not carried is written over
       const int32_t target = targets[i];
-      if (__builtin_expect(static_cast<uint32_t>(target) >= slots, 0)) {
-        damaged_ |= target != -1;
-        continue;
-      }
-      Entry* entry = touch(target);
-      if (entry == nullptr) continue;
-      float factor = 1.0f;
-      if constexpr (kRegions) {
-        factor = entry->link & 1 ? rules.facilitation : 1.0f;
-        more[i] = fixed_transfer(transfer(now, strengths[i], rules.decay, factor), rules.transfer_floor);
-        if (more[i] == 0) continue;
-        if (before > 0.0f)
-          more[i] -=
-              fixed_transfer(transfer(before, strengths[i], rules.decay, factor), rules.transfer_floor);
-      }
-      if (__builtin_expect(entry->stamp == stamp, 0))
-        more[i] = beyond_twins(source, target, block, i, now, before, factor);
-      if (entry->stamp < hop_begin_) changed_.push_back(static_cast<uint32_t>(entry - table_.data()));
-      entry->stamp = stamp;
-      entry->sum = std::min(entry->sum + more[i], kSumLimit);
+      __builtin_prefetch(table + (static_cast<uint32_t>(target) * factor >> shift), 1);
+      gifts[count] = {target, amounts[i], firing, e + i};
+      count += carried >> i & 1;
     }
+    gift_count_ = count;
   }
 }
 
-// Memory is scattered: the head of a chain is asked for some sources ahead, and when it has come, what it
-// names.
-AESG_INLINE void Spreader::fetch_head(Source& source) {
-  source.block = graph_->first_block[source.slot];
-  if (source.block < 0 || source.block >= graph_->next_block.rows) return;
-  __builtin_prefetch(graph_->targets.at(source.block));
-}
-
-AESG_INLINE void Spreader::fetch_rest(const Source& source) const {
-  if (source.block < 0 || source.block >= graph_->next_block.rows) return;
-  const int32_t next = graph_->next_block[source.block];
-  if (next >= 0 && next < graph_->next_block.rows) __builtin_prefetch(graph_->targets.at(next));
+void Spreader::fire_all() {
+  const size_t count = firing_.size();
+  fired_before_.resize(std::max(fired_before_.size(), count));
+  int32_t slots[kFetched];
+  for (size_t first = 0; first < count; first += kFetched) {
+    const size_t some = std::min(kFetched, count - first);
+    for (size_t i = 0; i < some; ++i) slots[i] = sources_[firing_[first + i]].slot;
+    lists_.fetch(slots, some);
+    for (size_t i = first; i < first + some; ++i) {
+      if (region_ != 0) {
+        fire<true>(static_cast<uint32_t>(i));
+      } else {
+        fire<false>(static_cast<uint32_t>(i));
+      }
+    }
+  }
+  flush();
+  clock_ += static_cast<uint32_t>(count);
 }
 
 // Lets energies rise to what arrived, and finds the sources of the next hop.
-void Spreader::end_hop(bool last) {
+void Spreader::end_hop() {
   next_firing_.clear();
   for (const uint32_t place : changed_) {
     Entry& entry = table_[place];
     const float energy = fixed_energy(entry.sum);
-    uint32_t source = entry.link >> 1;
-    if (source == 0) {
-      if (last || energy < rules_->source_floor) continue;
-      sources_.push_back({energy, 0.0f, entry.slot, -1});
-      source = static_cast<uint32_t>(sources_.size());
-      entry.link |= source << 1;
-      __builtin_prefetch(graph_->first_block.at(entry.slot));
-    } else if (energy > sources_[source - 1].energy) {
-      sources_[source - 1].energy = energy;
-      if (energy < rules_->source_floor) continue;
+    if (energy < rules_.source_floor) continue;
+    if (entry.source == 0) {
+      sources_.push_back({energy, 0.0f, entry.slot});
+      entry.source = static_cast<uint32_t>(sources_.size());
+    } else if (energy > sources_[entry.source - 1].energy) {
+      sources_[entry.source - 1].energy = energy;
     } else {
       continue;
     }
-    next_firing_.push_back(source - 1);
+    next_firing_.push_back(entry.source - 1);
   }
   firing_.swap(next_firing_);
 }
 
-void Spreader::run(const SpreadGraph& graph, const SpreadRules& rules, const int64_t* seeds,
-                   const float* energies, int64_t seed_count) {
-  graph_ = &graph;
-  rules_ = &rules;
-  region_ = rules.facilitation == 1.0f ? 0 : graph.dominant_region(seeds, seed_count);
-  begin();
+void Spreader::run(const int64_t* seeds, const float* energies, int64_t seed_count) {
+  region_ = rules_.facilitation == 1.0f ? 0 : graph_.dominant_region(seeds, seed_count);
+  begin_query();
   for (int64_t s = 0; s < seed_count; ++s) {
     if (seeds[s] < 0 || !(energies[s] > 0.0f)) continue;
-    Entry* entry = touch(static_cast<int32_t>(seeds[s]));
+    Entry* entry = touch_seed(static_cast<int32_t>(seeds[s]));
     if (entry == nullptr) continue;
-    if (entry->link >> 1 == 0) {
-      sources_.push_back({energies[s], 0.0f, entry->slot, -1});
-      __builtin_prefetch(graph.first_block.at(entry->slot));
-      entry->link |= static_cast<uint32_t>(sources_.size()) << 1;
+    if (entry->source == 0) {
+      sources_.push_back({energies[s], 0.0f, entry->slot});
+      entry->source = static_cast<uint32_t>(sources_.size());
     } else {
-      Source& source = sources_[(entry->link >> 1) - 1];
+      Source& source = sources_[entry->source - 1];
       source.energy = std::max(source.energy, energies[s]);
     }
   }
   for (uint32_t i = 0; i < sources_.size(); ++i)
-    if (sources_[i].energy >= rules.source_floor) firing_.push_back(i);
+    if (sources_[i].energy >= rules_.source_floor) firing_.push_back(i);
 
-  for (int64_t hop = 0; hop < rules.hops && !firing_.empty(); ++hop) {
+  for (int64_t hop = 0; hop < rules_.hops && !firing_.empty(); ++hop) {
     hop_begin_ = clock_ + 1;
     changed_.clear();
-    const size_t count = firing_.size();
-    ahead_ = 0;
-    for (size_t i = 0; i < std::min(count, kHeadAhead); ++i) fetch_head(sources_[firing_[i]]);
-    for (size_t i = 0; i < std::min(count, kRestAhead); ++i) fetch_rest(sources_[firing_[i]]);
-    for (size_t i = 0; i < count; ++i) {
-      if (i + kHeadAhead < count) fetch_head(sources_[firing_[i + kHeadAhead]]);
-      if (i + kRestAhead < count) fetch_rest(sources_[firing_[i + kRestAhead]]);
-      if (ahead_ <= i) {
-        ahead_ = i + 1;
-        ahead_block_ = ahead_ < count ? sources_[firing_[ahead_]].block : -1;
-      }
-      ahead_limit_ = std::min(count, i + kRestAhead);
-      Source& source = sources_[firing_[i]];
-      const float before = source.fired;
-      source.fired = source.energy;
-      if (region_ != 0) {
-        fire<true>(source, source.energy, before);
-      } else {
-        fire<false>(source, source.energy, before);
-      }
-    }
-    end_hop(hop + 1 == rules.hops);
+    fire_all();
+    if (hop + 1 < rules_.hops) end_hop();
   }
 }
 
@@ -291,8 +300,9 @@ void Spreader::result(int64_t k, float* energies, int64_t* slots) {
   float bar = 0.0f;
   for (const uint32_t place : touched_) {
     const Entry& entry = table_[place];
-    const uint32_t source = entry.link >> 1;
-    const float energy = source != 0 ? sources_[source - 1].energy : fixed_energy(entry.sum);
+    // Sums that arrived in the last hop were not made energies yet.
+    float energy = fixed_energy(entry.sum);
+    if (entry.source != 0) energy = std::max(energy, sources_[entry.source - 1].energy);
     if (energy < bar || energy <= 0.0f) continue;
     best_.push({energy, entry.slot});
     if (best_.full()) bar = best_.last().score;

@@ -1,0 +1,85 @@
+// EdgeLists: the chains of edge blocks that one call met, each copied once to one piece of memory.
+//
+// Blocks of a chain lie anywhere, and the same concepts fire again and again: in later hops, and in the other
+// queries of a batch. Only the first firing pays for the scattered reads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "csrc/ops/columns.h"
+
+namespace aesg::cpu {
+
+inline constexpr int kEdgesPerBlock = 7;  // as csrc/storage/layout.h
+
+struct SpreadGraph {
+  Column<const int32_t> first_block;  // [N], -1: none
+  Column<const int32_t> targets;      // [M, 7], -1: none
+  Column<const float> strengths;      // [M, 7]
+  Column<const int32_t> next_block;   // [M], -1: the chain ends
+  Column<const uint8_t> active;       // [N]
+  Column<const int32_t> regions;      // [N] or null, 0: no region
+
+  // The region of the first seed, 0: none.
+  int32_t dominant_region(const int64_t* seeds, int64_t seed_count) const {
+    return regions && seed_count > 0 && seeds[0] >= 0 ? regions[seeds[0]] : 0;
+  }
+};
+
+inline constexpr uint32_t kEdgesTogether = 4;
+
+// The edges of one concept to living targets, in the order of the chain, filled up to a multiple of
+// kEdgesTogether with edges of strength 0 to slot 0. Valid until the next list is made.
+struct EdgeList {
+  const int32_t* targets;
+  const float* strengths;
+  uint32_t size;
+};
+
+class EdgeLists {
+ public:
+  // Forgets all lists: to be called when the graph is another, or may have changed. O(1) but for the first
+  // call that meets so many slots.
+  void restart(const SpreadGraph& graph);
+
+  // Whether making another list might need more memory than is kept; then restart, or go on and take it.
+  bool is_full() const { return used_ > kMostEdges; }
+
+  bool is_known(int32_t slot) const { return places_[slot].call == call_; }
+
+  // The list of a slot, made now unless it is known. Sets *damaged where the chain leaves the graph.
+  EdgeList get(int32_t slot, bool* damaged) {
+    if (!is_known(slot)) make(slot, damaged);
+    const Place& place = places_[slot];
+    return {targets_.data() + place.begin, strengths_.data() + place.begin, place.size};
+  }
+
+  // Brings what get() will read of these slots near: many chains are walked at a time, since a block is known
+  // only when the one before it has come.
+  void fetch(const int32_t* slots, size_t count) const;
+
+ private:
+  static constexpr uint32_t kMostEdges = 4u << 20;  // 32 MiB
+
+  struct Place {
+    uint32_t call;  // the list is known if this is the current one
+    uint32_t begin, size;
+  };
+
+  bool has_block(int32_t block) const {
+    return static_cast<uint32_t>(block) < static_cast<uint32_t>(graph_.next_block.rows);
+  }
+  void make(int32_t slot, bool* damaged);
+  uint32_t copy_some(const int32_t* targets, const float* strengths, uint32_t at, bool* damaged);
+
+  SpreadGraph graph_;
+  uint32_t call_ = 0;
+  uint32_t used_ = 0;             // edges kept
+  std::vector<Place> places_;     // [N]
+  std::vector<int32_t> targets_;  // lists one after the other
+  std::vector<float> strengths_;
+};
+
+}  // namespace aesg::cpu
