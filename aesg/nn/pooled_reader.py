@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from aesg.nn.memory_reader import MemoryReader
+
+if TYPE_CHECKING:
+    from aesg.memory.context import RetrievedContext
 
 
 class PooledReader(MemoryReader):
@@ -23,9 +26,20 @@ class PooledReader(MemoryReader):
     """
 
     def forward(self, hidden: Tensor, memory: Any) -> Tensor:
+        return self.with_context(hidden, memory)[0]
+
+    def query(self, hidden: Tensor) -> Tensor:
+        """What `forward` asks for hidden [B, L, H]: f32 [B, 1, D]."""
+        return self._query(self.query_norm(hidden))
+
+    def _query(self, normed: Tensor) -> Tensor:
+        return self.query_proj(normed.mean(dim=1, keepdim=True)).float()
+
+    def with_context(self, hidden: Tensor, memory: Any) -> tuple[Tensor, RetrievedContext]:
+        """`forward`, and the context it read, of one query a sample."""
         heads, width = self.num_heads, self.vector_dim
         normed = self.query_norm(hidden)  # [B, L, H]
-        query = self.query_proj(normed.mean(dim=1, keepdim=True)).float()  # [B, 1, D]
+        query = self._query(normed)  # [B, 1, D]
         context = memory.retrieve(query)
         members = F.normalize(context.vectors.squeeze(1), dim=-1)  # [B, K, D]
         likeness = members @ F.normalize(query, dim=-1).mT  # [B, K, 1], cosines
@@ -45,4 +59,4 @@ class PooledReader(MemoryReader):
         )  # [H, h + 1, D], the last the gist's
         values = torch.einsum("bkd,chd->bhkc", members, output[:, :-1]).flatten(1, 2)  # [B, h K, H]
         gist = F.normalize(context.aggregate(), dim=-1).to(dtype)  # [B, 1, D]
-        return shares @ values + gist @ output[:, -1].T
+        return shares @ values + gist @ output[:, -1].T, context
