@@ -62,6 +62,7 @@ class AESGConfig:
     relevance_decay: float = 0.95  # a consolidation keeps this share of relevance
     prune_min_age: int = 5  # consolidations a concept lives at least
     novelty_pool_size: int = 4096  # P, candidates waiting to be born
+    query_context: float = 0.6  # how far what came before a token counts in text models' queries, 0: not
     query_collapse_threshold: float = (
         0.9  # resultant from which the queries' common part is left out; 1: never
     )

@@ -51,6 +51,7 @@ _UNIT_FLOATS = (
     "relevance_gain",
     "relevance_decay",
     "recall_target",
+    "query_context",
     "query_collapse_threshold",
 )
 _POSITIVE_FLOATS = ("learning_rate", "region_facilitation_multiplier")

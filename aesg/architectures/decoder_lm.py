@@ -26,6 +26,7 @@ from aesg.architectures.base import (
 from aesg.architectures.sampling import check_sampling, sample
 from aesg.nn.attention import CausalSelfAttention, KeyValueCache
 from aesg.nn.memory_reader import MemoryReader
+from aesg.nn.token_codes import LAGS, TokenCodes
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
@@ -60,10 +61,16 @@ class DecoderBlock(nn.Module):
         nn.init.zeros_(wide.bias)
         nn.init.zeros_(narrow.bias)
 
-    def forward(self, x: Tensor, memory: AESGMemory | None, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        memory: AESGMemory | None,
+        said: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cache)
         if self.reader is not None and memory is not None:
-            x = x + self.reader(x, memory)
+            x = x + self.reader(x, memory, said)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -84,6 +91,7 @@ class AESGDecoderLM(MemoryModel):
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
+        self.codes = None if memory is None else TokenCodes(vocab_size, memory.vector_dim)
         read_dims = [None] * (num_layers - 1) + [None if memory is None else memory.vector_dim]
         with same_weights_with_or_without_memory() as seed:
             self.embedding = nn.Embedding(vocab_size, hidden_size)
@@ -112,9 +120,20 @@ class AESGDecoderLM(MemoryModel):
         check_tokens(tokens, self.vocab_size)
         memory = self.memory if self.reads_memory else None
         x = self.embedding(tokens.long())  # [B, T, H]
+        said = None if memory is None else self._said(tokens, caches)  # [B, T, D]
         for index, block in enumerate(self.blocks):
-            x = block(x, memory, None if caches is None else caches[index])
+            x = block(x, memory, said, None if caches is None else caches[index])
         return self.output_proj(self.final_norm(x))
+
+    def _said(self, tokens: Tensor, caches: list[KeyValueCache] | None) -> Tensor:
+        """The token part [B, T, D] of the queries of tokens [B, T], with those before them in the cache."""
+        assert self.memory is not None and self.codes is not None
+        seen = tokens
+        if caches is not None:
+            if caches[0].recent is not None:
+                seen = torch.cat((caches[0].recent, tokens), dim=1)
+            caches[0].recent = seen[:, -LAGS:]
+        return self.codes(seen, self.memory.config.query_context)[:, -tokens.shape[1] :]
 
     @torch.no_grad()
     def generate(

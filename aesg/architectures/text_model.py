@@ -23,6 +23,7 @@ from aesg.architectures.base import (
 )
 from aesg.config import AESGConfig
 from aesg.nn.rnn import MemoryRNN
+from aesg.nn.token_codes import TokenCodes
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
@@ -33,6 +34,7 @@ Model = TypeVar("Model", bound="TextModel")
 class TextModel(MemoryModel):
     """A model of token ids [B, T] with the three sizes of the reference.
 
+    `codes` makes the token part of the queries of models that ask about every token.
     `storage_dir=None` makes a preset without a memory. AESGConfigError: sizes below 1.
     """
 
@@ -42,6 +44,13 @@ class TextModel(MemoryModel):
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
+        self.codes: TokenCodes | None = None
+
+    def said(self, tokens: Tensor) -> Tensor | None:
+        """The token part [B, T, D] of the queries of tokens [B, T]; None where nothing asks by tokens."""
+        if self.codes is None or self.memory is None:
+            return None
+        return self.codes(tokens.long(), self.memory.config.query_context)
 
     @classmethod
     def small(
@@ -113,12 +122,17 @@ class RecurrentStack(nn.Module):
         self.below = plain(hidden_size, hidden_size, below, batch_first=True) if below else None
         self.top = reading(hidden_size, hidden_size, memory)
 
-    def forward(self, x: Tensor, states: Any = None, *, read: bool = True) -> tuple[Tensor, Any]:
-        """Outputs [B, T, H] and the states of all layers, to go on from; states None: zeros."""
+    def forward(
+        self, x: Tensor, states: Any = None, *, read: bool = True, said: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Outputs [B, T, H] and the states of all layers, to go on from; states None: zeros.
+
+        said [B, T, D]: the token part of the queries, see `MemoryRNN.sequence`.
+        """
         lower, upper = (None, None) if states is None else states
         if self.below is not None:
             x, lower = run_plain(self.below, x, lower)
-        x, upper = self.top.sequence(x, upper, read=read)
+        x, upper = self.top.sequence(x, upper, read=read, said=said)
         return x, (lower, upper)
 
 
@@ -135,10 +149,12 @@ class RecurrentText(TextModel):
         self.embedding = nn.Embedding(vocab_size, hidden_size)
         self.layers = RecurrentStack(self.plain, self.reading, hidden_size, num_layers, memory)
         self.output_proj = nn.Linear(hidden_size, vocab_size)
+        self.codes = None if memory is None else TokenCodes(vocab_size, memory.vector_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Raises AESGMemoryError for anything but integer ids in [0, V) of rank 2."""
         check_tokens(tokens, self.vocab_size)
         embedded = self.embedding(tokens.long())  # [B, T, H]
-        hidden, _ = self.layers(embedded, read=self.reads_memory)  # [B, T, H]
+        said = self.said(tokens) if self.reads_memory else None  # [B, T, D]
+        hidden, _ = self.layers(embedded, read=self.reads_memory, said=said)  # [B, T, H]
         return self.output_proj(hidden)  # [B, T, V]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from aesg.architectures.base import MAX_CONCEPTS, TextSize, check_positive, check_tokens
 from aesg.architectures.text_model import TextModel
 from aesg.config import AESGConfig
+from aesg.nn.token_codes import TokenCodes
 from aesg.nn.transformer import INIT_STD, AESG_TransformerLayer
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class AESGTransformer(TextModel):
         self.layers = nn.ModuleList(
             AESG_TransformerLayer(hidden_size, nhead, memory, causal=causal) for _ in range(num_layers)
         )
+        if causal and memory is not None:
+            self.codes = TokenCodes(vocab_size, memory.vector_dim)
         self.final_norm = nn.LayerNorm(hidden_size)
         self.output_proj = nn.Linear(hidden_size, vocab_size, bias=False)
         nn.init.normal_(self.output_proj.weight, std=INIT_STD)
@@ -61,9 +64,10 @@ class AESGTransformer(TextModel):
         """Raises AESGMemoryError for anything but integer ids in [0, V) of rank 2."""
         check_tokens(tokens, self.vocab_size)
         x = self.embedding(tokens.long())  # [B, T, H]
+        said = self.said(tokens) if self.reads_memory else None  # [B, T, D]
         for layer in self.layers[:-1]:
-            x = layer(x, read=self.reads_memory, teach=False)
-        x = self.layers[-1](x, read=self.reads_memory)
+            x = layer(x, read=self.reads_memory, teach=False, said=said)
+        x = self.layers[-1](x, read=self.reads_memory, said=said)
         return self.output_proj(self.final_norm(x))  # [B, T, V]
 
     @classmethod

@@ -89,7 +89,7 @@ def loop_over_cells(model: MemoryModel) -> MemoryModel:
     """The plain model with its top layer as a loop over cells instead of torch's fused kernel."""
     top = next(part for part in model.modules() if isinstance(part, MemoryRNN))
 
-    def sequence(x: Tensor, state: Any = None, *, read: bool = True) -> Any:
+    def sequence(x: Tensor, state: Any = None, **_: Any) -> Any:
         return top._run_steps(x, x, top.zeros(len(x), x.device) if state is None else state)
 
     top.sequence = sequence  # type: ignore[method-assign]

@@ -20,6 +20,7 @@ class KeyValueCache:
 
     def __init__(self) -> None:
         self.length = 0  # S, tokens kept
+        self.recent: Tensor | None = None  # [B, <= LAGS] token ids, for the queries of a model with a memory
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,7 @@ AVERSION = 8.0  # of the head that starts out most averse to members like the qu
 # findable while the model trains.
 QUERY_STD = 1.0
 OUTPUT_STD = 0.02
+LEANING = 0.2  # length of what a hidden state adds to a query made of tokens, which has 1
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -58,13 +60,27 @@ class MemoryReader(nn.Module):
         nn.init.normal_(self.attend_proj.weight, std=OUTPUT_STD)
         nn.init.normal_(self.output_proj.weight, std=OUTPUT_STD)
 
-    def forward(self, hidden: Tensor, memory: AESGMemory) -> Tensor:
-        """`memory`: an AESGMemory of this reader's `vector_dim`, handed in, so that a model holds it once."""
+    def forward(self, hidden: Tensor, memory: AESGMemory, said: Tensor | None = None) -> Tensor:
+        """`memory`: an AESGMemory of this reader's `vector_dim`, handed in, so that a model holds it once.
+
+        said [..., D]: see `ask`.
+        """
         normed = self.query_norm(hidden)
-        query = self.query_proj(normed).float()  # [..., D]
+        query = self.ask(normed, said)
         context = memory.retrieve(query)
         found, gist = self.read(normed, query, context)
         return self.output_proj(torch.cat((found, gist), dim=-1).to(normed.dtype))
+
+    def ask(self, normed: Tensor, said: Tensor | None) -> Tensor:
+        """The queries [..., D] f32 of normed hidden states [..., H].
+
+        said [..., D]: what tokens say of themselves (`TokenCodes`), of length 1. Then hidden states only
+        lean the query: what is stored while a model trains stays findable.
+        """
+        query = self.query_proj(normed).float()
+        if said is None:
+            return query
+        return said + LEANING / math.sqrt(self.query_proj.weight.numel()) * query
 
     def read(self, normed: Tensor, query: Tensor, context: RetrievedContext) -> tuple[Tensor, Tensor]:
         """What the heads found [..., h*D], and the direction of `aggregate()` [..., D], both f32.

@@ -25,21 +25,21 @@ class PooledReader(MemoryReader):
     O(h K H) a position for h heads. Nothing grows with L but the result.
     """
 
-    def forward(self, hidden: Tensor, memory: Any) -> Tensor:
-        return self.with_context(hidden, memory)[0]
+    def forward(self, hidden: Tensor, memory: Any, said: Tensor | None = None) -> Tensor:
+        """said [B, 1, D]: see `MemoryReader.ask`."""
+        return self.with_context(hidden, memory, said)[0]
 
-    def query(self, hidden: Tensor) -> Tensor:
+    def query(self, hidden: Tensor, said: Tensor | None = None) -> Tensor:
         """What `forward` asks for hidden [B, L, H]: f32 [B, 1, D]."""
-        return self._query(self.query_norm(hidden))
+        return self.ask(self.query_norm(hidden).mean(dim=1, keepdim=True), said)
 
-    def _query(self, normed: Tensor) -> Tensor:
-        return self.query_proj(normed.mean(dim=1, keepdim=True)).float()
-
-    def with_context(self, hidden: Tensor, memory: Any) -> tuple[Tensor, RetrievedContext]:
+    def with_context(
+        self, hidden: Tensor, memory: Any, said: Tensor | None = None
+    ) -> tuple[Tensor, RetrievedContext]:
         """`forward`, and the context it read, of one query a sample."""
         heads, width = self.num_heads, self.vector_dim
         normed = self.query_norm(hidden)  # [B, L, H]
-        query = self._query(normed)  # [B, 1, D]
+        query = self.ask(normed.mean(dim=1, keepdim=True), said)  # [B, 1, D]
         context = memory.retrieve(query)
         members = F.normalize(context.vectors.squeeze(1), dim=-1)  # [B, K, D]
         likeness = members @ F.normalize(query, dim=-1).mT  # [B, K, 1], cosines

@@ -43,9 +43,9 @@ class StepReader(MemoryReader):
         nn.init.normal_(self.query_proj.weight, std=QUERY_STD)
         nn.init.normal_(self.attend_proj.weight, std=OUTPUT_STD)
 
-    def forward(self, hidden: Tensor, memory: Any) -> Tensor:
+    def forward(self, hidden: Tensor, memory: Any, said: Tensor | None = None) -> Tensor:
         normed = self.query_norm(hidden)
-        query = self.query_proj(normed).float()  # [..., D]
+        query = self.ask(normed, said)
         found, gist = self.read(normed, query, memory.retrieve(query))
         return torch.cat((found, gist), dim=-1).to(normed.dtype)
 
@@ -94,10 +94,14 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         asks = None if self.reader is None else self.reader_input(x)
         return self._step(F.linear(x, *self._weights("ih")), asks, state)
 
-    def sequence(self, x: Tensor, state: State | None = None, *, read: bool = True) -> tuple[Tensor, State]:
+    def sequence(
+        self, x: Tensor, state: State | None = None, *, read: bool = True, said: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """All steps of x [B, T, I]: the outputs [B, T, H] and the last state.
 
         state: the one before the first step, None for zeros. read: False leaves the memory out.
+        said [B, T, D]: what tokens say of themselves (`MemoryReader.ask`). With it the steps ask with that
+        and the input, which wait for no state: one retrieval for all of them, and one call of torch's kernel.
         Whatever does not depend on the step before is done for all steps at once. What the steps teach the
         memory is learnt at the end: within a sequence no step sees what was born at an earlier one.
         Raises AESGMemoryError for other shapes.
@@ -110,6 +114,8 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         if self.reader is None or not read:
             return self._run_fused(x, state, [*self._weights("ih"), *self._weights("hh")])
         asks = self.reader_input(x)  # [B, T, H]
+        if said is not None:
+            return self._run_with(x, self.reader(asks, self.memory, said), state)
         once_more = torch.is_grad_enabled() and not self.full_gradient
         with one_call(self.memory, traced=once_more):
             if not once_more:
@@ -119,6 +125,10 @@ class MemoryRNN(MemoryLayer, Generic[State]):
                 outputs, _ = self._run_steps(x, asks, state)
             before = torch.cat((self.output_of(state).unsqueeze(1).detach(), outputs[:, :-1]), dim=1)
             found = self.reader(asks + before, _Again(self.memory))  # [B, T, (h + 1) D]
+        return self._run_with(x, found, state)
+
+    def _run_with(self, x: Tensor, found: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [B, T, I] beside what was read for it [B, T, (h + 1) D], in torch's kernel."""
         weight, bias = self._weights("ih")
         weights = [torch.cat((weight, self.reader_gates.weight), dim=1), bias, *self._weights("hh")]
         return self._run_fused(torch.cat((x, found.to(x.dtype)), dim=2), state, weights)

@@ -5,7 +5,7 @@ Letters: B sequences, T tokens, H model width, W width of a head.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,13 +91,18 @@ class AESG_TransformerLayer(MemoryLayer):
                 kind = MemoryReader if causal else PooledReader
                 self.reader = kind(d_model, memory.vector_dim, nhead)
 
-    def forward(self, src: Tensor, *, read: bool = True, teach: bool = True) -> Tensor:
+    def forward(
+        self, src: Tensor, *, read: bool = True, teach: bool = True, said: Tensor | None = None
+    ) -> Tensor:
         """read: False leaves the memory out; teach: False lets it learn nothing from this.
+
+        said [B, T, D]: what tokens say of themselves (`MemoryReader.ask`), of a causal layer only.
 
         Raises AESGMemoryError for other shapes.
         """
         check_shape("src", src, "B", "T", self.d_model)
         x = src + self.attention(self.attention_norm(src))
         if self.reader is not None and read:
-            x = x + self.reader(x, self.memory if teach else Untaught(self.memory))
+            memory: Any = self.memory if teach else Untaught(self.memory)
+            x = x + self.reader(x, memory, said)
         return x + self.feedforward(self.feedforward_norm(x))

@@ -41,12 +41,40 @@ def test_what_is_asked_was_told_in_earlier_chunks_only(hops: int) -> None:
 def test_short_run(tmp_path) -> None:
     assert lm.main(["--short", "--out", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "lm.json").read_text())
-    assert [case["model"] for case in record["cases"]] == list(lm.MODELS)
-    for case in record["cases"]:
-        figures = case["figures"]
-        assert set(figures) == {"chance", "without memory", "memory", "shuffled contents", "concepts"}
-        assert all(0 <= figures[name]["mean"] <= 1 for name in figures if name != "concepts")
-        assert figures["concepts"]["mean"] > 0
+    titles = [case["title"] for case in record["tasks"].values()]
+    assert [title.split(",")[0] for title in titles] == 2 * list(lm.MODELS)
+    for case in record["tasks"].values():
+        figures = {name: figure["mean"] for name, figure in case["figures"].items()}
+        assert figures.pop("concepts") > 0
+        if "recall" in case["title"]:
+            assert set(figures) == {"chance", "without memory", "memory", "shuffled contents"}
+            assert all(0 <= figure <= 1 for figure in figures.values())
+            continue
+        for state in ("frozen", "online"):
+            gain = figures["without memory"] - figures[f"memory {state}"]
+            assert figures.pop(f"gain {state}") == pytest.approx(gain)
+        assert set(figures) == {
+            "without memory",
+            "memory frozen",
+            "memory online",
+            "shuffled contents, frozen",
+            "reads switched off",
+        }
+        assert all(5 < figure < 9 for figure in figures.values())  # bits a byte after three steps
+        assert figures["memory frozen"] != figures["shuffled contents, frozen"]
+
+
+def test_a_case_replaces_the_one_of_its_kind_and_leaves_the_others(tmp_path) -> None:
+    few = ["--short", "--models", "AESGDecoderLM", "--out", str(tmp_path)]
+    assert lm.main([*few, "--tasks", "recall"]) == 0
+    former = json.loads((tmp_path / "lm.json").read_text())["tasks"]
+    assert lm.main([*few, "--tasks", "files"]) == 0
+    assert lm.main([*few, "--tasks", "files", "--seeds", "2"]) == 0
+    tables = json.loads((tmp_path / "lm.json").read_text())["tasks"]
+    assert list(tables) == ["AESGDecoderLM, recall over 1 step(s)", "AESGDecoderLM, files in order"]
+    first, second = tables.values()
+    assert former == {first["title"]: first}
+    assert second["seeds"] == [0, 1] and len(second["figures"]["memory online"]["values"]) == 2
 
 
 def test_shuffled_contents_are_another_rows(tmp_path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from aesg.architectures import AESGGRUText
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGStorageError
 from aesg.memory.controller import AESGMemory
@@ -70,6 +71,14 @@ def two_alike(memory: AESGMemory) -> int:
     memory.graph.add_edges([0, 1], [1, 0], [0.9, 0.9], [0.5, 0.5])
     memory.cognitive_engine.sweep()
     return memory.stats()["merges"]
+
+
+def told_apart(memory: AESGMemory) -> bool:
+    """Whether a model asks differently about one token after two others."""
+    model = AESGGRUText(8, 8, 1, memory)
+    said = model.said(torch.tensor([[1, 3], [2, 3]]))
+    assert said is not None
+    return not torch.equal(said[0, 1], said[1, 1])
 
 
 def pair_used(memory: AESGMemory) -> int:
@@ -270,6 +279,7 @@ CASES = {
     "relevance_decay": Case(
         0.9, 0.5, lambda m: round(float(updated(chain(m), 2).storage.nodes["relevance"][0]), 4), (0.81, 0.25)
     ),
+    "query_context": Case(0.0, 0.6, told_apart, (False, True)),
     "query_collapse_threshold": Case(0.9, 1.0, collapsed, (True, False)),
     "approximate_search_from": Case(1000, 5000, how_searched, ("approximate", "exact")),
     "recall_target": Case(

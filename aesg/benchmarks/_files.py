@@ -1,0 +1,98 @@
+"""Files in order: byte-level models on the standard library's sources, read by parallel streams.
+
+Held out are whole files. "online" reads them with a memory that learns from what it has just read, while no
+weight changes; "frozen" reads them with what training left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from aesg.architectures.base import MemoryModel
+from aesg.data import StreamLoader
+from aesg.data.streams import StreamBatch
+from aesg.tools.corpus import Corpus, load_corpus, openings
+
+VOCABULARY = 256  # bytes
+WARMUP_STEPS = 20
+FINAL_SHARE = 0.1  # of the learning rate, at the end of the cosine
+READ_BYTES = 1_500_000  # of the library, to train on and to hold out from
+
+
+@dataclass(frozen=True)
+class Files:
+    """One size of the task; all models read the same bytes in the same order."""
+
+    steps: int = 120
+    streams: int = 8
+    chunk: int = 128  # bytes a stream and step: all that a model without a memory sees
+    held_out: int = 30_000  # bytes
+    rate: float = 3e-3
+
+    def corpus(self) -> Corpus:
+        return load_corpus(None, READ_BYTES)
+
+    def training(self, corpus: Corpus, seed: int) -> StreamLoader:
+        """Chunks of files in an order drawn from the seed."""
+        return StreamLoader(
+            corpus.train,
+            self.streams,
+            self.chunk,
+            shuffle=True,
+            seed=seed,
+            drop_last=True,
+            max_steps=self.steps,
+        )
+
+    def held(self, corpus: Corpus) -> StreamLoader:
+        """Openings of held-out files, as long as the streams end about together."""
+        each = self.held_out // (2 * self.streams)
+        return StreamLoader(openings(corpus.held_out, self.held_out, each), self.streams, self.chunk)
+
+
+def _losses(model: MemoryModel, stream: StreamLoader) -> Iterator[tuple[torch.Tensor, int]]:
+    """Of every chunk the summed loss in nats and how many bytes it is of; streams end with their files."""
+    for batch in stream:
+        assert isinstance(batch, StreamBatch)
+        if model.memory is not None:
+            model.memory.reset_state(batch.begins.nonzero()[:, 0].tolist())
+        logits = model(batch.inputs)
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
+        yield loss, int((batch.targets >= 0).sum())
+        if model.memory is not None:
+            model.memory.update_topology()
+
+
+def train(model: MemoryModel, task: Files, corpus: Corpus, seed: int) -> None:
+    """One optimizer step a chunk, warm-up and cosine."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=task.rate, weight_decay=0.01)
+    model.train()
+    for step, (loss, count) in enumerate(_losses(model, task.training(corpus, seed))):
+        cosine = 0.5 * (1.0 + math.cos(math.pi * step / task.steps))
+        rate = task.rate * (FINAL_SHARE + (1.0 - FINAL_SHARE) * cosine)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / WARMUP_STEPS)
+        optimizer.zero_grad()
+        (loss / count).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+
+@torch.no_grad()
+def bits_per_byte(model: MemoryModel, task: Files, corpus: Corpus, mode: str = "INFERENCE") -> float:
+    """On the held-out files, with the memory in this mode."""
+    model.eval()
+    if model.memory is not None:
+        model.memory.set_mode(mode)
+        model.memory.reset_state()
+    total, counted = 0.0, 0
+    for loss, count in _losses(model, task.held(corpus)):
+        total += float(loss)
+        counted += count
+    return total / counted / math.log(2)

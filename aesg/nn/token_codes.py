@@ -1,0 +1,46 @@
+"""TokenCodes: what a token and the tokens before it say, as a query that never moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SPANS = (1, 2, 4)  # each doubles the tokens a query tells of
+LAGS = sum(SPANS)  # tokens before the last that a query tells of
+STREAM = 0x5EED  # of the codes: the same in every model, so that a memory outlives the model that filled it
+
+
+class TokenCodes(nn.Module):
+    """tokens [B, T] -> queries [B, T, D] of length 1: a token's code and, ever more softly, those before it.
+
+    Codes are random directions, one a token, drawn once and for all; in D dimensions they are nearly
+    orthogonal. Lag j counts with the share (1 - context) context^j of the squared length, its code turned by
+    j places, so that order counts. Two moments that have the last n tokens in common then have a cosine of
+    about 1 - context^n; while `context` is below a half, the same token in any context is nearer than another
+    token in the same one.
+
+    Nothing here is learnt. Embeddings and hidden states move while a model trains, and what was stored under
+    them is not found again; these are found as long as the memory lives. The turning is that of Sahlgren et
+    al., "Permutations as a means to encode order in word space", CogSci 2008.
+    """
+
+    codes: Tensor  # [V, D] f32, rows of length 1
+
+    def __init__(self, vocab_size: int, vector_dim: int) -> None:
+        super().__init__()
+        raw = np.random.PCG64(STREAM).random_raw(vocab_size * vector_dim)  # the same in every numpy
+        values = (raw.astype(np.float64) / 2.0**63 - 1.0).reshape(vocab_size, vector_dim)
+        codes = F.normalize(torch.from_numpy(values), dim=1).float()
+        self.register_buffer("codes", codes, persistent=False)
+
+    def forward(self, tokens: Tensor, context: float) -> Tensor:
+        """context: in [0, 1], see above. O(B T D)."""
+        said = F.embedding(tokens, self.codes).float()  # [B, T, D], as the memory is
+        for span in SPANS if context > 0 else ():
+            if span >= tokens.shape[1]:
+                break
+            earlier = context ** (span / 2) * said[:, :-span].roll(span, dims=-1)  # what was said span before
+            said = said + F.pad(earlier, (0, 0, span, 0))
+        return F.normalize(said, dim=-1)
