@@ -20,21 +20,28 @@ if TYPE_CHECKING:
 
 CHANNELS = 3  # red, green, blue
 LABEL_WEIGHT = 20.0  # logits a fully active class adds: more than a trained classifier's own differ by
+SKETCH = 8  # edge of the coarse picture that a query tells of
 SAME = 0.99  # cosine of a concept with a class's direction from which on it is that class's
 
 
 class AESGCNNClassifier(ImageModel):
     """Pictures [B, 3, Y, X] -> logits [B, num_classes], from the mean of the bottleneck's features.
 
+    The memory is asked by what a picture coarsely looks like, a fixed random projection of its 8 x 8 means,
+    which its features only lean (`MemoryReader.ask`): features move while an encoder trains, and what was
+    stored under them is not found again.
+
     What the memory notes by itself are pictures, not what they show. `teach` tells it: every picture becomes
     a concept that leads to the concept of its class, a fixed direction. What a picture asked for then brings
-    back its neighbours' classes, whose energies, weighed by `label_weight`, are added to the logits. So a
-    class is learnt from one example and without changing a weight, and what was taught is not overwritten
-    by what is trained later, as long as the encoder stays what it was: queries of another encoder find
-    nothing alike.
+    back its neighbours' classes, whose energies, weighed by `label_weight`, are added to the logits of an
+    evaluation. So a class is learnt from a few examples and without changing a weight, and what was taught is
+    not overwritten by what is trained later. Concepts that the memory bore by itself say no class and can
+    stand nearer than those that were taught: where few are taught, let it learn nothing else (mode INFERENCE)
+    while the model trains.
     """
 
     label_weight = LABEL_WEIGHT
+    sketch: Tensor  # [D, 3 SKETCH^2]
     codes: Tensor  # [num_classes, D], the directions of the classes' concepts, the same in every process
 
     def __init__(
@@ -50,22 +57,34 @@ class AESGCNNClassifier(ImageModel):
         self.num_classes = num_classes
         self.output_proj = nn.Linear(self.widths[-1], num_classes)
         if memory is not None:
-            codes = torch.randn(num_classes, memory.vector_dim, generator=torch.Generator().manual_seed(0))
+            fixed = torch.Generator().manual_seed(0)
+            codes = torch.randn(num_classes, memory.vector_dim, generator=fixed)
             self.register_buffer("codes", F.normalize(codes, dim=-1), persistent=False)
+            sketch = torch.randn(memory.vector_dim, CHANNELS * SKETCH**2, generator=fixed)
+            self.register_buffer("sketch", sketch, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Raises AESGMemoryError for pictures that do not fit."""
         x, _ = self.before_bottleneck(images)
-        features, context = self.bottleneck.with_context(x, read=self.reads_memory)  # [B, C_n, Y/2^n, X/2^n]
+        read = self.reads_memory and self.memory is not None
+        said = self._sketched(images) if read else None
+        features, context = self.bottleneck.with_context(x, read=read, said=said)  # [B, C_n, Y/2^n, X/2^n]
         logits = self.output_proj(features.mean(dim=(2, 3)))
         if context is None or self.training:  # what weights can say they shall learn to say themselves
             return logits
         return logits + self.label_weight * self._told(context).to(logits.dtype)
 
+    def _sketched(self, images: Tensor) -> Tensor:
+        """Fixed random directions of what pictures coarsely look like [B, D], of length 1."""
+        coarse = F.adaptive_avg_pool2d(images.float(), SKETCH).flatten(1)  # [B, 3 SKETCH^2]
+        # f32, as the memory is, whatever the model is.
+        said = (coarse - coarse.mean(dim=1, keepdim=True)) @ self.sketch.float().T
+        return F.normalize(said.float(), dim=-1)
+
     def _told(self, context: RetrievedContext) -> Tensor:
         """Energy that reached each class's concept [B, num_classes]; 0 for those that did not come back."""
         members = F.normalize(context.vectors.squeeze(1), dim=-1)  # [B, K, D]
-        is_class = members @ self.codes.T > SAME  # [B, K, num_classes]
+        is_class = members @ self.codes.float().T > SAME  # [B, K, num_classes]
         return (context.weights.squeeze(1).unsqueeze(-1) * is_class).sum(dim=1)
 
     @torch.no_grad()
@@ -88,7 +107,7 @@ class AESGCNNClassifier(ImageModel):
         was_training = self.training
         self.eval()
         try:
-            queries = self.bottleneck.query(self.before_bottleneck(images)[0])
+            queries = self.bottleneck.query(self.before_bottleneck(images)[0], self._sketched(images))
         finally:
             self.train(was_training)
         graph = memory.graph
@@ -107,7 +126,7 @@ class AESGCNNClassifier(ImageModel):
         """The slot of each label's concept; born here where there is none."""
         assert self.memory is not None
         graph = self.memory.graph
-        codes = self.codes[labels].cpu()
+        codes = self.codes[labels].float().cpu()
         nearest = graph.search(codes, 1, SAME)[1][:, 0]
         there = (nearest >= 0) & (F.cosine_similarity(graph.gather(nearest).cpu(), codes) > SAME)
         slots = torch.where(there, nearest.cpu(), -1)

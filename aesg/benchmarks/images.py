@@ -14,8 +14,9 @@ scikit-image.
   frozen after the first task. The memory is told the pictures at the end of their task, and nothing else.
   Asked among all ten, all pictures and those of the first two.
 
-The nearest class mean of the plain model's features stands beside the last two: it keeps something of every
-example too, and of all of them in the final encoder's features.
+Two that keep examples too stand beside the last two: the nearest class mean of the plain model's features,
+all of them of the final encoder, and the nearest of the pictures themselves, with no model at all.
+With --out, tasks that images.json holds already for the same seeds are not measured again.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from aesg.benchmarks._budget import load_digits
 from aesg.benchmarks._measure import environment, interval
 from aesg.benchmarks._pictures import labelled_tiles
 from aesg.benchmarks.lm import shuffled_contents
+from aesg.benchmarks.recall import measured_before
 from aesg.config import AESGConfig
 from aesg.memory.controller import AESGMemory
 
@@ -48,6 +50,7 @@ DIGIT_SIZE, TILE_SIZE = 16, 32
 BATCH, RATE = 64, 2e-3
 WITH, SHUFFLED, WITHOUT = "memory", "shuffled contents", "without memory"
 NEAREST = "nearest class mean"
+PIXELS = "nearest picture told, by pixels"
 Figures = dict[str, float]
 
 
@@ -168,6 +171,14 @@ class Pair:
             return _accuracy(-torch.cdist(asked, means), torch.searchsorted(torch.tensor(there), data.y_test))
 
 
+def nearest_picture(data: Data) -> float:
+    """Of pictures less their mean, by cosine."""
+    told, asked = (
+        F.normalize(x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True)) for x in (data.x, data.x_test)
+    )
+    return float((data.y[(asked @ told.T).argmax(dim=1)] == data.y_test).float().mean())
+
+
 def _loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
     out = model(x)
     return F.mse_loss(out, x) if isinstance(model, AESGCNNAutoencoder) else F.cross_entropy(out, y)
@@ -205,7 +216,7 @@ def few_shots(shots: int, seed: int, sizes: Sizes, directory: Path) -> Figures:
     few = Data(new.x[rows], new.y[rows], new.x_test, new.y_test)
     pair.models[WITH].teach(few.x, few.y)
     pair.train(few, sizes.head_steps, head_only=True, notes=False)
-    return pair.told_apart(few) | {NEAREST: pair.nearest_mean(few)}
+    return pair.told_apart(few) | {NEAREST: pair.nearest_mean(few), PIXELS: nearest_picture(few)}
 
 
 def two_at_a_time(frozen: bool, seed: int, sizes: Sizes, directory: Path) -> Figures:
@@ -220,7 +231,7 @@ def two_at_a_time(frozen: bool, seed: int, sizes: Sizes, directory: Path) -> Fig
     first = data.of((0, 1))
     asked = replace(data, x_test=first.x_test, y_test=first.y_test)
     left = {f"first two, {name}": value for name, value in pair.told_apart(asked).items()}
-    return pair.told_apart(data) | {NEAREST: pair.nearest_mean(data)} | left
+    return pair.told_apart(data) | {NEAREST: pair.nearest_mean(data), PIXELS: nearest_picture(data)} | left
 
 
 @dataclass(frozen=True)
@@ -278,7 +289,7 @@ def measure(task: Task, seeds: Sequence[int], sizes: Sizes) -> dict[str, dict[st
             runs.append(task.run(seed, sizes, Path(directory) / "memory"))
     found = {name: [run[name] for run in runs] for name in runs[0]}
     sign = -1 if task.error else 1
-    for name in (WITHOUT, SHUFFLED, NEAREST):
+    for name in (WITHOUT, SHUFFLED, NEAREST, PIXELS):
         if name in found:
             found[f"gain over {name}"] = [sign * (run[WITH] - run[name]) for run in runs]
     rows = {}
@@ -309,26 +320,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     sizes = SHORT if options.short else Sizes()
     count = options.seeds or (1 if options.short else 5)
     seeds = list(range(options.first_seed, options.first_seed + count))
-    record: dict[str, Any] = {
-        "environment": environment(),
-        "seeds": seeds,
-        "short": options.short,
-        "tasks": {},
-    }
+    record: dict[str, Any] = {"environment": environment(), "seeds": seeds, "short": options.short}
+    path = None if options.out is None else options.out / "images.json"
+    record["tasks"] = {} if path is None else measured_before(path, record)
     for name in options.tasks:
         task, began = TASKS[name], time.perf_counter()
-        rows = measure(task, seeds, sizes)
-        seconds = time.perf_counter() - began
-        said = verdict(rows)
-        print(f"\n{name}: {task.title} ({count} seeds, {seconds:.0f} s)")
-        for figure, row in rows.items():
-            print(f"  {figure:36} {row['mean']:10.4f} +- {row['half_width_95']:.4f}")
-        print(f"  {said}", flush=True)
-        record["tasks"][name] = {"title": f"{task.title}. {said}", "seconds": seconds, "figures": rows}
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        path = options.out / "images.json"
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        if name not in record["tasks"]:
+            rows = measure(task, seeds, sizes)
+            seconds = time.perf_counter() - began
+            title = f"{task.title}. {verdict(rows)}"
+            record["tasks"][name] = {"title": title, "seconds": seconds, "figures": rows}
+        done = record["tasks"][name]
+        print(f"\n{name}: {done['title']} ({count} seeds, {done['seconds']:.0f} s)", flush=True)
+        for figure, row in done["figures"].items():
+            print(f"  {figure:42} {row['mean']:10.4f} +- {row['half_width_95']:.4f}", flush=True)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(record, indent=2) + "\n")
+    if path is not None:
         print(f"written: {path}")
     return 0
 

@@ -54,19 +54,26 @@ class AESG_CNNLayer(MemoryLayer):
         """read: False leaves the memory out. Raises AESGMemoryError for other shapes."""
         return self.with_context(x, read=read)[0]
 
-    def with_context(self, x: Tensor, *, read: bool = True) -> tuple[Tensor, RetrievedContext | None]:
-        """`forward`, and what the memory answered, one query a picture; None where it was not asked."""
+    def with_context(
+        self, x: Tensor, *, read: bool = True, said: Tensor | None = None
+    ) -> tuple[Tensor, RetrievedContext | None]:
+        """`forward`, and what the memory answered, one query a picture; None where it was not asked.
+
+        said [B, D]: what pictures say of themselves, see `MemoryReader.ask`.
+        """
         features, context = self._features(x), None
         if self.reader is not None and read:
             positions = features.flatten(2).mT  # [B, Y X, C]
-            added, context = self.reader.with_context(positions, self.memory)
+            asked = None if said is None else said.unsqueeze(1)
+            added, context = self.reader.with_context(positions, self.memory, asked)
             features = features + added.mT.unflatten(2, features.shape[2:])
         return F.relu(features), context
 
-    def query(self, x: Tensor) -> Tensor:
-        """What the memory is asked for x: f32 [B, D]. REQUIRES a memory."""
+    def query(self, x: Tensor, said: Tensor | None = None) -> Tensor:
+        """What the memory is asked for x: f32 [B, D]; said as of `with_context`. REQUIRES a memory."""
         assert self.reader is not None
-        return self.reader.query(self._features(x).flatten(2).mT)[:, 0]
+        asked = None if said is None else said.unsqueeze(1)
+        return self.reader.query(self._features(x).flatten(2).mT, asked)[:, 0]
 
     def _features(self, x: Tensor) -> Tensor:
         check_shape("x", x, "B", self.in_channels, "Y", "X")
