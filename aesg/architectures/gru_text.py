@@ -1,4 +1,4 @@
-"""AESGGRUText: a GRU over tokens that asks its memory at every step."""
+"""AESGGRUText: a GRU over tokens that asks its memory about every token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aesg.nn.rnn import AESG_GRU
 class AESGGRUText(RecurrentText):
     """tokens [B, T] -> logits [B, T, V], through embedding, `num_layers` of GRU, output.
 
-    The last layer is an AESG_GRU: at every step its input and state ask the memory, once for each sequence.
+    The last layer is an AESG_GRU, whose memory is asked about every token and those before it.
     `memory=None` is the plain GRU with the same other weights.
     """
 

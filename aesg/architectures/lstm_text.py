@@ -1,4 +1,4 @@
-"""AESGLSTMText: an LSTM over tokens that asks its memory at every step."""
+"""AESGLSTMText: an LSTM over tokens that asks its memory about every token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aesg.nn.rnn import AESG_LSTM
 class AESGLSTMText(RecurrentText):
     """tokens [B, T] -> logits [B, T, V], through embedding, `num_layers` of LSTM, output.
 
-    The last layer is an AESG_LSTM: at every step its input and state ask the memory, once for each sequence.
+    The last layer is an AESG_LSTM, whose memory is asked about every token and those before it.
     `memory=None` is the plain LSTM with the same other weights.
     """
 

@@ -29,7 +29,8 @@ class MemoryReader(nn.Module):
 
     hidden [..., H] -> [..., H]. Each position is its own query; K context members come back for it alone.
 
-    * The query is `query_proj(LayerNorm(hidden))`, no bias: a common offset would make all queries alike.
+    * The query is `query_proj(LayerNorm(hidden))`, no bias: a common offset would make all queries alike. In
+      models of tokens it only leans what the tokens say: see `ask`.
     * Every head looks for a direction of concept space (width D) among the K members. A member's energy w
       enters its score as log w, so it acts as a prior, and gradient reaches `query_proj` through it.
     * A head's learnt weight of the cosine between member and query tells likenesses from what followed them:
@@ -80,7 +81,7 @@ class MemoryReader(nn.Module):
         query = self.query_proj(normed).float()
         if said is None:
             return query
-        return said + LEANING / math.sqrt(self.query_proj.weight.numel()) * query
+        return torch.add(said, query, alpha=LEANING / math.sqrt(self.query_proj.weight.numel()))
 
     def read(self, normed: Tensor, query: Tensor, context: RetrievedContext) -> tuple[Tensor, Tensor]:
         """What the heads found [..., h*D], and the direction of `aggregate()` [..., D], both f32.

@@ -41,6 +41,6 @@ class TokenCodes(nn.Module):
         for span in SPANS if context > 0 else ():
             if span >= tokens.shape[1]:
                 break
-            earlier = context ** (span / 2) * said[:, :-span].roll(span, dims=-1)  # what was said span before
-            said = said + F.pad(earlier, (0, 0, span, 0))
+            earlier = said[:, :-span].roll(span, dims=-1)  # a copy of what was said `span` tokens before
+            said[:, span:].add_(earlier, alpha=context ** (span / 2))
         return F.normalize(said, dim=-1)

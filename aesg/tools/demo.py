@@ -36,7 +36,7 @@ VOCABULARY = 256  # bytes
 LEARNING_RATE = 3e-3
 WARMUP_STEPS = 20
 FINAL_SHARE = 0.1  # of the learning rate, at the end of the cosine
-JOINING_SHARE = 0.4  # of training passes before the memory joins
+JOINING_SHARE = 0.2  # of training passes before the memory joins
 TRAINING_SHARE = 0.45  # of the time, at most, goes to training with the memory
 RESUMED_STEPS = 20
 RESULT, MEMORY, CHECKPOINT, ONLINE_COPY = "demo.json", "memory", "checkpoint", "memory-online"
@@ -257,8 +257,7 @@ def _compare(what: str, expected: tuple[dict[str, int], float], found: tuple[dic
 class Schedule(Callback):
     """Warm-up and cosine of the learning rate, by steps or by time, whichever is further; measures speed.
 
-    The memory joins, read and writing, when `JOINING_SHARE` is done: before, hidden states change so fast
-    that what was stored a moment ago is not found again, and learning to read it costs more than it brings.
+    The memory joins, read and writing, when `JOINING_SHARE` is done: first steps cost less without it.
     Stops at `limit` seconds. `replay`: the rates of an earlier run, so that a second one is trained alike.
     """
 

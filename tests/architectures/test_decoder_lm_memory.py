@@ -7,6 +7,7 @@ from aesg.architectures import AESGDecoderLM
 from aesg.architectures.base import token_config
 from aesg.exceptions import AESGError
 from aesg.memory.controller import AESGMemory
+from aesg.nn import KeyValueCache
 
 V = 30
 
@@ -76,6 +77,14 @@ def test_gradient_reaches_query_proj_through_the_weights_alone(model):
         reader.likeness_weight.zero_()
     model(tokens(2, 9)).square().mean().backward()
     assert reader.query_proj.weight.grad.abs().sum() > 0
+
+
+def test_logits_do_not_depend_on_how_a_text_is_cut(model):
+    """Queries tell of the tokens before: with a cache, of those before the cut too."""
+    model.memory.set_mode("INFERENCE")
+    x, caches = tokens(2, 20), [KeyValueCache() for _ in model.blocks]
+    pieces = [model(piece, caches) for piece in x.split([3, 1, 1, 12, 3], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), model(x), rtol=1e-4, atol=1e-5)
 
 
 def test_cached_generation_equals_uncached_greedy(model):
