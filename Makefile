@@ -45,8 +45,18 @@ torture-runs: $(BUILT) $(INSTALLED)  ## kill 1,000 processes that save into a st
 
 build: $(BUILT) $(INSTALLED)  ## the environment in .venv and the extension modules, if anything changed
 
-fuzz-packs: $(BUILT) $(TOOLS)  ## ten million executions of the pack parser on mutated files
-	printf '%s\n' $$(seq 1 $(JOBS)) | xargs -P $(JOBS) -I{} $(PY) -m tests.packs.mutate --executions $$((10000000 / $(JOBS))) --seed {}
+# The ops with ASan and UBSan, beside a copy of the sources, so that the modules in use stay as they are. The
+# sanitizers' libraries must be loaded before python, which was built without them. Python leaks on purpose.
+SANITIZED := build/sanitized
+EXECUTIONS ?= 10000000
+$(SANITIZED)/built.stamp: $(BUILT) $(shell find aesg tests -name '*.py')
+	mkdir -p $(SANITIZED)
+	cp -a setup.py pyproject.toml README.md csrc tests aesg $(SANITIZED)/
+	cd $(SANITIZED) && AESG_CUDA=0 CXXFLAGS="-fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all -fno-omit-frame-pointer" $(abspath $(PY)) setup.py --quiet build_ext --inplace
+	@touch $@
+
+fuzz-packs: $(SANITIZED)/built.stamp $(TOOLS)  ## ten million mutated pack files, the ops under sanitizers
+	cd $(SANITIZED) && LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so) $$(c++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 $(abspath $(PY)) -m tests.packs.mutate --executions $(EXECUTIONS) --seed $(SEED)
 
 lint: lint-ruff lint-format lint-types lint-cpp  ## ruff, mypy and clang-format, changing nothing
 lint-ruff: $(TOOLS)

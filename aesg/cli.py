@@ -18,7 +18,7 @@ from aesg.exceptions import AESGError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
-EVIDENCE = ("colorization", "lm", "packs", "recall")  # benchmarks whose --out gets a report
+EVIDENCE = ("colorization", "images", "lm", "packs", "recall")  # benchmarks whose --out gets a report
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -88,12 +88,17 @@ class ImageModel(MemoryModel):
 
         Raises AESGMemoryError for another rank, channels, type, or a picture too small.
         """
+        x, sizes = self.before_bottleneck(images)
+        return self.bottleneck(x, read=self.reads_memory), sizes
+
+    def before_bottleneck(self, images: Tensor) -> tuple[Tensor, list[torch.Size]]:
+        """As `encode`, without the bottleneck."""
         self._check(images)
         x, sizes = images, []
         for block in self.encoder:
             sizes.append(x.shape[2:])
             x = block(x)
-        return self.bottleneck(x, read=self.reads_memory), sizes
+        return x, sizes
 
     def _check(self, images: Tensor) -> None:
         wanted = f"pictures [B, {self.in_channels}, Y, X]"

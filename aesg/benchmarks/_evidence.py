@@ -1,4 +1,4 @@
-"""`aesg bench colorization|recall|packs|lm|all --out DIR`: runs them and writes one report."""
+"""`aesg bench colorization|images|recall|packs|lm|all --out DIR`: runs them and writes one report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aesg.exceptions import AESGStorageError
 from aesg.tools.files import replacing
 
 # What claims that a memory is worth something, in the order of the report.
-NAMES = ("recall", "lm", "packs", "colorization")
+NAMES = ("recall", "lm", "packs", "images", "colorization")
 
 
 def there() -> list[str]:

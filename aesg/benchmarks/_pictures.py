@@ -131,6 +131,29 @@ def _bundled(count: int, size: int) -> Pictures:
     )
 
 
+def labelled_tiles(count: int, size: int) -> tuple[Tensor, Tensor]:
+    """Tiles of the bundled photographs [n, 3, size, size] u8, and the number of the photograph [n] i64.
+
+    At most `count`, of no photograph more than twice as many as of the one with the fewest, none overlapping.
+    Raises AESGTrainingError where fewer than 10 tiles or only one photograph can be had.
+    """
+    of_each = []
+    for path in _bundled_paths():
+        picture = np.asarray(_read(path))
+        tiles = list(_tiles(picture, 2 * size)) if _is_coloured(picture) else []
+        if len(tiles) >= MIN_PICTURES:
+            of_each.append(tiles)
+    if len(of_each) < 2:
+        raise AESGTrainingError(f"Expected the photographs of {PACKAGES[0][0]}, found {len(of_each)}")
+    share = min(2 * min(map(len, of_each)), count // len(of_each))
+    pixels, labels = [], []
+    for label, tiles in enumerate(of_each):
+        chosen = [tiles[at] for at in _even(len(tiles), share)]
+        pixels += [_resized(_pillow().fromarray(tile), size) for tile in chosen]
+        labels += [label] * len(chosen)
+    return _stacked(pixels, size), torch.tensor(labels)
+
+
 def _bundled_paths() -> Iterator[Path]:
     for package, inside in PACKAGES:
         spec = importlib.util.find_spec(package)

@@ -20,6 +20,7 @@ from aesg.nn.memory_layer import (
 from aesg.nn.pooled_reader import PooledReader
 
 if TYPE_CHECKING:
+    from aesg.memory.context import RetrievedContext
     from aesg.memory.controller import AESGMemory
 
 MAX_HEADS = 8  # of a reader: every head reads the same few concepts, those of one query a picture
@@ -51,10 +52,29 @@ class AESG_CNNLayer(MemoryLayer):
 
     def forward(self, x: Tensor, *, read: bool = True) -> Tensor:
         """read: False leaves the memory out. Raises AESGMemoryError for other shapes."""
-        check_shape("x", x, "B", self.in_channels, "Y", "X")
-        features = self.norm(self.conv(x))  # [B, C, Y, X]
+        return self.with_context(x, read=read)[0]
+
+    def with_context(
+        self, x: Tensor, *, read: bool = True, said: Tensor | None = None
+    ) -> tuple[Tensor, RetrievedContext | None]:
+        """`forward`, and what the memory answered, one query a picture; None where it was not asked.
+
+        said [B, D]: what pictures say of themselves, see `MemoryReader.ask`.
+        """
+        features, context = self._features(x), None
         if self.reader is not None and read:
             positions = features.flatten(2).mT  # [B, Y X, C]
-            added = self.reader(positions, self.memory)
+            asked = None if said is None else said.unsqueeze(1)
+            added, context = self.reader.with_context(positions, self.memory, asked)
             features = features + added.mT.unflatten(2, features.shape[2:])
-        return F.relu(features)
+        return F.relu(features), context
+
+    def query(self, x: Tensor, said: Tensor | None = None) -> Tensor:
+        """What the memory is asked for x: f32 [B, D]; said as of `with_context`. REQUIRES a memory."""
+        assert self.reader is not None
+        asked = None if said is None else said.unsqueeze(1)
+        return self.reader.query(self._features(x).flatten(2).mT, asked)[:, 0]
+
+    def _features(self, x: Tensor) -> Tensor:
+        check_shape("x", x, "B", self.in_channels, "Y", "X")
+        return self.norm(self.conv(x))  # [B, C, Y, X]

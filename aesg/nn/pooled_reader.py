@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from aesg.nn.memory_reader import MemoryReader
+
+if TYPE_CHECKING:
+    from aesg.memory.context import RetrievedContext
 
 
 class PooledReader(MemoryReader):
@@ -24,6 +27,16 @@ class PooledReader(MemoryReader):
 
     def forward(self, hidden: Tensor, memory: Any, said: Tensor | None = None) -> Tensor:
         """said [B, 1, D]: see `MemoryReader.ask`."""
+        return self.with_context(hidden, memory, said)[0]
+
+    def query(self, hidden: Tensor, said: Tensor | None = None) -> Tensor:
+        """What `forward` asks for hidden [B, L, H]: f32 [B, 1, D]."""
+        return self.ask(self.query_norm(hidden).mean(dim=1, keepdim=True), said)
+
+    def with_context(
+        self, hidden: Tensor, memory: Any, said: Tensor | None = None
+    ) -> tuple[Tensor, RetrievedContext]:
+        """`forward`, and the context it read, of one query a sample."""
         heads, width = self.num_heads, self.vector_dim
         normed = self.query_norm(hidden)  # [B, L, H]
         query = self.ask(normed.mean(dim=1, keepdim=True), said)  # [B, 1, D]
@@ -46,4 +59,4 @@ class PooledReader(MemoryReader):
         )  # [H, h + 1, D], the last the gist's
         values = torch.einsum("bkd,chd->bhkc", members, output[:, :-1]).flatten(1, 2)  # [B, h K, H]
         gist = F.normalize(context.aggregate(), dim=-1).to(dtype)  # [B, 1, D]
-        return shares @ values + gist @ output[:, -1].T
+        return shares @ values + gist @ output[:, -1].T, context

@@ -122,8 +122,12 @@ class PackColumns:
 
     def edges(self) -> EdgeList:
         """All edges, by source. O(E)."""
-        block, place = np.nonzero(self.filled)
-        at = (block, place)
+        return self.edges_at(self.filled)
+
+    def edges_at(self, places: np.ndarray) -> EdgeList:
+        """The edges in some places, bool [M, 7] as `filled`, by source."""
+        at = np.nonzero(places)
+        block = at[0]
         return EdgeList(
             self.sources[block],
             self.targets[at].astype(np.int64),
@@ -213,7 +217,7 @@ def check_columns(columns: PackColumns, where: str) -> None:
     rest = (columns.weights, columns.confidences, columns.use_counts, columns.kinds)
     tidy = bool((targets[empty] == -1).all()) and not any(values[empty].any() for values in rest)
     require(tidy, where, "empty places to hold target -1 and zeros", "others")
-    edges = columns.edges()
+    edges = columns.edges_at(filled)
     require(bool((edges.source != edges.target).all()), where, "edges between two concepts", "a loop")
     require(_distinct(edges.keys), where, "one edge of a kind a pair", "more")
 

@@ -49,7 +49,8 @@ def parse(buffer: memoryview, where: str) -> Records:
     _, _, dim, nodes, edges, digest = HEADER.unpack_from(buffer)
     require(1 <= dim <= MAX_VECTOR_DIM, where, f"vector_dim 1..{MAX_VECTOR_DIM}", dim)
     require(nodes <= MAX_SLOTS and edges <= MAX_SLOTS, where, f"at most {MAX_SLOTS} records", (nodes, edges))
-    middle = HEADER.size + nodes * node_dtype(dim).itemsize
+    node = node_dtype(dim)
+    middle = HEADER.size + nodes * node.itemsize
     size = middle + edges * EDGE_RECORD.itemsize
     require(size == len(buffer), where, f"{size} bytes for {nodes} concepts and {edges} edges", len(buffer))
     given = hashlib.sha256(buffer[HEADER.size :]).digest()
@@ -57,7 +58,7 @@ def parse(buffer: memoryview, where: str) -> Records:
         raise AESGStorageError(f"Checksum verification failed for {where}: file is corrupt")
     return Records(
         dim,
-        np.frombuffer(buffer, node_dtype(dim), nodes, HEADER.size),
+        np.frombuffer(buffer, node, nodes, HEADER.size),
         np.frombuffer(buffer, EDGE_RECORD, edges, middle),
         given.hex(),
     )

@@ -3,7 +3,7 @@
     0    magic "AESGPACK"    8    version u32 = 2      12   vector_dim u32     16   JSON bytes u32
     20   reserved u32 = 0    24   node_count u64       32   edge_count u64     40   block_count u64
     48   file bytes u64      56   SHA-256 of 128..EOF  88   SHA-256 of 0..87   120  reserved, 8 zeros
-    128  JSON with spaces up to 64 bytes, then the sections of `_sections`, each padded with zeros to 64 bytes
+    128  JSON with spaces up to 64 bytes, then the sections of SECTIONS, each padded with zeros to 64 bytes
 
 The header is big-endian as in version 1, everything behind it little-endian.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +36,24 @@ _ALIGN = 64
 _HEADER_HASHED = 88  # bytes before the header's own checksum
 
 
+BLOCK_SECTIONS: dict[str, np.dtype[Any]] = {
+    "targets": np.dtype("<i4"),
+    "strengths": np.dtype("<f4"),
+    "weights": np.dtype("<f4"),
+    "confidences": np.dtype("<f4"),
+    "use_counts": np.dtype("<u4"),
+    "kinds": np.dtype("|u1"),
+}
+SECTIONS: dict[str, np.dtype[Any]] = {
+    "vectors": np.dtype("<f4"),
+    **{name: np.dtype(dtype) for name, dtype in FIELDS.items()},
+    "degree": np.dtype("<u4"),
+    **BLOCK_SECTIONS,
+}
+Section = tuple[str, np.dtype, tuple[int, ...], int, int]  # name, dtype, shape, elements, offset
+_SIZES = {name: dtype.itemsize for name, dtype in SECTIONS.items()}
+
+
 class Content(NamedTuple):
     """What a version-2 file holds; the columns still lie in its buffer."""
 
@@ -49,22 +66,22 @@ def _padding(size: int) -> int:
     return -size % _ALIGN
 
 
-def _sections(dim: int, nodes: int, blocks: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """(name, dtype, shape) of every section in the order of the file."""
-    yield "vectors", "<f4", (nodes, dim)
-    for name, dtype in FIELDS.items():
-        yield name, dtype, (nodes,)
-    yield "degree", "<u4", (nodes,)
-    for name, dtype in (("targets", "<i4"), ("strengths", "<f4"), ("weights", "<f4"),
-                        ("confidences", "<f4"), ("use_counts", "<u4"), ("kinds", "|u1")):  # fmt: skip
-        yield name, dtype, (blocks, BLOCK_EDGES)
+def _layout(dim: int, nodes: int, blocks: int, start: int) -> tuple[list[Section], int]:
+    """Every section in the order of the file, the first at `start`; and where the file ends.
 
-
-def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    size = np.dtype(dtype).itemsize
-    for extent in shape:
-        size *= extent  # Python integers do not overflow
-    return size
+    Python integers do not overflow.
+    """
+    found: list[Section] = []
+    offset = start
+    shapes: dict[str, tuple[int, ...]] = {"vectors": (nodes, dim)}
+    shapes |= dict.fromkeys(BLOCK_SECTIONS, (blocks, BLOCK_EDGES))
+    for name, dtype in SECTIONS.items():
+        shape = shapes.get(name, (nodes,))
+        count = shape[0] * (shape[1] if len(shape) == 2 else 1)
+        found.append((name, dtype, shape, count, offset))
+        offset += count * _SIZES[name]
+        offset += -offset % _ALIGN
+    return found, offset
 
 
 def parse(buffer: memoryview, where: str) -> Content:
@@ -81,32 +98,29 @@ def parse(buffer: memoryview, where: str) -> Content:
     require(fits, where, f"at most {MAX_SLOTS} concepts, edges and blocks", (nodes, edges, blocks))
     good = json_bytes <= MAX_JSON_BYTES and json_bytes % _ALIGN == 0
     require(good, where, f"JSON of at most {MAX_JSON_BYTES} bytes, a multiple of {_ALIGN}", json_bytes)
-    needed = HEADER.size + json_bytes
-    for _, dtype, shape in _sections(dim, nodes, blocks):
-        needed += _bytes(dtype, shape)
-        needed += _padding(needed)
+    sections, needed = _layout(dim, nodes, blocks, HEADER.size + json_bytes)
     require(needed == size == len(buffer), where, f"{needed} bytes for its counts", (size, len(buffer)))
-    zeros = reserved == 0 and not any(buffer[HEADER.size - 8 : HEADER.size])
+    zeros = reserved == 0 and _all_zero(buffer[HEADER.size - 8 : HEADER.size])
     require(zeros, where, "zeros in the reserved bytes of the header", "others")
     _check_sum(buffer[:_HEADER_HASHED], head_sum, where, "header")
     _check_sum(buffer[HEADER.size :], body_sum, where, "file")
 
     metadata = _metadata(bytes(buffer[HEADER.size : HEADER.size + json_bytes]), where)
     found: dict[str, np.ndarray] = {}
-    offset = HEADER.size + json_bytes
-    for name, dtype, shape in _sections(dim, nodes, blocks):
-        extent = _bytes(dtype, shape)
-        count = extent // np.dtype(dtype).itemsize
+    for name, dtype, shape, count, offset in sections:
         found[name] = np.frombuffer(buffer, dtype, count, offset).reshape(shape)
-        offset += extent
-        pad = _padding(offset)
-        require(not any(buffer[offset : offset + pad]), where, "zeros between the sections", "others")
-        offset += pad
+        end = offset + found[name].nbytes
+        zeros = _all_zero(buffer[end : end + _padding(end)])
+        require(zeros, where, "zeros between the sections", "others")
     fields = {name: found.pop(name) for name in FIELDS}
     columns = PackColumns(fields=fields, active=np.ones(nodes, np.uint8), **found)
     require(columns.edge_count == edges, where, f"{edges} edges by the degrees", columns.edge_count)
     check_columns(columns, where)
     return Content(columns, metadata, head_sum.hex())
+
+
+def _all_zero(few: memoryview) -> bool:
+    return bytes(few).count(0) == len(few)
 
 
 def _check_sum(part: memoryview, digest: bytes, where: str, what: str) -> None:
@@ -141,7 +155,8 @@ def encode(columns: PackColumns, metadata: dict[str, Any], magic: bytes) -> list
     if len(text) > MAX_JSON_BYTES:
         raise AESGStorageError(f"Pack metadata: expected at most {MAX_JSON_BYTES} bytes, got {len(text)}")
     pieces, size = [text], HEADER.size + len(text)
-    for name, dtype, shape in _sections(columns.vector_dim, len(columns), len(columns.targets)):
+    sections, _ = _layout(columns.vector_dim, len(columns), len(columns.targets), size)
+    for name, dtype, shape, _, _ in sections:
         values = columns.fields[name] if name in FIELDS else getattr(columns, name)
         piece = np.ascontiguousarray(values, dtype=dtype).reshape(shape).tobytes()
         pieces.append(piece + bytes(_padding(size + len(piece))))

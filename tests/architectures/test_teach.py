@@ -1,0 +1,105 @@
+"""AESGCNNClassifier.teach: the memory is told what pictures show, and says so."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from aesg.architectures import AESGCNNClassifier
+from aesg.config import AESGConfig
+from aesg.exceptions import AESGMemoryError
+from aesg.memory.controller import AESGMemory
+from tests.architectures.zoo import Make, fill
+
+
+def pictures(batch: int = 4) -> torch.Tensor:
+    """Each a bright square at a place and of a colour of its own [batch, 3, 16, 16]."""
+    images = torch.zeros(batch, 3, 16, 16)
+    for at, image in enumerate(images):
+        image[at % 3, 2 * at : 2 * at + 6, 10 - 2 * at : 16 - 2 * at] = 1.0
+        image[(at + 1) % 3, at::5] = 0.7
+    return images
+
+
+def told(memory: AESGMemory | None, seed: int = 0) -> AESGCNNClassifier:
+    torch.manual_seed(seed)
+    return AESGCNNClassifier(8, 2, memory, 8, num_classes=5).eval()
+
+
+def test_what_was_told_is_answered_and_other_pictures_like_it(make_memory: Make) -> None:
+    model = told(make_memory(vector_dim=64))
+    images = pictures(5)
+    labels = torch.tensor([3, 1, 4, 0, 2])
+    before = copy.deepcopy(model.state_dict())
+    model.teach(images, labels)
+    model.memory.set_mode("INFERENCE")
+    assert model(images).argmax(1).tolist() == labels.tolist()
+    near = images + 0.01 * torch.randn(images.shape, generator=torch.Generator().manual_seed(2))
+    assert model(near).argmax(1).tolist() == labels.tolist()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    # One concept a picture and one a class; told again, classes are found, not born again.
+    assert model.memory.stats()["active"] == 10
+    model.memory.set_mode("TRAIN")
+    model.teach(images[:2], labels[:2])
+    assert model.memory.stats()["active"] == 12
+
+
+def test_untold_and_training_logits_are_those_of_the_weights(make_memory: Make) -> None:
+    model = told(fill(make_memory(vector_dim=64)))
+    images = pictures()
+    model.memory.set_mode("INFERENCE")
+    plain = model(images)
+    with torch.no_grad():
+        model.label_weight = 0.0
+        assert torch.equal(model(images), plain)
+        model.label_weight = 20.0
+    model.memory.set_mode("TRAIN")
+    model.teach(images, torch.arange(4))
+    model.memory.set_mode("INFERENCE")
+    assert not torch.equal(model(images), plain)
+    model.train()
+    trained = model(images)
+    model.label_weight = 0.0
+    assert torch.equal(model(images), trained)
+
+
+def test_reopened_it_still_knows(tmp_path) -> None:
+    images, labels = pictures(5), torch.tensor([3, 1, 4, 0, 2])
+    with AESGMemory(tmp_path, AESGConfig(vector_dim=64)) as memory:
+        model = told(memory)
+        model.teach(images, labels)
+        weights = model.state_dict()
+    with AESGMemory(tmp_path, AESGConfig(vector_dim=64, memory_mode="INFERENCE")) as memory:
+        again = told(memory, seed=1)
+        again.load_state_dict(weights)
+        assert again.eval()(images).argmax(1).tolist() == labels.tolist()
+
+
+def test_mode_and_dropout_of_the_model_stay(make_memory: Make) -> None:
+    model = told(make_memory(vector_dim=64)).train()
+    mean = model.encoder[0][1].running_mean.clone()
+    model.teach(pictures(), torch.zeros(4, dtype=torch.int64))
+    assert model.training and torch.equal(model.encoder[0][1].running_mean, mean)
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.zeros(3, dtype=torch.int64), torch.zeros(4), torch.tensor([0, 1, 2, 5]), [0, 1, 2, 3]]
+)
+def test_other_labels_are_refused_before_anything_is_borne(labels, make_memory: Make) -> None:
+    model = told(make_memory(vector_dim=64))
+    with pytest.raises(AESGMemoryError, match=r"labels: expected i64 \[4\] in 0..4"):
+        model.teach(pictures(), labels)
+    assert model.memory.stats()["active"] == 0
+
+
+def test_no_memory_or_reading_only_cannot_be_told(make_memory: Make) -> None:
+    images, labels = pictures(), torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(AESGMemoryError, match="memory=None"):
+        told(None).teach(images, labels)
+    model = told(make_memory(vector_dim=64))
+    model.memory.set_mode("INFERENCE")
+    with pytest.raises(AESGMemoryError, match="INFERENCE"):
+        model.teach(images, labels)
+    assert model.memory.stats()["active"] == 0
