@@ -1,7 +1,7 @@
 """The command line: `aesg demo | inspect | pack | import-v3 | runs | bench ...`, `aesg --version`.
 
 Only what a command needs is imported. An AESGError ends as one line on stderr and exit code 2, an interrupt
-as 130.
+as 130, a reader of the output that went away as 141.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from aesg.exceptions import AESGError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+UNREAD = 141  # as a shell says of what SIGPIPE ended
 EVIDENCE = ("colorization", "images", "lm", "packs", "recall")  # benchmarks whose --out gets a report
 
 
@@ -58,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # who read our output, as `head` does, has had enough
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # so that flushing at exit does not fail again
+        return UNREAD
 
 
 def _bench(name: str | None, rest: Sequence[str]) -> int:
@@ -85,4 +91,6 @@ def _benchmarks() -> list[str]:
 
 
 def _run(module: str, argv: Sequence[str]) -> int:
-    return importlib.import_module(module).main(list(argv)) or 0
+    code = importlib.import_module(module).main(list(argv)) or 0
+    sys.stdout.flush()  # here, where a broken pipe is caught, not at exit
+    return code

@@ -7,7 +7,7 @@ import types
 import pytest
 
 import aesg
-from aesg import cli
+from aesg import AESGConfig, AESGMemory, cli
 from aesg.exceptions import AESGMemoryError
 
 
@@ -53,6 +53,16 @@ def test_other_errors_keep_their_traceback(monkeypatch):
     monkeypatch.setitem(sys.modules, "aesg.tools.demo", fake)
     with pytest.raises(ZeroDivisionError):
         cli.main(["demo"])
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    with AESGMemory(tmp_path / "m", AESGConfig(vector_dim=4)) as memory:
+        memory.save()
+    command = [sys.executable, "-m", "aesg", "inspect", str(tmp_path / "m")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
 
 
 @pytest.mark.parametrize("name", ["nothing", "../demo", "os"])

@@ -16,6 +16,7 @@ from aesg.exceptions import AESGConfigError, AESGStorageError, AESGTrainingError
 from aesg.tools.optional import require
 
 MIN_PICTURES = 10  # fewer cannot be split into a training and a held-out part that mean anything
+EXPECTED = "dataset_name: expected 'cifar10', 'bundled', 'generated' or 'folder:PATH'"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 TILE_EDGES = (128, 96, 64, 48, 32)  # the largest that gives enough tiles is taken
 PACKAGES = (("skimage", "data"), ("sklearn", "datasets/images"))
@@ -49,6 +50,8 @@ def load_pictures(name: str, count: int, size: int, data_dir: str | None = None)
     Raises AESGConfigError for another name and without Pillow, AESGStorageError naming a folder or a picture
     that cannot be read, AESGTrainingError for fewer than 10 pictures.
     """
+    if not isinstance(name, str) or name == "folder:":  # which would be wherever one happens to be
+        raise AESGConfigError(f"{EXPECTED}, got {name!r}")
     if name.startswith("folder:"):
         return _enough(_from_folder(Path(name.removeprefix("folder:")), count, size))
     if name == "cifar10":
@@ -57,9 +60,7 @@ def load_pictures(name: str, count: int, size: int, data_dir: str | None = None)
         return _enough(_bundled(count, size))
     if name == "generated":
         return _enough(_generated(count, size))
-    raise AESGConfigError(
-        f"dataset_name: expected 'cifar10', 'bundled', 'generated' or 'folder:PATH', got {name!r}"
-    )
+    raise AESGConfigError(f"{EXPECTED}, got {name!r}")
 
 
 def _enough(found: Pictures) -> Pictures:

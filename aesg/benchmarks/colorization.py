@@ -100,8 +100,10 @@ class ColorizationBenchmark:
         for name, value in given.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < least[name]:
                 raise AESGConfigError(f"{name}: expected an integer >= {least[name]}, got {value!r}")
-        if not (math.isfinite(learning_rate) and learning_rate > 0):
-            raise AESGConfigError(f"learning_rate: expected a finite number > 0, got {learning_rate}")
+        if not (isinstance(learning_rate, int | float) and 0 < learning_rate < math.inf):
+            raise AESGConfigError(f"learning_rate: expected a finite number > 0, got {learning_rate!r}")
+        if not isinstance(output_dir, str | os.PathLike):
+            raise AESGConfigError(f"output_dir: expected a path, got {output_dir!r}")
         self.dataset_name = dataset_name
         self.max_images = max_images
         self.image_size = image_size

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from aesg.exceptions import AESGStorageError
+from aesg.exceptions import AESGMemoryError, AESGStorageError
 from aesg.ops import seed_search
 from aesg.packs.columns import FIELDS, EdgeList, PackColumns, make_columns
 from aesg.packs.pack import MemoryPack
@@ -42,8 +42,11 @@ def merge_packs(a: MemoryPack, b: MemoryPack, similarity: float) -> Merged:
     """The living concepts of `a`, and those of `b` that are unlike all of them (cosine < `similarity`).
 
     The ids of `a` stay, those of `b` too unless taken. Edges of both are kept, of one pair and kind the
-    stronger. Raises AESGStorageError for different dimensions. O(N_a N_b D).
+    stronger. Raises AESGStorageError for different dimensions, AESGMemoryError for a similarity outside
+    (0, 1]. O(N_a N_b D).
     """
+    if not 0 < similarity <= 1:
+        raise AESGMemoryError(f"similarity: expected a number in (0, 1], got {similarity!r}")
     if a.vector_dim != b.vector_dim:
         raise AESGStorageError(
             f"Pack vector_dim mismatch: '{a.name}' has {a.vector_dim}, '{b.name}' {b.vector_dim}"

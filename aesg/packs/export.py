@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,8 +91,12 @@ def select(
 ) -> PackColumns:
     """Columns of the living concepts that meet every condition given, and of the edges among them.
 
-    Raises AESGMemoryError for ids that no living concept has. O(N + n D + E).
+    Raises AESGMemoryError for ids that no living concept has and for what is no number. O(N + n D + E).
     """
+    if region_id is not None and not isinstance(region_id, numbers.Integral):
+        raise AESGMemoryError(f"region_id: expected an integer, got {region_id!r}")
+    if min_relevance is not None and not (isinstance(min_relevance, numbers.Real) and min_relevance >= 0):
+        raise AESGMemoryError(f"min_relevance: expected a number >= 0, got {min_relevance!r}")
     storage = graph.storage
     storage.settle()
     count = storage.core.node_count

@@ -35,7 +35,7 @@ def read_pack(path: PathLike, name: str | None = None) -> MemoryPack:
     magic, version, header, section sizes against the file's size, SHA-256, meaning. Nothing larger than the
     file is allocated, and no name in a file is ever used as a path.
     """
-    text = os.fspath(path)
+    text = _text(path)
     return parse_pack(_map(text), f"'{text}'", Path(text).stem, name=name, path=os.path.realpath(text))
 
 
@@ -82,6 +82,12 @@ def parse_pack(
     raise AESGStorageError(f"Pack file {where}: expected format version 1 or 2, got {version}")
 
 
+def _text(path: PathLike) -> str:
+    if not isinstance(path, str | os.PathLike):
+        raise AESGStorageError(f"Pack file: expected a path, got {path!r}")
+    return os.fspath(path)
+
+
 def _map(path: str) -> memoryview:
     """The bytes of a regular file, mapped privately."""
     try:
@@ -106,12 +112,15 @@ def _map(path: str) -> memoryview:
 def write_atomically(path: PathLike, pieces: list[bytes]) -> None:
     """Writes a file beside its place and renames it, so that nobody ever sees half of it. Makes parents.
 
-    Raises AESGStorageError; what was there before is then untouched.
+    Raises AESGStorageError; what was there before is then untouched. Renaming onto a device or a named pipe
+    would do away with it, so only a regular file is replaced (or a link to one, which then is a file).
     """
-    text = os.fspath(path)
+    text = _text(path)
     folder = os.path.dirname(text) or "."
     temporary = None
     try:
+        if os.path.exists(text) and not os.path.isfile(text):
+            raise AESGStorageError(f"Failed to write pack file '{text}': expected a regular file or none")
         os.makedirs(folder, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=".aesgpack-", dir=folder)
         with os.fdopen(descriptor, "wb") as file:
@@ -121,7 +130,7 @@ def write_atomically(path: PathLike, pieces: list[bytes]) -> None:
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
         os.replace(temporary, text)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)

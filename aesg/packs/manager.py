@@ -99,7 +99,8 @@ class PackManager:
         """Ends what `attach_pack` began; the pack itself stays loaded. Raises AESGMemoryError if it is not
         attached.
         """
-        if pack_name not in self._attached and pack_name not in self._refused:
+        known = isinstance(pack_name, str) and (pack_name in self._attached or pack_name in self._refused)
+        if not known:
             raise AESGMemoryError(f"Pack '{pack_name}' is not attached")
         self._refused.pop(pack_name, None)
         self._priorities.pop(pack_name, None)

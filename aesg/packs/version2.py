@@ -144,8 +144,8 @@ def _metadata(text: bytes, where: str) -> dict[str, Any]:
 
 def check_name(name: str, where: str) -> None:
     """A name is shown and used as a key, never as a path. Raises AESGStorageError for one nobody can read."""
-    good = 1 <= len(name) <= MAX_NAME and name.isprintable()
-    require(good, where, f"a name of 1..{MAX_NAME} printable characters", repr(name[:40]))
+    good = isinstance(name, str) and 1 <= len(name) <= MAX_NAME and name.isprintable()
+    require(good, where, f"a name of 1..{MAX_NAME} printable characters", f"{name!r:.42}")
 
 
 def encode(columns: PackColumns, metadata: dict[str, Any], magic: bytes) -> list[bytes]:

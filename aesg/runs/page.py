@@ -54,6 +54,8 @@ def write_page(store: Store, path: str | os.PathLike[str], runs: Sequence[RunInf
     artifacts. Raises AESGStorageError when the file cannot be written.
     """
     target = Path(checks.check_path(path, "path")).absolute()
+    if target.exists() and not target.is_file():  # a device would be gone
+        raise AESGStorageError(f"Failed to write '{target}': expected a regular file or none")
     html = render(store, store.runs() if runs is None else runs)
     try:
         descriptor, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)

@@ -18,11 +18,14 @@ def replacing(path: PathLike) -> Iterator[Path]:
     """A path beside `path` to write to; on leaving without an error it takes `path`'s place.
 
     After an error what was begun is removed and what stood there before stays. Missing folders are made.
-    Raises AESGStorageError naming `path` for every OSError inside.
+    Raises AESGStorageError naming `path` for every OSError inside, and where something else than a regular
+    file stands: a device or a named pipe would be gone.
     """
     target = Path(path)
     beside: str | None = None
     try:
+        if target.exists() and not target.is_file():
+            raise AESGStorageError(f"Failed to write '{target}': expected a regular file or none")
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, beside = tempfile.mkstemp(
             prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent

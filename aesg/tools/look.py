@@ -34,7 +34,8 @@ def open_for_looking(directory: str | os.PathLike[str]) -> AESGStorage:
     if found["kind"] == "aesg-3.0.0":
         raise AESGStorageError(f"'{path}' holds a memory of aesg 3.0.0: `aesg import-v3` makes one of ours")
     if found["kind"] != "ours":
-        raise AESGStorageError(f"'{path}': expected a memory's directory, found one that is {found['kind']}")
+        reason = found.get("reason") or "it has none of a memory's files"
+        raise AESGStorageError(f"'{path}': expected a memory's directory: {reason}")
     return AESGStorage(path, read_only=True)
 
 

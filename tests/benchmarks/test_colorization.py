@@ -160,11 +160,15 @@ def test_values_that_cannot_work_are_refused(tmp_path):
         {"max_epochs": 0},
         {"seeds": 0},
         {"batch_size": True},
+        {"learning_rate": "fast"},
     ):
         with pytest.raises(AESGConfigError, match=next(iter(options))):
             ColorizationBenchmark(output_dir=tmp_path / "out", **options)
-    with pytest.raises(AESGConfigError, match="dataset_name"):
-        ColorizationBenchmark("mnist", output_dir=tmp_path / "out").run()
+    for name in ("mnist", "folder:", 10):
+        with pytest.raises(AESGConfigError, match="dataset_name"):
+            ColorizationBenchmark(name, output_dir=tmp_path / "out").run()
+    with pytest.raises(AESGConfigError, match="output_dir: expected a path, got None"):
+        ColorizationBenchmark(output_dir=None)
     (tmp_path / "file").write_text("kept")
     with pytest.raises(AESGStorageError, match="is a file"):
         ColorizationBenchmark("generated", output_dir=tmp_path / "file").run()

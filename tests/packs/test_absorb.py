@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,6 +154,34 @@ def test_export_where_nothing_can_be_written(make_memory: Make, tmp_path: Path) 
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".aesgpack-")] == []
 
 
+def test_export_spares_devices_and_pipes(make_memory: Make, tmp_path: Path) -> None:
+    memory = make_memory("m", vector_dim=DIM)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(AESGStorageError, match=f"{name}': expected a regular file or none"):
+            memory.export_pack(tmp_path / name)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode) and (tmp_path / "link").is_symlink()
+    with pytest.raises(AESGStorageError, match="null byte"):
+        memory.export_pack(f"{tmp_path}/a\0b")
+    with pytest.raises(AESGStorageError, match="expected a path, got None"):
+        memory.export_pack(None)  # type: ignore[arg-type]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == []
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    "given", [{"region_id": "2"}, {"region_id": 1.5}, {"min_relevance": math.nan}, {"min_relevance": -1}]
+)
+def test_conditions_that_mean_nothing_are_refused(
+    make_memory: Make, tmp_path: Path, given: dict[str, object]
+) -> None:
+    memory = make_memory("m", vector_dim=DIM)
+    with pytest.raises(AESGMemoryError, match=f"{next(iter(given))}: expected"):
+        memory.export_pack(tmp_path / "p.aesgpack", **given)  # type: ignore[arg-type]
+    assert not (tmp_path / "p.aesgpack").exists()
+
+
 def test_exported_edges_keep_kind_and_use_in_version_2(make_memory: Make, tmp_path: Path) -> None:
     memory = make_memory("m", vector_dim=DIM)
     slots = memory.graph.add_concepts(torch.eye(DIM)[:3])
@@ -190,6 +221,9 @@ def test_merging_packs(tmp_path: Path, make_memory: Make) -> None:
     with pytest.raises(AESGStorageError, match="mismatch"):
         (tmp_path / "x.aesgpack").write_bytes(bytes_of(some_columns(), 1))
         merge_packs(a, read_pack(tmp_path / "x.aesgpack"), 0.95)
+    for similarity in (0.0, 1.1, math.nan):
+        with pytest.raises(AESGMemoryError, match=r"similarity: expected a number in \(0, 1\]"):
+            merge_packs(a, b, similarity)
 
 
 def test_differences_are_found(tmp_path: Path) -> None:

@@ -273,6 +273,9 @@ def test_detaching_what_is_not_attached(home: AESGMemory, packs: list[MemoryPack
     with pytest.raises(AESGMemoryError, match="Pack 'medical' is not attached") as caught:
         home.detach_pack("medical")
     assert caught.value.subsystem == "memory"
+    for name in (None, 3, ["medical"]):
+        with pytest.raises(AESGMemoryError, match="is not attached"):
+            home.detach_pack(name)  # type: ignore[arg-type]
 
 
 def test_two_packs_of_one_name(home: AESGMemory, packs: list[MemoryPack], tmp_path: Path) -> None:
@@ -280,6 +283,9 @@ def test_two_packs_of_one_name(home: AESGMemory, packs: list[MemoryPack], tmp_pa
     other = home.load_pack(tmp_path / "general.aesgpack", name="medical")
     with pytest.raises(AESGMemoryError, match="Another pack named 'medical'"):
         home.attach_pack(other)
+    for name in ("", "a\nb", 5):
+        with pytest.raises(AESGStorageError, match=r"expected a name of 1\.\.255 printable characters"):
+            home.attach_pack(other, name=name)  # type: ignore[arg-type]
     home.attach_pack(other, name="medical 2")
     assert list(home.pack_manager.get_attached_packs()) == ["medical", "medical 2"]
     again = home.load_pack(tmp_path / "medical.aesgpack")

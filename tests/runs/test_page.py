@@ -1,6 +1,7 @@
 """The page and its charts: self-contained, escaped, with what was recorded in it."""
 
 import math
+import os
 import re
 from html.parser import HTMLParser
 
@@ -78,6 +79,10 @@ def test_an_empty_store_and_a_bad_place(store, tmp_path):
     assert "none yet" in write_page(store, tmp_path / "a.html").read_text()
     with pytest.raises(AESGStorageError, match="Failed to write"):
         write_page(store, tmp_path / "missing" / "a.html")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(AESGStorageError, match="pipe': expected a regular file or none"):
+        write_page(store, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_curves_take_step_then_epoch_then_place(run):

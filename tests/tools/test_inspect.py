@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,13 @@ def test_a_page_that_cannot_be_written_leaves_nothing(grown, tmp_path):
     (tmp_path / "file").write_text("kept")
     assert cli.main(["inspect", str(grown.directory), "--html", str(tmp_path / "file" / "page.html")]) == 2
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["file"]
+
+
+def test_a_page_never_takes_the_place_of_a_device_or_a_pipe(grown, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert cli.main(["inspect", str(grown.directory), "--html", str(tmp_path / "pipe")]) == 2
+    assert "pipe': expected a regular file or none" in capsys.readouterr().err
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 def test_the_sample_keeps_hubs_and_is_even(grown):
