@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -99,3 +100,38 @@ def test_links_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", document.read_text("utf-8"))
     missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
     assert missing == []
+
+
+def evidence() -> list[tuple[float, float | None]]:
+    """Every (mean, half width) that docs/evidence holds."""
+    found: list[tuple[float, float | None]] = []
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            if "mean" in value:
+                found.append((value["mean"], value.get("half_width_95")))
+            for part in value.values():
+                walk(part)
+
+    for path in sorted((ROOT / "docs" / "evidence").glob("*.json")):
+        walk(json.loads(path.read_text("utf-8")))
+    return found
+
+
+def quoted(text: str) -> list[str]:
+    """The figures of tables that give an interval, as they stand there."""
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    return [figure for row in rows for figure in re.findall(r"[-+]?\d+\.\d+ ± \d+\.\d+", row)]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/quality.md"])
+def test_figures_with_an_interval_are_those_of_the_evidence(name: str) -> None:
+    measured, figures = evidence(), quoted((ROOT / name).read_text("utf-8"))
+    assert len(figures) > 10
+    for figure in figures:
+        mean, half = figure.removeprefix("+").split(" ± ")
+        digits, half_digits = (len(part.partition(".")[2]) for part in (mean, half))
+        assert any(
+            f"{m:.{digits}f}" == mean and h is not None and f"{h:.{half_digits}f}" == half
+            for m, h in measured
+        ), f"{name}: {figure}"

@@ -29,12 +29,15 @@ def main(name: str, argv: Sequence[str]) -> int:
     one that missed an aim still stands in the report. Raises AESGStorageError where DIR cannot be written,
     before anything is run.
 
-    With `--reuse`, what an earlier run left in DIR is taken instead of running again.
+    With `--reuse`, what an earlier run left in DIR is taken instead of running again; `all` then
+    runs nothing, and raises AESGStorageError where nothing was left.
     """
     arguments = [argument for argument in argv if argument != "--reuse"]
     reuse = len(arguments) < len(argv)
     out = Path(arguments[arguments.index("--out") + 1])
     left = [each for each in NAMES if reuse and (out / f"{each}.json").is_file()]
+    if reuse and name == "all" and not left:
+        raise AESGStorageError(f"'{out}': expected what earlier runs left there, found nothing")
     names = [name] if name != "all" else left or there()
     with replacing(out / "report.md.test") as probe:  # hours of work want a place to go
         probe.write_text("")

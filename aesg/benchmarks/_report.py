@@ -1,7 +1,7 @@
 """One report over several benchmarks, as report.md and as report.html that needs nothing but itself.
 
 Every part is the JSON that a benchmark wrote: {"environment", "seeds", "short", "about"?, "tasks": {name:
-{"title", "seconds", "figures": {name: {"mean", "half_width_95", "values", "aim"?, "reached"?}}}},
+{"title", "seconds", "options"?, "figures": {name: {"mean", "half_width_95", "values", "aim"?, "reached"?}}}},
 "pictures"?: [paths beside the report]}.
 """
 
@@ -90,6 +90,7 @@ def as_markdown(parts: Mapping[str, dict[str, Any]], command: str) -> str:
             lines += [
                 f"### {task['title']}",
                 "",
+                *([f"`{_options(task)}`", ""] if task.get("options") else []),
                 "| | mean | 95 % interval | seeds | aim |",
                 "|---|---:|---:|---:|---|",
             ]
@@ -119,7 +120,9 @@ def as_html(parts: Mapping[str, dict[str, Any]], command: str, directory: Path) 
         if part.get("command"):
             body.append(f"<p><code>{escape(part['command'])}</code></p>")
         for task in part["tasks"].values():
-            body.append(f"<div><h3>{escape(task['title'])}</h3>{_table(task)}{interval_plot(task)}</div>")
+            options = f"<p><code>{escape(_options(task))}</code></p>" if task.get("options") else ""
+            title = escape(task["title"])
+            body.append(f"<div><h3>{title}</h3>{options}{_table(task)}{interval_plot(task)}</div>")
         pictures = [directory / path for path in part.get("pictures", [])]
         shown = "".join(_picture(path) for path in pictures if path.is_file())
         body.append(f"<div>{shown}</div>" if shown else "")
@@ -130,6 +133,17 @@ def as_html(parts: Mapping[str, dict[str, Any]], command: str, directory: Path) 
         f"<title>aesg: measurements</title><style>{style}</style></head>"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
+
+
+def _options(task: dict[str, Any]) -> str:
+    """The options of the run that made this table, as they were typed."""
+    words = []
+    for name, value in task["options"].items():
+        if value is None or value is False:
+            continue
+        values = value if isinstance(value, list) else [] if value is True else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return " ".join(words)
 
 
 def interval_plot(task: dict[str, Any]) -> str:

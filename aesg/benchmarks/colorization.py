@@ -31,6 +31,7 @@ from aesg.benchmarks._measure import environment, interval
 from aesg.benchmarks._pictures import Pictures, load_pictures
 from aesg.benchmarks._strips import save_curves, save_png, strip
 from aesg.exceptions import AESGConfigError, AESGStorageError
+from aesg.tools.files import write_text
 from aesg.tools.optional import require
 from aesg.trainer import AESGTrainer, Callback
 
@@ -395,7 +396,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if (out / "colorization" / name).is_file()
         ],
     }
-    (out / "colorization.json").write_text(json.dumps(evidence, indent=2) + "\n", encoding="utf-8")
+    write_text(out / "colorization.json", json.dumps(evidence, indent=2) + "\n")
     print((out / "colorization" / "benchmark_report.md").read_text("utf-8"))
     return 0
 

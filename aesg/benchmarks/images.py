@@ -44,6 +44,7 @@ from aesg.benchmarks.lm import shuffled_contents
 from aesg.benchmarks.recall import measured_before
 from aesg.config import AESGConfig
 from aesg.memory.controller import AESGMemory
+from aesg.tools.files import write_text
 
 FILTERS, BLOCKS, DIM = 16, 2, 64
 DIGIT_SIZE, TILE_SIZE = 16, 32
@@ -335,8 +336,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for figure, row in done["figures"].items():
             print(f"  {figure:42} {row['mean']:10.4f} +- {row['half_width_95']:.4f}", flush=True)
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(record, indent=2) + "\n")
+            write_text(path, json.dumps(record, indent=2) + "\n")
     if path is not None:
         print(f"written: {path}")
     return 0

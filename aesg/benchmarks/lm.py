@@ -32,6 +32,7 @@ from aesg.benchmarks._measure import environment, interval
 from aesg.benchmarks._mqar import Chunk, Recall
 from aesg.config import AESGConfig
 from aesg.memory.controller import AESGMemory
+from aesg.tools.files import write_text
 
 MODELS = ("AESGGRUText", "AESGLSTMText", "AESGDecoderLM", "AESGTransformer")
 WIDTH, DIM, HEADS = 128, 64, 4  # as the preset small
@@ -233,5 +234,4 @@ def record(options: argparse.Namespace, seeds: list[int], found: dict[str, Any])
         "short": options.short,
         "tasks": former.get("tasks", {}) | {found["title"]: {**found, "seeds": seeds, "options": told}},
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(part, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(part, indent=2) + "\n")

@@ -40,6 +40,7 @@ from aesg.memory.controller import AESGMemory
 from aesg.packs.export import write_columns
 from aesg.tools.corpus import load_halves, openings
 from aesg.tools.demo import LEARNING_RATE, VOCABULARY, Schedule, make_trainer
+from aesg.tools.files import write_text
 
 # How the pack is grown: every context that is not nearly one of the known is kept, joined by nothing but what
 # followed it. Found on seed 0, so that is no seed of the benchmark: after 400 steps, grown on 300,000 bytes,
@@ -227,10 +228,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     gain = rows["gain of the pack"]
     print(verdict(gain))
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
         record = {"environment": environment(), "sizes": vars(sizes), "short": options.short, "figures": rows}
         path = options.out / "packs.json"
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        write_text(path, json.dumps(record, indent=2) + "\n")
         print(f"written: {path}")
     exact = rows["detached equals before"]["mean"] == 1.0
     return 0 if options.short or (exact and gain["mean"] > gain["half_width_95"]) else 1

@@ -25,6 +25,7 @@ from aesg.benchmarks._facts import TOLD, associative_recall, latest_value
 from aesg.benchmarks._long_life import long_life
 from aesg.benchmarks._measure import environment, interval
 from aesg.benchmarks._reopening import across_processes
+from aesg.tools.files import write_text
 
 Figures = dict[str, float]
 
@@ -184,9 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_table(f"{name}: {done['title']} ({count} seeds, {done['seconds']:.0f} s)", done["figures"])
         reached &= all(row.get("reached", True) for row in done["figures"].values())
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(record, indent=2) + "\n")
-            path.with_suffix(".md").write_text(as_markdown(record))
+            write_text(path, json.dumps(record, indent=2) + "\n")
+            write_text(path.with_suffix(".md"), as_markdown(record))
     if path is not None:
         print(f"\nwritten: {path}, {path.with_suffix('.md')}")
     return 0 if reached else 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from aesg.benchmarks import lm
 from aesg.benchmarks._mqar import SEPARATOR, Recall
+from aesg.exceptions import AESGStorageError
 
 
 @pytest.mark.parametrize("hops", [1, 2, 3])
@@ -64,7 +67,11 @@ def test_short_run(tmp_path) -> None:
         assert figures["memory frozen"] != figures["shuffled contents, frozen"]
 
 
-def test_a_case_replaces_the_one_of_its_kind_and_leaves_the_others(tmp_path) -> None:
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_a_case_replaces_the_one_of_its_kind_and_leaves_the_others(tmp_path, monkeypatch) -> None:
     few = ["--short", "--models", "AESGDecoderLM", "--out", str(tmp_path)]
     assert lm.main([*few, "--tasks", "recall"]) == 0
     former = json.loads((tmp_path / "lm.json").read_text())["tasks"]
@@ -74,6 +81,11 @@ def test_a_case_replaces_the_one_of_its_kind_and_leaves_the_others(tmp_path) -> 
     assert list(tables) == ["AESGDecoderLM, recall over 1 step(s)", "AESGDecoderLM, files in order"]
     first, second = tables.values()
     assert former == {first["title"]: first}
+    before = (tmp_path / "lm.json").read_bytes()
+    monkeypatch.setattr(Path, "write_text", lambda *a, **k: _raise(OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(AESGStorageError, match=r"lm\.json.*No space left"):
+        lm.main([*few, "--tasks", "files"])
+    assert (tmp_path / "lm.json").read_bytes() == before  # hours of work
     assert second["seeds"] == [0, 1] and len(second["figures"]["memory online"]["values"]) == 2
 
 

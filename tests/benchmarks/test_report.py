@@ -64,6 +64,16 @@ def test_markdown_and_page_hold_every_figure(tmp_path):
     assert not re.search(r"https?://|<script|\bsrc=\"(?!data:)|<link", page)
 
 
+def test_a_table_stands_beside_the_options_of_its_run(tmp_path):
+    task = PART["tasks"]["one"] | {
+        "options": {"tasks": ["a", "b"], "first_seed": 3, "seeds": None, "short": True}
+    }
+    part = PART | {"tasks": {"one": task}}
+    assert "\n`--tasks a b --first-seed 3 --short`\n" in as_markdown({"recall": part}, "the command")
+    page = as_html({"recall": part}, "the command", tmp_path)
+    assert "<code>--tasks a b --first-seed 3 --short</code>" in page
+
+
 def test_the_plot_shows_seeds_and_leaves_differences_out():
     svg = interval_plot(PART["tasks"]["one"])
     assert svg.count('class="one"') == 6 and svg.count('class="mean"') == 2 and "difference" not in svg
@@ -147,3 +157,5 @@ def test_reuse_runs_nothing_again(tmp_path, monkeypatch):
     assert cli.main(["bench", "all", "--reuse", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "report.md").read_text()
     assert "`python -m aesg bench recall --out" in text and "--reuse" in text and "## packs" not in text
+    with pytest.raises(AESGStorageError, match="expected what earlier runs left there, found nothing"):
+        _evidence.main("all", ["--reuse", "--out", str(tmp_path / "empty")])
