@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from aesg.exceptions import AESGMemoryError
@@ -93,7 +96,7 @@ class Explainer:
             "events": self._events(int(concept_id)),
         }
 
-    def trace(self, input_vector: Tensor) -> Trace:
+    def trace(self, input_vector: Tensor | np.ndarray | Sequence[float]) -> Trace:
         """The ids that a query [D] activates in the memory itself, strongest first, with the way its energy
         went.
 
@@ -102,11 +105,13 @@ class Explainer:
         """
         navigator, graph = self.memory.navigator, self.memory.graph
         streams = BatchActiveContext()
-        query = navigator.check(input_vector.detach(), streams, 0)
+        try:
+            vector = torch.as_tensor(input_vector)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise AESGMemoryError(f"trace: expected a vector [{graph.vector_dim}], got: {error}") from None
+        query = navigator.check(vector.detach(), streams, 0)
         if len(query.rows) != 1:
-            raise AESGMemoryError(
-                f"trace: expected one query [{graph.vector_dim}], got {list(input_vector.shape)}"
-            )
+            raise AESGMemoryError(f"trace: expected one query [{graph.vector_dim}], got {list(vector.shape)}")
         _, (own, *_) = navigator.find(query, streams)
         ids = self.memory.storage.nodes["id"][:]
         hops = list(trace_hops(graph, own.found.seeds[0].tolist(), own.found.similarities[0].tolist()))
@@ -148,6 +153,8 @@ class Explainer:
         return nodes["id"][idle].tolist()
 
     def _slot(self, concept_id: int) -> int:
+        if not isinstance(concept_id, numbers.Number):
+            raise AESGMemoryError(f"explain: expected the id of a living concept, got {concept_id!r}")
         number = int(whole_numbers("concept_id", [concept_id])[0]) if abs(concept_id) < 2**63 else concept_id
         if 0 < number < 2**64:
             bits = np.array([number], dtype=np.uint64).view(np.int64)  # as the column holds them

@@ -18,7 +18,8 @@ def replacing(path: PathLike) -> Iterator[Path]:
     """A path beside `path` to write to; on leaving without an error it takes `path`'s place.
 
     After an error what was begun is removed and what stood there before stays. Missing folders are made.
-    Raises AESGStorageError naming `path` for every OSError inside, and where something else than a regular
+    Raises AESGStorageError naming `path` for every OSError and ValueError inside (a format that is none,
+    a name that cannot be), and where something else than a regular
     file stands: a device or a named pipe would be gone.
     """
     target = Path(path)
@@ -35,7 +36,7 @@ def replacing(path: PathLike) -> Iterator[Path]:
         yield Path(beside)
         os.replace(beside, target)
         beside = None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise AESGStorageError(f"Failed to write '{target}': {error}") from error
     finally:
         if beside is not None:

@@ -34,7 +34,7 @@ def test_explain_names_edges_parents_and_events(grown):
     assert cosines == sorted(cosines, reverse=True) and 1 not in [near["id"] for near in told["nearest"]]
 
 
-@pytest.mark.parametrize("unknown", [60, 999, 0, -5])
+@pytest.mark.parametrize("unknown", [60, 999, 0, -5, "a", None])
 def test_explain_refuses_what_does_not_live(grown, unknown):
     with pytest.raises(AESGMemoryError, match="expected the id of a living concept"):
         Explainer(grown).explain(unknown)
@@ -65,8 +65,17 @@ def test_trace_of_something_unknown_and_of_nonsense(grown):
     assert "context: " in str(far)
     with pytest.raises(AESGNavigationError):
         Explainer(grown).trace(torch.full((16,), float("nan")))
-    with pytest.raises(AESGMemoryError):
-        Explainer(grown).trace(torch.randn(2, 16))
+    for nonsense in (torch.randn(2, 16), torch.randn(5), "vector", None):
+        with pytest.raises(AESGMemoryError, match="expected"):
+            Explainer(grown).trace(nonsense)
+
+
+def test_trace_takes_arrays_and_lists(grown):
+    query = grown.graph.get_node_vector(0)
+    found = Explainer(grown).trace(query)
+    assert len(found) > 0
+    assert Explainer(grown).trace(query.numpy()) == found
+    assert Explainer(grown).trace(query.tolist()) == found
 
 
 def test_hubs_and_idle_concepts(grown):

@@ -89,6 +89,11 @@ def test_what_is_missing_or_cannot_be_written_is_named(grown, tmp_path, monkeypa
     with pytest.raises(AESGStorageError, match=r"file/graph\.gml"):
         Exporter(grown).export_gml(tmp_path / "file" / "graph.gml")
     assert (tmp_path / "file").read_text() == "kept"
+    monkeypatch.undo()
+    for draw in (Exporter(grown).visualize, EvolutionTracker(grown.logger).plot_event_distribution):
+        with pytest.raises(AESGStorageError, match=r"graph\.nope.*not supported"):
+            draw(tmp_path / "graph.nope")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["file"]
 
 
 def test_the_tracker_counts_and_prints(grown, capsys):
