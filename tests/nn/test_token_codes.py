@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -100,3 +103,17 @@ def test_what_was_stored_is_found_again_after_training(make_memory: Make) -> Non
     memory.retrieve = lambda query, **further: found.append(retrieve(query, **further)) or found[-1]
     other(tokens)
     assert reader is not None and float(found[0].explanation.min()) > 0.9
+
+
+def test_making_codes_takes_little_more_than_they_do() -> None:
+    """Drawn at once they would take eight times what they end up as."""
+    program = (
+        "import resource\n"
+        "from aesg.nn.token_codes import TokenCodes\n"
+        "TokenCodes(1000, 64)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "TokenCodes(100_000, 64)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2 * 4 * 100_000 * 64 / 1024  # KiB
