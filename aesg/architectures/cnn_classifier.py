@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,9 +36,10 @@ class AESGCNNClassifier(ImageModel):
     a concept that leads to the concept of its class, a fixed direction. What a picture asked for then brings
     back its neighbours' classes, whose energies, weighed by `label_weight`, are added to the logits of an
     evaluation. So a class is learnt from a few examples and without changing a weight, and what was taught is
-    not overwritten by what is trained later. Concepts that the memory bore by itself say no class and can
-    stand nearer than those that were taught: where few are taught, let it learn nothing else (mode INFERENCE)
-    while the model trains.
+    not overwritten by what is trained later: it goes where `max_concepts` are exceeded, and ways to a class
+    that are never used fade. Concepts that the memory bore by itself say no class and can stand nearer than
+    those that were taught: where few are taught, let it learn nothing else (mode INFERENCE) while the model
+    trains.
     """
 
     label_weight = LABEL_WEIGHT
@@ -124,6 +126,10 @@ class AESGCNNClassifier(ImageModel):
             [confidence] * len(pictures),
             SUCCESSION,
         )
+        # Told on purpose counts as used often: what is not asked for is else gone after 58 updates.
+        told, config = np.concatenate([pictures, list(classes.values())]), memory.config
+        uses = graph.storage.nodes["use_frequency"][told]
+        graph.storage.update(told, use_frequency=np.maximum(uses, config.survival_threshold_frequency))
 
     def _class_concepts(self, labels: list[int]) -> dict[int, int]:
         """The slot of each label's concept; born here where there is none."""

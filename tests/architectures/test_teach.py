@@ -138,3 +138,14 @@ def test_what_pictures_ask_does_not_depend_on_what_the_process_makes_tensors_as(
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(model.codes, expected.codes) and torch.equal(model.sketch, expected.sketch)
+
+
+def test_what_was_told_outlives_updates_without_use(make_memory: Make) -> None:
+    model = told(make_memory(vector_dim=64))
+    images, labels = pictures(5), torch.tensor([3, 1, 4, 0, 2])
+    model.teach(images[:3], labels[:3])
+    model.teach(images[3:], labels[3:])
+    for _ in range(200):
+        model.memory.update_topology()
+    assert model(images).argmax(1).tolist() == labels.tolist()
+    assert model.memory.check() == []
