@@ -70,7 +70,7 @@ def shuffled_contents(memory: AESGMemory) -> Iterator[None]:
 
     def other_rows(query: Tensor, **further: Any) -> Any:
         context = retrieve(query, **further)
-        for part in ("vectors", "weights", "indices"):  # the mask is made of these
+        for part in ("vectors", "weights", "indices"):
             setattr(context, part, getattr(context, part).roll(1, dims=0))
         return context
 
