@@ -82,6 +82,18 @@ class MemoryModel(nn.Module):
             self.reads_memory = former
 
     @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Inside, all modules are in evaluation; each then comes back as it was, also one kept frozen."""
+        former = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(former[0][1])
+            for module, training in former:
+                module.training = training
+
+    @contextmanager
     def reading_only(self) -> Iterator[None]:
         """Inside, the memory is in mode INFERENCE; the former mode comes back, also after an exception."""
         if self.memory is None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,9 +36,10 @@ class AESGCNNClassifier(ImageModel):
     a concept that leads to the concept of its class, a fixed direction. What a picture asked for then brings
     back its neighbours' classes, whose energies, weighed by `label_weight`, are added to the logits of an
     evaluation. So a class is learnt from a few examples and without changing a weight, and what was taught is
-    not overwritten by what is trained later. Concepts that the memory bore by itself say no class and can
-    stand nearer than those that were taught: where few are taught, let it learn nothing else (mode INFERENCE)
-    while the model trains.
+    not overwritten by what is trained later: it goes where `max_concepts` are exceeded, and ways to a class
+    that are never used fade. Concepts that the memory bore by itself say no class and can stand nearer than
+    those that were taught: where few are taught, let it learn nothing else (mode INFERENCE) while the model
+    trains.
     """
 
     label_weight = LABEL_WEIGHT
@@ -57,10 +59,15 @@ class AESGCNNClassifier(ImageModel):
         self.num_classes = num_classes
         self.output_proj = nn.Linear(self.widths[-1], num_classes)
         if memory is not None:
-            fixed = torch.Generator().manual_seed(0)
-            codes = torch.randn(num_classes, memory.vector_dim, generator=fixed)
+            # Whatever dtype and device the process makes tensors in.
+            fixed: Any = {
+                "generator": torch.Generator().manual_seed(0),
+                "dtype": torch.float32,
+                "device": "cpu",
+            }
+            codes = torch.randn(num_classes, memory.vector_dim, **fixed)
             self.register_buffer("codes", F.normalize(codes, dim=-1), persistent=False)
-            sketch = torch.randn(memory.vector_dim, CHANNELS * SKETCH**2, generator=fixed)
+            sketch = torch.randn(memory.vector_dim, CHANNELS * SKETCH**2, **fixed)
             self.register_buffer("sketch", sketch, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -92,11 +99,13 @@ class AESGCNNClassifier(ImageModel):
         """Tells the memory what pictures [B, 3, Y, X] show: labels i64 [B], 0..num_classes - 1.
 
         Bears one concept a picture; no weight changes. The features are those of evaluation, whatever mode
-        the model is in. Raises AESGMemoryError for other labels, in mode INFERENCE, and without a memory.
+        the model is in. Raises AESGMemoryError for other pictures or labels, in mode INFERENCE, and without a
+        memory.
         """
         memory = self.memory
         if memory is None:
             raise AESGMemoryError("teach: expected a model with a memory, got memory=None")
+        self._check(images)
         good = isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.shape == images.shape[:1]
         if not good or not bool(((labels >= 0) & (labels < self.num_classes)).all()):
             raise AESGMemoryError(
@@ -104,12 +113,8 @@ class AESGCNNClassifier(ImageModel):
                 f"{labels.dtype if isinstance(labels, Tensor) else type(labels).__name__} "
                 f"{list(labels.shape) if isinstance(labels, Tensor) else labels!r}"
             )
-        was_training = self.training
-        self.eval()
-        try:
+        with self.evaluating():
             queries = self.bottleneck.query(self.before_bottleneck(images)[0], self._sketched(images))
-        finally:
-            self.train(was_training)
         graph = memory.graph
         pictures = graph.add_concepts(F.normalize(queries, dim=-1).cpu())
         classes = self._class_concepts(labels.unique().tolist())
@@ -121,6 +126,10 @@ class AESGCNNClassifier(ImageModel):
             [confidence] * len(pictures),
             SUCCESSION,
         )
+        # Told on purpose counts as used often: what is not asked for is else gone after 58 updates.
+        told, config = np.concatenate([pictures, list(classes.values())]), memory.config
+        uses = graph.storage.nodes["use_frequency"][told]
+        graph.storage.update(told, use_frequency=np.maximum(uses, config.survival_threshold_frequency))
 
     def _class_concepts(self, labels: list[int]) -> dict[int, int]:
         """The slot of each label's concept; born here where there is none."""

@@ -128,10 +128,10 @@ class AESGDecoderLM(MemoryModel):
     def _said(self, tokens: Tensor, caches: list[KeyValueCache] | None) -> Tensor:
         """The token part [B, T, D] of the queries of tokens [B, T], with those before them in the cache."""
         assert self.memory is not None and self.codes is not None
-        seen = tokens
+        seen = tokens.long()
         if caches is not None:
             if caches[0].recent is not None:
-                seen = torch.cat((caches[0].recent, tokens), dim=1)
+                seen = torch.cat((caches[0].recent, seen), dim=1)
             caches[0].recent = seen[:, -LAGS:]
         return self.codes(seen, self.memory.config.query_context)[:, -tokens.shape[1] :]
 
@@ -163,24 +163,20 @@ class AESGDecoderLM(MemoryModel):
         tokens = tokens.long()
         caches = [KeyValueCache() for _ in self.blocks]
         ended = torch.zeros(tokens.shape[0], dtype=torch.bool, device=tokens.device)  # [B]
-        training, fresh = self.training, tokens
-        self.eval()
-        try:
-            with self.reading_only():
-                for _ in range(max_new_tokens):
-                    if self.memory is not None:
-                        self.memory.reset_state()
-                    logits = self.forward(fresh, caches)[:, -1]  # [B, V]
-                    drawn = sample(logits.float(), temperature, top_k, top_p, generator)  # [B]
-                    if eos is not None:
-                        drawn = drawn.masked_fill(ended, eos)
-                        ended |= drawn == eos
-                    fresh = drawn[:, None]
-                    tokens = torch.cat((tokens, fresh), dim=1)
-                    if eos is not None and bool(ended.all()):
-                        break
-        finally:
-            self.train(training)
+        fresh = tokens
+        with self.evaluating(), self.reading_only():
+            for _ in range(max_new_tokens):
+                if self.memory is not None:
+                    self.memory.reset_state()
+                logits = self.forward(fresh, caches)[:, -1]  # [B, V]
+                drawn = sample(logits.float(), temperature, top_k, top_p, generator)  # [B]
+                if eos is not None:
+                    drawn = drawn.masked_fill(ended, eos)
+                    ended |= drawn == eos
+                fresh = drawn[:, None]
+                tokens = torch.cat((tokens, fresh), dim=1)
+                if eos is not None and bool(ended.all()):
+                    break
         return tokens[0] if prompt.dim() == 1 else tokens
 
     @classmethod

@@ -82,13 +82,8 @@ class AESGSeq2Seq(TextModel):
         check_positive(beam_size=beam_size, max_length=length or 0 if max_length is not None else 1)
         if eos is not None and not 0 <= eos < self.vocab_size:
             raise AESGConfigError(f"eos must be a token id in [0, {self.vocab_size}) or None, got {eos}")
-        training = self.training
-        self.eval()
-        try:
-            with self.reading_only():
-                return self._beam_search(src, length, beam_size, eos)
-        finally:
-            self.train(training)
+        with self.evaluating(), self.reading_only():
+            return self._beam_search(src, length, beam_size, eos)
 
     def _beam_search(self, src: Tensor, length: int | None, beams: int, eos: int | None) -> Tensor:
         """Keeps the W likeliest beginnings of each sequence. Rows b*W .. b*W+W-1 belong to sequence b."""

@@ -49,6 +49,8 @@ class CoarseIndex:
         self._recall: float | None = None
         self._serves = False  # whether the target is reached with less work than an exact search
 
+    @torch.inference_mode(False)  # the cells are kept and written to outside of it as well
+    @torch.no_grad()
     def search(
         self, queries: Tensor, k: int, min_score: float, target: float, centers: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -153,6 +153,8 @@ class CognitiveEngine:
 
     # -- consolidation -------------------------------------------------------------------------------------
 
+    @torch.inference_mode(False)  # what is kept is used outside of it as well
+    @torch.no_grad()
     def update(self) -> None:
         """One topology update: digest, consolidation, and sweep and region detection when their time has
         come.

@@ -99,7 +99,8 @@ class QueryMean:
 
     def take(self, common: Tensor | None) -> None:
         """Leaves out this direction from now on."""
-        self.common = common
+        with torch.inference_mode(False):  # training goes through it, whatever it was settled under
+            self.common = None if common is None else common.clone()
         self._forget_lengths()
 
     def forget(self) -> None:
@@ -172,7 +173,8 @@ class QueryMean:
         changed = np.arange(len(stamps)) >= known
         changed[:known] = self._stamps != stamps[:known]
         for group in np.flatnonzero(changed):
-            self._lengths[group] = self._lengths_of(groups[group])
+            # As arrays: torch lets nobody write in place what was made under its inference_mode.
+            self._lengths.numpy()[group] = self._lengths_of(groups[group]).numpy()
         self._stamps = stamps
         return self._lengths
 

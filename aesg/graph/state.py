@@ -72,6 +72,7 @@ class GraphState:
         storage.before_write = lambda: (hook := guard()) and hook()
 
     @classmethod
+    @torch.inference_mode(False)  # what is kept is used outside of it as well
     def open(
         cls,
         directory: str | os.PathLike[str] | None,

@@ -121,7 +121,8 @@ class AskMethods:
         own = Answer(self.navigator.own, found, found.energies).kept(whole=pending.traced)
         explanation = found.similarities.select(1, 0)
         together = Found(found.seeds, found.similarities, found.members, found.energies, explanation)
-        asked = Query(rows, query.shape[:2], self.active_state.streams(0, shape[0]), 1)
+        # A copy: who asked may write over what was asked with.
+        asked = Query(rows.clone(), query.shape[:2], self.active_state.streams(0, shape[0]), 1)
         call = Call(asked, together, [own], learn and changes)
         pending.calls.append(call)
         pending.unnoted.append(call)
@@ -162,7 +163,7 @@ class AskMethods:
         if pending is not None:
             # What may be asked for again is kept whole: copying it costs less than gathering it again.
             kept = [answer.kept(whole=pending.traced) for answer in answers]
-            pending.calls.append(Call(query.detached(), found.detached(), kept, learns))
+            pending.calls.append(Call(query.kept(), found.detached(), kept, learns))
         elif not again:
             self.navigator.remember(query, answers, self.active_state)
             if learns:

@@ -32,9 +32,9 @@ class Query(NamedTuple):
         """The rows without gradient."""
         return self.rows.detach() if self.rows.requires_grad else self.rows
 
-    def detached(self) -> Query:
-        """The same, holding on to no autograd graph."""
-        return self._replace(rows=self.rows.detach()) if self.rows.requires_grad else self
+    def kept(self) -> Query:
+        """A copy that holds on to no autograd graph: who asked may write over what was asked with."""
+        return self._replace(rows=self.bare.clone())
 
 
 class Source(NamedTuple):

@@ -40,7 +40,7 @@ class Replays:
 
     def note(self, query: Query, answers: Sequence[Answer]) -> None:
         """Keeps one call; the oldest go when there are too many."""
-        self._calls.append((query.detached(), [answer.kept() for answer in answers]))
+        self._calls.append((query.kept(), [answer.kept() for answer in answers]))
         self._rows += len(query.rows)
         while self._rows > MOST_ROWS and len(self._calls) > 1:
             gone, _ = self._calls.popleft()

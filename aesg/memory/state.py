@@ -85,11 +85,12 @@ class BatchActiveContext:
             if any(stream < 0 for stream in wanted):
                 raise AESGMemoryError(f"Streams: expected numbers >= 0, got {wanted}")
             which = [stream for stream in wanted if stream < self.batch_size]
-        self.primary[which] = -1
-        self.primary_ids[which] = 0
-        self.energies[which] = 0.0
-        self.last_seed[which] = -1
-        self.last_id[which] = 0
+        # As arrays: torch lets nobody write in place what was made under its inference_mode.
+        self.primary.numpy()[which] = -1
+        self.primary_ids.numpy()[which] = 0
+        self.energies.numpy()[which] = 0.0
+        self.last_seed.numpy()[which] = -1
+        self.last_id.numpy()[which] = 0
         for streams_of_pack in self._packs.values():
             streams_of_pack.reset(streams)
 

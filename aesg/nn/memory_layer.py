@@ -63,7 +63,7 @@ def apart_from_other_weights() -> Iterator[None]:
     So a layer has the same weights with a memory and without one.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, ())) ^ 0x5EED)
+        torch.manual_seed(int(torch.randint(2**62, (), device="cpu")) ^ 0x5EED)
         yield
 
 

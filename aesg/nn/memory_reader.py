@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aesg.exceptions import AESGMemoryError
 from aesg.ops import read_members
 
 if TYPE_CHECKING:
@@ -77,11 +78,14 @@ class MemoryReader(nn.Module):
         """The queries [..., D] f32 of normed hidden states [..., H].
 
         said [..., D]: what tokens say of themselves (`TokenCodes`), of length 1. Then hidden states only
-        lean the query: what is stored while a model trains stays findable.
+        lean the query: what is stored while a model trains stays findable. Raises AESGMemoryError for another
+        shape.
         """
         query = self.query_proj(normed).float()
         if said is None:
             return query
+        if said.shape != query.shape:
+            raise AESGMemoryError(f"said: expected shape {list(query.shape)}, got {list(said.shape)}")
         return torch.add(said, query, alpha=LEANING / math.sqrt(self.query_proj.weight.numel()))
 
     def read(self, normed: Tensor, query: Tensor, context: RetrievedContext) -> tuple[Tensor, Tensor]:

@@ -482,6 +482,7 @@ def require_plain_directory(directory: str | os.PathLike[str]) -> None:
         raise AESGStorageError(f"'{path}': expected a memory's directory, got: {error.strerror}") from None
 
 
+@torch.inference_mode(False)  # what is kept is used outside of it as well
 def _strided(
     view: np.ndarray,
     dtype: torch.dtype,

@@ -396,13 +396,15 @@ class AESGTrainer:
 
     @contextmanager
     def _eval(self) -> Iterator[None]:
-        training = self.model.training
+        former = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
             with self.memory_part.inference():
                 yield
-        finally:
-            self.model.train(training)
+        finally:  # each as it was, also one that is kept frozen
+            self.model.train(former[0][1])
+            for module, training in former:
+                module.training = training
 
 
 def _default_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:

@@ -279,37 +279,39 @@ py::array_t<int64_t> find_crowded(const StorePtr& store, int64_t degree) {
   return py::array_t<int64_t>(static_cast<py::ssize_t>(slots.size()), slots.data());
 }
 
-// A result in the shape of `slots`, made by value(slot, i); a negative slot stands for none.
+// A result in the shape of `slots`, made by value(slot, i); slots are as given, negative ones stand for none.
 template <typename Value>
 py::array_t<int64_t> for_slots(const StorePtr& store, const Array<int64_t>& slots, Value value) {
   if (store->closed()) throw StorageError("The store " + store->directory() + " is closed");
-  const int64_t n = slots.size(), count = static_cast<int64_t>(store->counters().node_count);
   const int64_t* slot = slots.data();
   py::array_t<int64_t> made(std::vector<py::ssize_t>(slots.shape(), slots.shape() + slots.ndim()));
   int64_t* out = made.mutable_data();
-  for (int64_t i = 0; i < n; ++i) {
-    if (slot[i] >= count)
-      throw ArgumentError("slots: expected slots below " + std::to_string(count) + ", got " +
-                          std::to_string(slot[i]));
-    out[i] = value(slot[i], i);
-  }
+  for (int64_t i = 0; i < slots.size(); ++i) out[i] = value(slot[i], i);
   return made;
 }
+
+int64_t slot_count(const Store& store) { return static_cast<int64_t>(store.counters().node_count); }
 
 int64_t identity(Store& store, int64_t slot) {
   return static_cast<int64_t>(*store.at<uint64_t>(storage::NodeColumn::kId, slot));
 }
 
 py::array_t<int64_t> identities(const StorePtr& store, const Array<int64_t>& slots) {
-  return for_slots(store, slots,
-                   [&](int64_t slot, int64_t) { return slot < 0 ? 0 : identity(*store, slot); });
+  return for_slots(store, slots, [&, count = slot_count(*store)](int64_t slot, int64_t) {
+    if (slot >= count)
+      throw ArgumentError("slots: expected slots below " + std::to_string(count) + ", got " +
+                          std::to_string(slot));
+    return slot < 0 ? 0 : identity(*store, slot);
+  });
 }
 
 py::array_t<int64_t> still(const StorePtr& store, const Array<int64_t>& slots, const Array<int64_t>& ids) {
   require_length("ids", slots.size(), ids.size());
   const int64_t* id = ids.data();
-  return for_slots(store, slots, [&](int64_t slot, int64_t i) {
-    return slot >= 0 && graph::is_active(*store, slot) && identity(*store, slot) == id[i] ? slot : -1;
+  // A slot that was there may be no more: another memory on the store restored a smaller one.
+  return for_slots(store, slots, [&, count = slot_count(*store)](int64_t slot, int64_t i) {
+    const bool there = slot >= 0 && slot < count && graph::is_active(*store, slot);
+    return there && identity(*store, slot) == id[i] ? slot : -1;
   });
 }
 

@@ -6,6 +6,7 @@ import torch
 from aesg.architectures import AESGDecoderLM
 from aesg.architectures.base import TEXT_SIZES
 from aesg.exceptions import AESGConfigError, AESGMemoryError
+from aesg.nn.attention import KeyValueCache
 from tests.fake_memory import FakeMemory
 
 V = 50
@@ -131,10 +132,23 @@ def test_generate_only_reads_and_restores_mode_and_training():
     model.memory.births = True
     model.memory.set_mode("ONLINE")
     model.train()
+    model.blocks[0].eval()
     model.generate(tokens(2, 4), 3)
     assert model.memory.mode.value == "ONLINE"
     assert len(model.memory.concepts) == 30
-    assert model.training
+    assert model.training and model.blocks[1].training and not model.blocks[0].training
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8])
+def test_tokens_of_any_integers(dtype):
+    model = model_with().eval()
+    given = tokens(2, 9)
+    assert torch.equal(model(given.to(dtype)), model(given))
+    caches = [KeyValueCache() for _ in model.blocks]
+    parts = [
+        model(part.to(kind), caches) for part, kind in ((given[:, :4], dtype), (given[:, 4:], torch.int64))
+    ]
+    torch.testing.assert_close(torch.cat(parts, dim=1), model(given))
 
 
 def test_generate_keeps_rank_and_prompt():

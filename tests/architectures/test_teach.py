@@ -103,3 +103,49 @@ def test_no_memory_or_reading_only_cannot_be_told(make_memory: Make) -> None:
     with pytest.raises(AESGMemoryError, match="INFERENCE"):
         model.teach(images, labels)
     assert model.memory.stats()["active"] == 0
+
+
+@pytest.mark.parametrize("images", [None, [1, 2], torch.tensor(1.0), torch.zeros(3, 16, 16)])
+def test_what_is_no_batch_of_pictures_is_refused(images, make_memory: Make) -> None:
+    model = told(make_memory(vector_dim=64))
+    with pytest.raises(AESGMemoryError, match="Expected pictures"):
+        model.teach(images, torch.zeros(4, dtype=torch.int64))
+    assert model.memory.stats()["active"] == 0
+
+
+def test_pictures_that_are_not_finite_are_refused(make_memory: Make) -> None:
+    model, images = told(make_memory(vector_dim=64)), pictures()
+    images[2, 0, 3, 3] = float("nan")
+    with pytest.raises(AESGMemoryError, match="finite"):
+        model.teach(images, torch.zeros(4, dtype=torch.int64))
+    assert model.memory.stats()["active"] == 0
+
+
+def test_frozen_parts_of_the_model_stay_frozen(make_memory: Make) -> None:
+    model = told(make_memory(vector_dim=64)).train()
+    model.encoder[0][1].eval()
+    model.teach(pictures(), torch.zeros(4, dtype=torch.int64))
+    assert model.training and model.encoder[1][1].training and not model.encoder[0][1].training
+
+
+def test_what_pictures_ask_does_not_depend_on_what_the_process_makes_tensors_as(make_memory: Make) -> None:
+    memory = make_memory(vector_dim=64)
+    expected = told(memory)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            model = AESGCNNClassifier(8, 2, memory, 8, num_classes=5)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(model.codes, expected.codes) and torch.equal(model.sketch, expected.sketch)
+
+
+def test_what_was_told_outlives_updates_without_use(make_memory: Make) -> None:
+    model = told(make_memory(vector_dim=64))
+    images, labels = pictures(5), torch.tensor([3, 1, 4, 0, 2])
+    model.teach(images[:3], labels[:3])
+    model.teach(images[3:], labels[3:])
+    for _ in range(200):
+        model.memory.update_topology()
+    assert model(images).argmax(1).tolist() == labels.tolist()
+    assert model.memory.check() == []

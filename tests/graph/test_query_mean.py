@@ -188,3 +188,21 @@ def test_a_pack_answers_by_the_same_likeness(make_memory, tmp_path):
     assert context.explanation > 0.9, "the memory itself knows nothing like it"
     again = memory.retrieve(common + patterns[3])
     assert again.explanation > 0.9
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_living_in_inference_mode_leaves_the_memory_trainable(approximate, make_memory):
+    """What is kept of that time is written to and learnt through later."""
+    _, _, batches = told()
+    options = {"approximate_search_from": 10} if approximate else {}
+    with torch.inference_mode():
+        memory = make_memory(
+            vector_dim=DIM, region_detection_interval=5, consolidation_epoch_interval=5, **options
+        )
+        live(memory, batches[:30])
+    assert memory.stats()["common_part_removed"]
+    live(memory, batches[30:])
+    query = batches[0].clone().requires_grad_()
+    memory.retrieve(query).weights.sum().backward()
+    assert bool(query.grad.any())
+    assert memory.check() == []

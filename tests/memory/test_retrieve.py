@@ -159,3 +159,34 @@ def test_steps_within_one_call_are_checked(make_memory):
             memory.retrieve(torch.full((2, 1, 16), torch.nan))
         with pytest.raises(AESGNavigationError, match="at least one"):
             memory.retrieve(torch.randn(0, 1, 16))
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_what_was_asked_with_may_be_written_over(make_memory, traced):
+    """Within one_call it is learnt from only on leaving."""
+    steps = torch.randn(6, 4, 1, 16, generator=torch.Generator().manual_seed(3))
+    learnt = []
+    for reused in (False, True):
+        memory = make_memory(str(reused))
+        buffer = torch.empty(4, 1, 16)
+        with memory.one_call(traced=traced):
+            for step in steps:
+                memory.retrieve(buffer.copy_(step) if reused else step)
+            if reused:
+                buffer.zero_()
+        memory.graph.state.log.digest()
+        pool = memory.graph.state.pool
+        learnt.append((len(pool), memory.stats()["active"], memory.stats()["query_effective_rank"]))
+    assert learnt[0] == learnt[1]
+
+
+def test_asking_in_inference_mode_leaves_the_memory_usable(make_memory):
+    memory, _ = filled(make_memory)
+    with torch.inference_mode():
+        memory.retrieve(torch.randn(40, 16))
+    memory.reset_state([0, 3])
+    memory.reset_state()
+    assert bool((memory.active_state.primary == -1).all())
+    query = torch.randn(40, 16, requires_grad=True)
+    memory.retrieve(query).weights.sum().backward()
+    assert bool(query.grad.any())

@@ -162,3 +162,18 @@ def test_a_closed_storage_gives_its_address_space_back(tmp_path):
             assert address_space() - before < 32 * 1300
     finally:
         gc.enable()
+
+
+def test_a_restore_ends_the_streams_of_the_others(tmp_path):
+    """What they were last about is there no more, also where the store is now smaller."""
+    first, second = two(tmp_path / "m")
+    with AESGMemory(tmp_path / "small", AESGConfig(vector_dim=D)) as small:
+        small.graph.add_concepts(torch.eye(D)[:2])
+    first.graph.add_concepts(torch.eye(D))
+    first.retrieve(torch.eye(D))
+    assert first.active_state.last_seed.max() == D - 1
+    second.restore(tmp_path / "small")
+    found = first.retrieve(torch.eye(D)).indices
+    assert found[:2, 0].tolist() == [0, 1] and set(found.flatten().tolist()) <= {-1, 0, 1}
+    first.close()
+    second.close()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from aesg.architectures import AESGGRUText
-from aesg.nn import AESG_GRU, AESG_LSTM, MemoryReader
+from aesg.exceptions import AESGMemoryError
+from aesg.nn import AESG_GRU, AESG_LSTM, AESG_TransformerLayer, MemoryReader
 from aesg.nn.memory_reader import LEANING
 from aesg.nn.token_codes import LAGS, TokenCodes
 from tests.architectures.zoo import Make, fill
@@ -100,3 +104,31 @@ def test_what_was_stored_is_found_again_after_training(make_memory: Make) -> Non
     memory.retrieve = lambda query, **further: found.append(retrieve(query, **further)) or found[-1]
     other(tokens)
     assert reader is not None and float(found[0].explanation.min()) > 0.9
+
+
+def test_making_codes_takes_little_more_than_they_do() -> None:
+    """Drawn at once they would take eight times what they end up as."""
+    program = (
+        "import resource\n"
+        "from aesg.nn.token_codes import TokenCodes\n"
+        "TokenCodes(1000, 64)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "TokenCodes(100_000, 64)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2 * 4 * 100_000 * 64 / 1024  # KiB
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 2, 16), (3, 16), (1, 3, 16)])
+def test_what_tokens_say_must_fit_the_positions(shape, make_memory: Make) -> None:
+    memory = make_memory()
+    layers = (
+        AESG_GRU(8, 12, memory).sequence,
+        AESG_LSTM(8, 12, memory).sequence,
+        AESG_TransformerLayer(8, 2, memory, causal=True),
+    )
+    for layer in layers:
+        with pytest.raises(AESGMemoryError, match=r"said: expected shape \[2, 3, 16\], got"):
+            layer(torch.randn(2, 3, 8), said=torch.randn(shape))
+    assert memory.stats()["queries"] == 0

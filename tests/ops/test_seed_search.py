@@ -152,6 +152,18 @@ def test_few_queries_tell_rows_apart_that_differ_by_a_rounding(dim):
         assert torch.equal(part[0], whole[0][:batch]) and torch.equal(part[1], whole[1][:batch])
 
 
+@pytest.mark.parametrize("dim", [5462, 8192])
+def test_few_wide_queries_are_answered_as_many_are(dim):
+    """So wide that a chunk holds fewer queries than are answered row by row."""
+    torch.manual_seed(5)
+    vectors, queries = torch.randn(70, dim), torch.randn(26, dim)
+    inv_norm = 1 / vectors.norm(dim=1)
+    whole = seed_search(queries, vectors, 5, inv_norm=inv_norm, min_score=-1.0)
+    for batch in range(1, 14):
+        part = seed_search(queries[:batch], vectors, 5, inv_norm=inv_norm, min_score=-1.0)
+        assert torch.equal(part[0], whole[0][:batch]) and torch.equal(part[1], whole[1][:batch])
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_few_queries_pass_over_rows_that_are_not_finite(batch):
     torch.manual_seed(4)

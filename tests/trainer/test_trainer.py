@@ -133,10 +133,11 @@ def test_fit_trains_the_memory_and_evaluate_and_predict_do_not():
     assert grown > 5
     model.memory.set_mode("ONLINE")
     model.train()
+    model.embedding.eval()
     trainer.evaluate(pairs())
     trainer.predict(pairs()[0][0][None])
     assert model.memory.mode.value == "ONLINE"
-    assert model.training
+    assert model.training and model.output_proj.training and not model.embedding.training
     assert len(model.memory.concepts) == grown
 
 

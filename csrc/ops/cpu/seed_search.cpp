@@ -142,7 +142,9 @@ void seed_search_range(const SeedSearch& job, const float* packed, int64_t first
   float* bars = scratch.data() + panel_floats;
   std::fill(bars + first_query, bars + last_query, first_bar(job.min_score));
 
-  if (job.batch <= kFewQueries && job.inv_norm && chosen.search_few != nullptr) {
+  // More than one chunk is laid out, and may be asked for, chunk by chunk.
+  const int64_t chunk = chunk_queries(job.dim);
+  if (job.batch <= std::min(kFewQueries, chunk) && job.inv_norm && chosen.search_few != nullptr) {
     const int64_t pitch = (job.dim + 7) / 8 * 8;
     static thread_local std::vector<float> unit;  // the queries one below the other
     unit.assign(static_cast<size_t>(kFewQueries * pitch), 0.0f);
@@ -155,7 +157,6 @@ void seed_search_range(const SeedSearch& job, const float* packed, int64_t first
     }
     return chosen.search_few(job, unit.data(), pitch, first_row, last_row, best, bars);
   }
-  const int64_t chunk = chunk_queries(job.dim);
   for (int64_t q = first_query; q < last_query; q += chunk)
     chosen.search(job, packed, q, std::min(q + chunk, last_query), first_row, last_row, best, panel, bars);
 }
