@@ -150,6 +150,7 @@ class GraphState:
             self.storage.write_state(self._dump())
         generation = self.storage.commit()
         self._changed = False
+        self.coarse.drop()  # from here on this process finds what one that opens the directory now would find
         return generation
 
     def close(self, commit: bool = True) -> None:

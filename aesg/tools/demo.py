@@ -102,10 +102,10 @@ def first_process(options: argparse.Namespace) -> int:
         options.held_out, max(2_000, int(schedule.bytes_per_second * options.seconds / 10))
     )
     held_out = _held_out_stream(corpus, options)
+    trainer.save(out / CHECKPOINT)
     with_memory = trainer.evaluate(held_out, progress=None)["loss"]
     with model.reads_switched_off():
         reads_off = trainer.evaluate(held_out, progress=None)["loss"]
-    trainer.save(out / CHECKPOINT)
     memory.snapshot(out / ONLINE_COPY)
     left = _counts(memory)
     memory.close()

@@ -154,3 +154,21 @@ def test_a_dropped_memory_gives_its_directory_free(tmp_path):
 def test_bad_settings_are_refused(tmp_path, bad):
     with pytest.raises(AESGConfigError, match=next(iter(bad))):
         AESGMemory(tmp_path / "memory", replace(CONFIG, **bad))
+
+
+def test_whoever_reopens_finds_what_the_process_that_went_on_finds(tmp_path):
+    config = replace(CONFIG, recall_target=0.6)  # so low that cells of another making find others
+    queries = clustered(300, 5)
+    with AESGMemory(tmp_path / "memory", config) as memory:
+        for part in clustered(4000).split(500):  # cells that grew with the graph
+            memory.graph.add_concepts(part)
+            memory.graph.seek(queries[:5] + torch.randn(5, 16), 10, -1.0)
+        grown = memory.graph.seek(queries, 10, -1.0)[1]
+        memory.save()
+        memory.snapshot(tmp_path / "copy")
+        went_on = memory.graph.seek(queries, 10, -1.0)
+        assert memory.stats()["search"] == "approximate"
+    assert not torch.equal(grown, went_on[1])
+    with AESGMemory(tmp_path / "copy") as reopened:
+        scores, slots = reopened.graph.seek(queries, 10, -1.0)
+        assert torch.equal(slots, went_on[1]) and torch.equal(scores, went_on[0])
