@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -60,9 +61,20 @@ void require_living(Store& store, const char* name, const int64_t* slots, int64_
 }
 
 void require_finite(const char* name, const float* values, int64_t n) {
-  for (int64_t i = 0; i < n; ++i)
-    if (!std::isfinite(values[i]))
-      throw ArgumentError(std::string(name) + ": expected finite values, got " + std::to_string(values[i]));
+  // A block at a time without a branch inside, which compilers turn into vector instructions.
+  constexpr int64_t kBlock = 1024;
+  for (int64_t first = 0; first < n; first += kBlock) {
+    const int64_t end = std::min(first + kBlock, n);
+    uint32_t odd = 0;
+    for (int64_t i = first; i < end; ++i) {
+      uint32_t bits;
+      std::memcpy(&bits, values + i, sizeof bits);
+      odd |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    if (!odd) continue;
+    const float* bad = std::find_if(values + first, values + end, [](float x) { return !std::isfinite(x); });
+    throw ArgumentError(std::string(name) + ": expected finite values, got " + std::to_string(*bad));
+  }
 }
 
 void require_unit(const char* name, const float* values, int64_t n) {
