@@ -159,24 +159,13 @@ std::tuple<Tensor, Tensor, Tensor> spread_activation_cuda(
          "seed_energies, strengths: expected none that requires a gradient on a CUDA device, got one");
   expect(k <= gpu::kMostK, kNavigationError, "k: expected at most ", gpu::kMostK, " on a CUDA device, got ",
          k);
-  const cpu::SpreadGraph& graph = arguments.graph;
-  const cpu::SpreadRules& rules = arguments.rules;
   const int64_t batch = arguments.batch, seeds = arguments.seeds;
   const gpu::Spread launch{static_cast<const int64_t*>(arguments.seed_indices.data_ptr()),
                            static_cast<const float*>(arguments.seed_energies.data_ptr()),
                            batch,
                            seeds,
-                           graph.first_block,
-                           graph.targets,
-                           graph.strengths,
-                           graph.next_block,
-                           graph.active,
-                           graph.regions,
-                           hops,
-                           rules.decay,
-                           rules.facilitation,
-                           rules.source_floor,
-                           rules.transfer_floor,
+                           on_device(arguments.graph),
+                           on_device(arguments.rules),
                            k};
   const OnDevice device(seed_indices);
   Tensor energies = make_tensor(seed_energies, {batch, k}, ScalarType::Float);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "csrc/ops/cpu/spread_activation.h"
+#include "csrc/ops/device.h"
 #include "csrc/ops/tensor_args.h"
 
 namespace aesg {
@@ -52,6 +53,15 @@ inline cpu::SpreadGraph spread_graph(const Tensor& first_block, const Tensor& ta
   graph.regions = optional_column<const int32_t>(regions, "regions", slots, first_block, "first_block");
   return graph;
 }
+
+#if defined(AESG_WITH_CUDA)
+inline gpu::SpreadGraph on_device(const cpu::SpreadGraph& graph) {
+  return {graph.first_block, graph.targets, graph.strengths, graph.next_block, graph.active, graph.regions};
+}
+inline gpu::SpreadRules on_device(const cpu::SpreadRules& rules) {
+  return {rules.hops, rules.decay, rules.facilitation, rules.source_floor, rules.transfer_floor};
+}
+#endif
 
 inline constexpr const char* kDamagedEdges =
     "edge blocks: expected targets and blocks inside the graph and chains that end, got damaged ones";

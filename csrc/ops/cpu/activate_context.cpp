@@ -3,13 +3,15 @@
 
 #include <algorithm>
 
+#include "csrc/ops/activate_context_math.h"
+
 namespace aesg::cpu {
 
 void ContextFinder::run(const SpreadGraph& graph, const SpreadRules& rules, const ContextRules& context,
                         const Priming& priming, const float* similarities, const int64_t* seeds, float bar,
                         int64_t stream, const ContextOut& out) {
   const int64_t count = context.seeds, k = context.members;
-  const float least = context.relative * std::max(count > 0 ? similarities[0] : 0.0f, bar);
+  const float least = least_similarity(context.relative, count > 0 ? similarities[0] : 0.0f, bar);
   starts_.clear();
   start_energies_.clear();
   for (int64_t s = 0; s < count; ++s) {
@@ -26,7 +28,7 @@ void ContextFinder::run(const SpreadGraph& graph, const SpreadRules& rules, cons
       const bool still = slot >= 0 && graph.active[slot] &&
                          (!priming.current_id || priming.current_id[slot] == priming.ids[at]);
       starts_.push_back(still ? slot : -1);
-      start_energies_.push_back(still ? priming.energies[at] * priming.share : 0.0f);
+      start_energies_.push_back(still ? primed_energy(priming.energies[at], priming.share) : 0.0f);
     }
   }
   const int64_t width = static_cast<int64_t>(starts_.size());
@@ -54,7 +56,7 @@ void ContextFinder::lead_by_seeds(const ContextRules& context, const ContextOut&
   if (best > 0.0f) {
     for (int64_t i = 0; i < k; ++i) {
       const float before = energies_[i];
-      energies_[i] = std::min(before, best);
+      energies_[i] = led_energy(before, best);
       if (!context.jacobian || before < best) continue;
       // The derivative of min(energy, best): of equals, half of each.
       float* row = led_.data() + i * count;
@@ -76,11 +78,12 @@ void ContextFinder::lead_by_seeds(const ContextRules& context, const ContextOut&
   }
   // Most contexts are in order already, and stable sorting of a few is quick.
   std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
-    return a.leads != b.leads ? a.leads : a.value > b.value;
+    return kept_before(a.leads, a.value, b.leads, b.value);
   });
   entries_.resize(k);
-  std::stable_sort(entries_.begin(), entries_.end(),
-                   [](const Entry& a, const Entry& b) { return a.value > b.value; });
+  std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
+    return shown_before(a.leads, a.value, b.leads, b.value);
+  });
   for (int64_t i = 0; i < k; ++i) {
     const Entry& entry = entries_[i];
     out.energies[i] = entry.value;

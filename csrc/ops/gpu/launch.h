@@ -36,22 +36,62 @@ inline constexpr int64_t kMostK = 1024;
 size_t seed_search_workspace(const SeedSearch& job);
 int seed_search(const SeedSearch& job, void* workspace, float* scores, int64_t* slots, Stream stream);
 
+struct SpreadGraph {
+  Column<const int32_t> first_block;  // [N]
+  Column<const int32_t> targets;      // [M, 7]
+  Column<const float> strengths;      // [M, 7]
+  Column<const int32_t> next_block;   // [M]
+  Column<const uint8_t> active;       // [N]
+  Column<const int32_t> regions;      // [N] or null
+};
+
+struct SpreadRules {
+  int64_t hops;
+  float decay, facilitation, source_floor, transfer_floor;
+};
+
 struct Spread {
   const int64_t* seeds;   // [B, S]; outside -1..N-1: as -1
   const float* energies;  // [B, S]
   int64_t batch, seed_count;
-  Column<const int32_t> first_block;
-  Column<const int32_t> targets;
-  Column<const float> strengths;
-  Column<const int32_t> next_block;
-  Column<const uint8_t> active;
-  Column<const int32_t> regions;  // or null
-  int64_t hops;
-  float decay, facilitation, source_floor, transfer_floor;
+  SpreadGraph graph;
+  SpreadRules rules;
   int64_t k;  // 1..kMostK
 };
 
 size_t spread_activation_workspace(const Spread& job);
 int spread_activation(const Spread& job, void* workspace, float* energies, int64_t* slots, Stream stream);
+
+struct ActivateContext {
+  const float* similarities;  // [B, S], best first; not finite: none
+  const int64_t* seeds;       // [B, S]; outside -1..N-1: as -1
+  const float* bar;           // [B] or null
+  int64_t batch, seed_count;  // S up to kMostK
+
+  const int64_t* primed;              // [B, P] or null; outside -1..N-1: as -1
+  const int64_t* primed_ids;          // [B, P]
+  const float* primed_energies;       // [B, P]
+  Column<const int64_t> current_ids;  // [N] or null
+  int64_t primed_count;               // P
+  float share;
+
+  Column<const float> vectors;  // [N, D]
+  int64_t dim;
+  SpreadGraph graph;
+  SpreadRules rules;
+  float relative;
+  int64_t k;  // 1..kMostK
+};
+
+struct Contexts {
+  int64_t* seeds;       // [B, S]
+  float* similarities;  // [B, S]
+  int64_t* members;     // [B, K]
+  float* energies;      // [B, K]
+  float* vectors;       // [B, K, D] or null
+};
+
+size_t activate_context_workspace(const ActivateContext& job);
+int activate_context(const ActivateContext& job, void* workspace, const Contexts& out, Stream stream);
 
 }  // namespace aesg::gpu

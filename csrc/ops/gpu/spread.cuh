@@ -1,0 +1,213 @@
+// SpreadBlock: all hops of one query by one block, over a hash of touched concepts in global memory. Shared
+// by spread_activation and activate_context. Sums are integers, so the atomic order does not matter and the
+// bits are those of the CPU.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "csrc/ops/gpu/launch.h"
+#include "csrc/ops/gpu/top_k.cuh"
+#include "csrc/ops/spread_activation_math.h"
+
+namespace aesg::gpu {
+
+inline constexpr int kEdges = 7;                     // a block of edges
+inline constexpr int kTeam = 8;                      // threads that read one block of edges
+inline constexpr int64_t kMostTables = 512;          // queries at work at once
+inline constexpr int64_t kTableBytes = 1LL << 30;    // of all tables, before there are fewer of them
+inline constexpr uint32_t kHashFactor = 0x9e3779b1;  // 2^32 / golden ratio
+
+// The hash of one block: capacity a power of two, at least twice the concepts, so it cannot fill up.
+struct Table {
+  unsigned long long* sum;  // n_j in fixed point
+  int* slot;                // -1: free
+  float* energy;
+  int* touched;  // places in use
+  int bits;
+
+  __device__ int find_or_add(int wanted, int* count) const {
+    const unsigned mask = (1u << bits) - 1;
+    unsigned place = static_cast<unsigned>(wanted) * kHashFactor >> (32 - bits);
+    while (true) {
+      const int before = atomicCAS(&slot[place], -1, wanted);
+      if (before == -1) touched[atomicAdd(count, 1)] = static_cast<int>(place);
+      if (before == -1 || before == wanted) return static_cast<int>(place);
+      place = (place + 1) & mask;
+    }
+  }
+};
+
+// All tables of a launch, one array of each kind, so that one memset a kind makes them ready.
+struct Tables {
+  int bits;
+  int64_t count;  // tables, and blocks of the launch
+  Table first;
+
+  static size_t table_bytes(int bits) { return (sizeof(int64_t) + 3 * sizeof(int32_t)) << bits; }
+
+  // For `batch` queries over `slots` concepts; bytes() of memory are then given to place().
+  static Tables plan(int64_t slots, int64_t batch) {
+    Tables made{10, 0, {}};
+    while (int64_t{1} << made.bits < 2 * slots) ++made.bits;
+    made.count = std::clamp<int64_t>(kTableBytes / static_cast<int64_t>(table_bytes(made.bits)), 1,
+                                     std::min(kMostTables, std::max<int64_t>(1, batch)));
+    return made;
+  }
+  size_t bytes() const { return count * table_bytes(bits); }
+
+  void place(void* memory) {
+    const int64_t all = count << bits;
+    auto* sum = static_cast<unsigned long long*>(memory);
+    auto* slot = reinterpret_cast<int*>(sum + all);
+    auto* energy = reinterpret_cast<float*>(slot + all);
+    first = {sum, slot, energy, reinterpret_cast<int*>(energy + all), bits};
+  }
+
+  // Empties all tables; a query leaves its own empty.
+  int clear(cudaStream_t stream) const {
+    const size_t all = static_cast<size_t>(count) << bits;
+    int error = cudaMemsetAsync(first.sum, 0, all * sizeof(*first.sum), stream);
+    if (error == 0) error = cudaMemsetAsync(first.slot, 0xff, all * sizeof(*first.slot), stream);
+    if (error == 0) error = cudaMemsetAsync(first.energy, 0, all * sizeof(*first.energy), stream);
+    return error;
+  }
+
+  __device__ Table of_block(int64_t block) const {
+    const int64_t at = block << bits;
+    return {first.sum + at, first.slot + at, first.energy + at, first.touched + at, bits};
+  }
+};
+
+// Walks a chain of blocks. It ends where it leaves the graph, and where it comes back to a block met before
+// (marks are set at powers of two): a damaged chain can neither read outside nor go on for ever.
+struct Chain {
+  const SpreadGraph& graph;
+  int block;
+  int mark = -1;
+  unsigned steps = 0, next_mark = 1;
+
+  __device__ Chain(const SpreadGraph& over, int head) : graph(over), block(head) { look(); }
+  __device__ bool there() const { return block >= 0; }
+  __device__ void next() {
+    block = graph.next_block[block];
+    look();
+  }
+
+ private:
+  __device__ void look() {
+    if (block < 0 || block >= graph.next_block.rows || block == mark) {
+      block = -1;
+    } else if (++steps == next_mark) {
+      mark = block;
+      next_mark *= 2;
+    }
+  }
+};
+
+// Of parallel edges the strongest counts, of equals the first in the chain.
+__device__ inline bool strongest(const SpreadGraph& graph, int head, int block, int place, int target,
+                                 float strength) {
+  bool behind = false;  // past the edge asked about
+  for (Chain chain(graph, head); chain.there(); chain.next()) {
+    for (int i = 0; i < kEdges; ++i) {
+      if (chain.block == block && i == place) {
+        behind = true;
+        continue;
+      }
+      if (graph.targets.at(chain.block)[i] != target) continue;
+      const float other = graph.strengths.at(chain.block)[i];
+      if (other > strength || (other == strength && !behind)) return false;
+    }
+  }
+  return true;
+}
+
+// All threads of the block call its functions together; each but start() ends with a barrier.
+struct SpreadBlock {
+  const SpreadGraph& graph;
+  const SpreadRules& rules;
+  Table table;
+  int* count;  // shared: places in use
+
+  __device__ bool inside(int64_t slot) const { return slot >= 0 && slot < graph.first_block.rows; }
+
+  __device__ void begin() const {
+    if (threadIdx.x == 0) *count = 0;
+    __syncthreads();
+  }
+
+  // A concept's energy before the first hop, by any thread; of equal concepts the strongest counts.
+  __device__ void start(int64_t slot, float energy) const {
+    if (!inside(slot) || !(energy > 0.0f) || !graph.active[slot]) return;
+    const int place = table.find_or_add(static_cast<int>(slot), count);
+    // Positive floats order like their bits.
+    atomicMax(reinterpret_cast<int*>(&table.energy[place]), __float_as_int(energy));
+  }
+
+  // The region edges are helped into: that of the first concept started, 0 for none.
+  __device__ int region_of(int64_t first) const {
+    return graph.regions && inside(first) ? graph.regions[first] : 0;
+  }
+
+  __device__ void run(int region) const {
+    const int lane = threadIdx.x % kTeam, team = threadIdx.x / kTeam, teams = kThreads / kTeam;
+    __syncthreads();  // all have started
+    for (int64_t hop = 0; hop < rules.hops; ++hop) {
+      const int known = *count;
+      __syncthreads();
+      for (int i = team; i < known; i += teams) {  // a team a source, a thread an edge of the block
+        const int source = table.touched[i];
+        const float energy = table.energy[source];
+        if (energy < rules.source_floor || lane >= kEdges) continue;
+        const int head = graph.first_block[table.slot[source]];
+        for (Chain chain(graph, head); chain.there(); chain.next())
+          fire(chain.block, lane, head, energy, region);
+      }
+      __syncthreads();
+      for (int i = threadIdx.x; i < *count; i += kThreads) {
+        const int place = table.touched[i];
+        table.energy[place] =
+            fmaxf(table.energy[place], fixed_energy(static_cast<int64_t>(table.sum[place])));
+        table.sum[place] = 0;
+      }
+      __syncthreads();
+    }
+  }
+
+  // The strongest of all touched; `best` is reset first.
+  __device__ void choose(BlockTopK& best) const {
+    best.reset();
+    for (int base = 0; base < *count; base += kThreads) {
+      const int i = base + threadIdx.x;
+      const int place = i < *count ? table.touched[i] : 0;
+      const float energy = i < *count ? table.energy[place] : 0.0f;
+      best.offer(energy > 0.0f, energy, i < *count ? table.slot[place] : -1);
+    }
+    best.cut();
+  }
+
+  // Leaves the table as it was found.
+  __device__ void end() const {
+    for (int i = threadIdx.x; i < *count; i += kThreads) {
+      table.slot[table.touched[i]] = -1;
+      table.energy[table.touched[i]] = 0.0f;
+    }
+    __syncthreads();
+  }
+
+ private:
+  __device__ void fire(int block, int lane, int head, float energy, int region) const {
+    const int target = graph.targets.at(block)[lane];
+    if (!inside(target) || !graph.active[target]) return;
+    const float strength = graph.strengths.at(block)[lane];
+    const float factor = region != 0 && graph.regions[target] == region ? rules.facilitation : 1.0f;
+    const int32_t gives =
+        fixed_transfer(transfer(energy, strength, rules.decay, factor), rules.transfer_floor);
+    if (gives == 0 || !strongest(graph, head, block, lane, target, strength)) return;
+    const int place = table.find_or_add(target, count);
+    atomicAdd(&table.sum[place], static_cast<unsigned long long>(gives));
+  }
+};
+
+}  // namespace aesg::gpu
