@@ -1,6 +1,6 @@
 """read_members: every position attends to the members of its own context.
 
-Oracle: `aesg.ops.reference.read_members_ref`; kernel: `csrc/ops/cpu/read_members.cpp`.
+Oracle: `aesg.ops.reference.read_members_ref`; kernels: `csrc/ops/cpu/read_members.cpp`, `csrc/ops/gpu/read_members.cu`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
-from aesg._extension import raise_typed
+from aesg._extension import has_cuda_kernels, raise_typed
 from aesg.ops.reference import read_members_ref
 
 _op = torch.ops.aesg.read_members.default
@@ -30,11 +30,12 @@ def read_members(
     With m the members and u the query of length 1: score_hk = (sought_h + likeness_weight_h u) . m_k +
     log energy_k, found_h = sum_k softmax_k(score_h, 0) m_k; the further score 0 is of "nothing". A member
     without energy is none. Differentiable in all but `vectors`. O(B H K D), all threads, the same bits for
-    any number of them; on other devices than the CPU in torch's own operations.
+    any number of them. On a CUDA device K is at most 1024 and H at most 4096; on other devices, and without
+    CUDA kernels, in torch's own operations.
 
     Raises AESGMemoryError for wrong dtypes and shapes.
     """
-    if sought.device.type != "cpu":
+    if sought.device.type != "cpu" and not (sought.is_cuda and has_cuda_kernels()):
         return read_members_ref(sought, queries, likeness_weight, vectors, energies)
     try:
         if torch.compiler.is_compiling() or torch.is_grad_enabled():

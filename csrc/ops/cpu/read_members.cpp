@@ -7,11 +7,12 @@
 #include <cmath>
 
 #include "csrc/ops/cpu/simd.h"
+#include "csrc/ops/read_members_math.h"
 
 namespace aesg::cpu {
 namespace {
 
-constexpr int64_t kLanes = 16;
+constexpr int64_t kLanes = kSumLanes;
 
 AESG_INLINE float dot(const float* __restrict a, const float* __restrict b, int64_t n) {
   float lanes[kLanes] = {};
@@ -29,9 +30,7 @@ AESG_INLINE void add_scaled(float* __restrict to, const float* __restrict from, 
 }
 
 // 1 / |v|; the zero vector stays.
-AESG_INLINE float inverse_length(const float* v, int64_t n) {
-  return 1.0f / std::max(std::sqrt(dot(v, v, n)), FLT_MIN);
-}
+AESG_INLINE float inverse_length(const float* v, int64_t n) { return aesg::inverse_length(dot(v, v, n)); }
 
 // Of every member 1 / |v| [K], and the query of length 1 [D].
 AESG_INLINE float prepare(const Reading& reading, const ReadingIn& in, float* inverses, float* unit) {
@@ -56,7 +55,7 @@ AESG_CLONES void read_members(const Reading& reading, const ReadingIn& in, float
   for (int64_t k = 0; k < members; ++k) {
     if (!(in.energies[k] > 0.0f)) continue;
     const float* v = in.vectors + k * dim;
-    logs[k] = std::log(std::max(in.energies[k], FLT_MIN));
+    logs[k] = log_energy(in.energies[k]);
     likeness[k] = dot(unit, v, dim) * inverses[k];
     add_scaled(mean, v, in.energies[k], dim);
   }
@@ -68,13 +67,13 @@ AESG_CLONES void read_members(const Reading& reading, const ReadingIn& in, float
     for (int64_t k = 0; k < members; ++k) {
       share[k] = 0.0f;
       if (!(in.energies[k] > 0.0f)) continue;
-      share[k] = dot(sought, in.vectors + k * dim, dim) * inverses[k] +
-                 reading.likeness_weight[h] * likeness[k] + logs[k];
+      share[k] = member_score(dot(sought, in.vectors + k * dim, dim), inverses[k], reading.likeness_weight[h],
+                              likeness[k], logs[k]);
       highest = std::max(highest, share[k]);
     }
-    float total = std::exp(-highest);
+    float total = exact_exp(-highest);
     for (int64_t k = 0; k < members; ++k) {
-      share[k] = in.energies[k] > 0.0f ? std::exp(share[k] - highest) : 0.0f;
+      share[k] = in.energies[k] > 0.0f ? exact_exp(share[k] - highest) : 0.0f;
       total += share[k];
     }
     std::fill_n(to, dim, 0.0f);
@@ -111,7 +110,7 @@ AESG_CLONES void read_members_backward(const Reading& reading, const ReadingIn& 
     }
     for (int64_t k = 0; k < members; ++k) {
       if (share[k] == 0.0f) continue;
-      const float slope = share[k] * (slopes[k] - average);
+      const float slope = score_slope(share[k], slopes[k], average);
       add_scaled(to, in.vectors + k * dim, slope * inverses[k], dim);
       if (in.energies[k] >= FLT_MIN) grad_energies[k] += slope / in.energies[k];
     }
@@ -119,7 +118,7 @@ AESG_CLONES void read_members_backward(const Reading& reading, const ReadingIn& 
     add_scaled(grad_unit, to, reading.likeness_weight[h], dim);
   }
   const float along = dot(grad_unit, unit, dim);
-  for (int64_t d = 0; d < dim; ++d) grad_query[d] = (grad_unit[d] - along * unit[d]) * inverse;
+  for (int64_t d = 0; d < dim; ++d) grad_query[d] = across(grad_unit[d], along, unit[d], inverse);
 }
 
 }  // namespace aesg::cpu

@@ -94,4 +94,35 @@ struct Contexts {
 size_t activate_context_workspace(const ActivateContext& job);
 int activate_context(const ActivateContext& job, void* workspace, const Contexts& out, Stream stream);
 
+struct ReadMembers {
+  const float* sought;            // [B, H, D], all contiguous
+  const float* queries;           // [B, D]
+  const float* likeness_weight;   // [H]
+  const float* vectors;           // [B, K, D]
+  const float* energies;          // [B, K]; a member without energy is none
+  int64_t batch, heads, members;  // H up to kMostHeads, K up to kMostK
+  int64_t dim;
+};
+
+inline constexpr int64_t kMostHeads = 4096;
+
+// found [B, H, D], mean [B, D], shares [B, H, K].
+int read_members(const ReadMembers& job, float* found, float* mean, float* shares, Stream stream);
+
+struct ReadMembersGradients {
+  const float* shares;      // [B, H, K]
+  const float* grad_found;  // [B, H, D]
+  const float* grad_mean;   // [B, D]
+};
+
+struct ReadMembersGradientsOut {
+  float* sought;           // [B, H, D]
+  float* queries;          // [B, D]
+  float* likeness_weight;  // [B, H]
+  float* energies;         // [B, K]
+};
+
+int read_members_backward(const ReadMembers& job, const ReadMembersGradients& given,
+                          const ReadMembersGradientsOut& out, Stream stream);
+
 }  // namespace aesg::gpu

@@ -1,0 +1,199 @@
+// Runs CUDA kernels on the host, slowly: one fibre a thread of a block, one block after the other. Not a
+// model of a GPU's memory or speed; it shows whether a kernel computes what it should, whatever the order in
+// which its threads come to run between two barriers, and stops when a barrier is not met by all threads.
+#pragma once
+
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+using cudaStream_t = void*;
+enum cudaError_t : int { cudaSuccess = 0 };
+
+inline dim3 threadIdx(0), blockIdx(0), blockDim(1), gridDim(1);
+inline char* dynamic_shared_memory = nullptr;
+
+namespace on_host {
+
+struct Barrier {
+  unsigned arrived = 0, generation = 0;
+};
+
+struct Fibre {
+  ucontext_t context;
+  std::vector<char> stack;
+  bool done = false;
+};
+
+inline std::vector<Fibre> fibres;
+inline ucontext_t scheduler;
+inline unsigned current = 0, alive = 0;
+inline uint64_t progress = 0;  // barriers passed and threads ended
+inline Barrier block_barrier;
+inline std::vector<Barrier> team_barriers;  // by the first thread of the team
+inline std::vector<float> exchanged;
+inline std::mt19937 order(1);
+inline std::function<void()> body;
+
+inline void yield() {
+  const unsigned me = current;
+  swapcontext(&fibres[me].context, &scheduler);
+}
+
+inline void meet(Barrier& barrier, const unsigned& expected) {
+  const unsigned mine = barrier.generation;
+  ++barrier.arrived;
+  while (barrier.generation == mine) {
+    if (barrier.arrived >= expected) {
+      barrier.arrived = 0;
+      ++barrier.generation;
+      ++progress;
+    } else {
+      yield();
+    }
+  }
+}
+
+inline void enter() {
+  body();
+  fibres[current].done = true;
+  --alive;
+  ++progress;
+  while (true) yield();
+}
+
+inline void run_block(unsigned threads) {
+  if (fibres.size() < threads) fibres.resize(threads);
+  block_barrier = {};
+  team_barriers.assign(threads, {});
+  exchanged.assign(threads, 0.0f);
+  alive = threads;
+  std::vector<unsigned> turns(threads);
+  for (unsigned i = 0; i < threads; ++i) {
+    Fibre& fibre = fibres[i];
+    turns[i] = i;
+    fibre.done = false;
+    fibre.stack.resize(1 << 16);
+    getcontext(&fibre.context);
+    fibre.context.uc_stack.ss_sp = fibre.stack.data();
+    fibre.context.uc_stack.ss_size = fibre.stack.size();
+    fibre.context.uc_link = &scheduler;
+    makecontext(&fibre.context, enter, 0);
+  }
+  int idle = 0;
+  while (alive != 0) {
+    const uint64_t before = progress;
+    for (unsigned i = threads; i > 1; --i) std::swap(turns[i - 1], turns[order() % i]);
+    for (const unsigned turn : turns) {
+      if (fibres[turn].done) continue;
+      current = turn;
+      threadIdx = dim3(turn);
+      swapcontext(&scheduler, &fibres[turn].context);
+    }
+    idle = progress == before ? idle + 1 : 0;
+    if (idle > 100000) {
+      std::fprintf(stderr, "block %u: %u threads wait at barriers the others do not come to\n", blockIdx.x,
+                   alive);
+      std::abort();
+    }
+  }
+}
+
+inline void launch(dim3 grid, dim3 block, size_t shared, std::function<void()> kernel) {
+  body = std::move(kernel);
+  gridDim = grid;
+  blockDim = block;
+  std::vector<int64_t> memory(shared / sizeof(int64_t) + 1);
+  for (unsigned y = 0; y < grid.y; ++y)
+    for (unsigned x = 0; x < grid.x; ++x) {
+      blockIdx = dim3(x, y);
+      std::memset(memory.data(), 0xab, memory.size() * sizeof(int64_t));  // a block finds any values there
+      dynamic_shared_memory = reinterpret_cast<char*>(memory.data());
+      run_block(block.x);
+    }
+}
+
+// Now and then another thread goes first.
+inline void perhaps_yield() {
+  if ((order() & 7) == 0) yield();
+}
+
+// The value of thread `from` of the team.
+inline float exchange(unsigned mask, float value, unsigned from) {
+  const unsigned me = current, team = me / 32 * 32 + static_cast<unsigned>(__builtin_ctz(mask));
+  const unsigned members = static_cast<unsigned>(__builtin_popcount(mask));
+  exchanged[me] = value;
+  meet(team_barriers[team], members);
+  const float got = exchanged[from];
+  meet(team_barriers[team], members);
+  return got;
+}
+
+}  // namespace on_host
+
+inline void __syncthreads() { on_host::meet(on_host::block_barrier, on_host::alive); }
+inline float __shfl_down_sync(unsigned mask, float value, unsigned delta, int width) {
+  const unsigned me = on_host::current, lane = me % width;
+  return on_host::exchange(mask, value, lane + delta < static_cast<unsigned>(width) ? me + delta : me);
+}
+inline float __shfl_sync(unsigned mask, float value, int lane, int width) {
+  return on_host::exchange(mask, value, on_host::current / width * width + lane);
+}
+
+template <typename T>
+T atomicAdd(T* at, T value) {
+  on_host::perhaps_yield();
+  const T before = *at;
+  *at = before + value;
+  return before;
+}
+inline int atomicCAS(int* at, int expected, int value) {
+  on_host::perhaps_yield();
+  const int before = *at;
+  if (before == expected) *at = value;
+  return before;
+}
+inline int atomicMax(int* at, int value) {
+  on_host::perhaps_yield();
+  const int before = *at;
+  if (value > before) *at = value;
+  return before;
+}
+
+inline int __float_as_int(float x) {
+  int bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fsqrt_rn(float a) { return std::sqrt(a); }
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+using std::isfinite;
+
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
+inline cudaError_t cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t) {
+  std::memset(at, value, bytes);
+  return cudaSuccess;
+}

@@ -1,0 +1,109 @@
+// The launchers of csrc/ops/gpu with a C face, over kernels that run on the host: the test compiles the .cu
+// files beside this one, with their launches rewritten.
+#include <vector>
+
+#include "csrc/ops/gpu/launch.h"
+#include "tests/ops/on_host/cuda_on_host.h"
+
+namespace {
+
+using namespace aesg;
+
+// A workspace that holds anything before a launch.
+std::vector<int64_t> workspace(size_t bytes) {
+  return std::vector<int64_t>(bytes / 8 + 1, 0x5b5b5b5b5b5b5b5b);
+}
+
+template <typename T>
+Column<T> flat(T* base, int64_t rows, int64_t stride = 1) {
+  return {base, rows, stride};
+}
+
+struct Rules {  // as the test passes them
+  int64_t hops;
+  float decay, facilitation, source_floor, transfer_floor;
+};
+
+gpu::SpreadGraph graph_of(void* const* columns, int64_t slots, int64_t blocks) {
+  return {flat(static_cast<const int32_t*>(columns[0]), slots),
+          flat(static_cast<const int32_t*>(columns[1]), blocks, 7),
+          flat(static_cast<const float*>(columns[2]), blocks, 7),
+          flat(static_cast<const int32_t*>(columns[3]), blocks),
+          flat(static_cast<const uint8_t*>(columns[4]), slots),
+          flat(static_cast<const int32_t*>(columns[5]), columns[5] != nullptr ? slots : 0)};
+}
+
+}  // namespace
+
+extern "C" {
+
+void on_host_order(unsigned seed) { on_host::order.seed(seed); }
+
+int on_host_seed_search(const float* queries, int64_t batch, int64_t dim, float* vectors, int64_t rows,
+                        const uint8_t* active, float min_score, int64_t k, float* scores, int64_t* slots) {
+  const gpu::SeedSearch job{
+      queries, batch, dim, flat<const float>(vectors, rows, dim), {}, flat(active, rows), rows, min_score, k};
+  return gpu::seed_search(job, workspace(gpu::seed_search_workspace(job)).data(), scores, slots, nullptr);
+}
+
+int on_host_spread(const int64_t* seeds, const float* energies, int64_t batch, int64_t count,
+                   void* const* columns, int64_t slots, int64_t blocks, const Rules* rules, int64_t k,
+                   float* out_energies, int64_t* out_slots) {
+  const gpu::Spread job{
+      seeds,
+      energies,
+      batch,
+      count,
+      graph_of(columns, slots, blocks),
+      {rules->hops, rules->decay, rules->facilitation, rules->source_floor, rules->transfer_floor},
+      k};
+  return gpu::spread_activation(job, workspace(gpu::spread_activation_workspace(job)).data(), out_energies,
+                                out_slots, nullptr);
+}
+
+int on_host_activate(const float* similarities, const int64_t* seeds, const float* bar, int64_t batch,
+                     int64_t count, const int64_t* primed, const int64_t* primed_ids,
+                     const float* primed_energies, const int64_t* ids, int64_t primed_count, float share,
+                     const float* vectors, int64_t dim, void* const* columns, int64_t slots, int64_t blocks,
+                     const Rules* rules, float relative, int64_t k, int64_t* out_seeds,
+                     float* out_similarities, int64_t* members, float* energies, float* out_vectors) {
+  const gpu::ActivateContext job{
+      similarities,
+      seeds,
+      bar,
+      batch,
+      count,
+      primed,
+      primed_ids,
+      primed_energies,
+      flat(ids, slots),
+      primed_count,
+      share,
+      flat(vectors, slots, dim),
+      dim,
+      graph_of(columns, slots, blocks),
+      {rules->hops, rules->decay, rules->facilitation, rules->source_floor, rules->transfer_floor},
+      relative,
+      k};
+  return gpu::activate_context(job, workspace(gpu::activate_context_workspace(job)).data(),
+                               {out_seeds, out_similarities, members, energies, out_vectors}, nullptr);
+}
+
+int on_host_read(const float* sought, const float* queries, const float* weight, const float* vectors,
+                 const float* energies, int64_t batch, int64_t heads, int64_t members, int64_t dim,
+                 float* found, float* mean, float* shares) {
+  return gpu::read_members({sought, queries, weight, vectors, energies, batch, heads, members, dim}, found,
+                           mean, shares, nullptr);
+}
+
+int on_host_read_backward(const float* sought, const float* queries, const float* weight,
+                          const float* vectors, const float* energies, int64_t batch, int64_t heads,
+                          int64_t members, int64_t dim, const float* shares, const float* grad_found,
+                          const float* grad_mean, float* grad_sought, float* grad_queries, float* grad_weight,
+                          float* grad_energies) {
+  return gpu::read_members_backward({sought, queries, weight, vectors, energies, batch, heads, members, dim},
+                                    {shares, grad_found, grad_mean},
+                                    {grad_sought, grad_queries, grad_weight, grad_energies}, nullptr);
+}
+
+}  // extern "C"

@@ -1,0 +1,149 @@
+"""The CUDA kernels themselves, run thread by thread on the host (tests/ops/on_host), against the CPU ops.
+
+This is no GPU: it proves their logic, barriers and arithmetic order, not that they run on a device.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ops_helpers import Graph
+from test_activate_context import B, D, N, RULES, S, case, found_by
+from test_read_members import case as members_case
+from test_spread_activation import random_graph, random_seeds
+from torch import Tensor
+
+from aesg.ops import Activated, activate_context, seed_search, spread_activation
+
+ROOT = Path(__file__).resolve().parents[2]
+GPU = ROOT / "csrc" / "ops" / "gpu"
+
+pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+
+
+class Rules(ctypes.Structure):
+    _fields_ = [
+        ("hops", ctypes.c_int64),
+        *((name, ctypes.c_float) for name in ("decay", "facilitation", "source_floor", "transfer_floor")),
+    ]
+
+
+def for_the_host(source: str) -> str:
+    """A .cu file with its launches as calls, and dynamic shared memory as a pointer."""
+    launched = re.sub(
+        r"([\w:]+(?:<\w+>)?)<<<(.*?),\s*(?:stream|static_cast<cudaStream_t>\(stream\))>>>\((.*?)\);",
+        r"on_host::launch(\2, [&] { \1(\3); });",
+        source,
+        flags=re.DOTALL,
+    )
+    assert "<<<" not in launched
+    return '#include "tests/ops/on_host/cuda_on_host.h"\n' + launched.replace(
+        "extern __shared__ __align__(16) char memory[];", "char* memory = dynamic_shared_memory;"
+    )
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    folder = tmp_path_factory.mktemp("on_host")
+    sources = [str(ROOT / "tests/ops/on_host/launchers.cpp")]
+    for path in sorted(GPU.glob("*.cu")):
+        sources.append(str(folder / f"{path.stem}.cpp"))
+        Path(sources[-1]).write_text(for_the_host(path.read_text()))
+    library = folder / "on_host.so"
+    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", f"-I{ROOT}"]
+    subprocess.run(["c++", *flags, *sources, "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+def at(tensor: Tensor | None) -> ctypes.c_void_p:
+    assert tensor is None or tensor.is_contiguous()
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def columns_of(graph: Graph, regions: Tensor | None) -> Any:
+    columns = [*graph, regions]
+    return (ctypes.c_void_p * 6)(*[None if c is None else c.data_ptr() for c in columns])
+
+
+def sizes(*numbers: int) -> list[ctypes.c_int64]:
+    return [ctypes.c_int64(number) for number in numbers]
+
+
+@pytest.mark.parametrize("k, hops", [(10, 0), (10, 1), (64, 3), (200, 4)])
+def test_spread_activation(gpu, k: int, hops: int) -> None:
+    graph = random_graph(400, 8, seed=12)
+    indices, energies = random_seeds(9, 6, 400, 12)
+    regions = (torch.arange(400) % 5).to(torch.int32)
+    rules = {**RULES, "hops": hops}
+    want = spread_activation(indices, energies, *graph, regions=regions, k=k, **rules)
+    got = torch.empty(9, k), torch.empty(9, k, dtype=torch.int64)
+    gpu.on_host_spread(
+        at(indices), at(energies), *sizes(9, 6), columns_of(graph, regions), *sizes(400, len(graph.targets)),
+        ctypes.byref(Rules(**rules)), *sizes(k), *map(at, got),
+    )  # fmt: skip
+    assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
+
+
+def activate(gpu, scores, slots, vectors, graph, *, k, relative, gather=True, **options) -> Activated:
+    """As the public op, on the kernel."""
+    rules = Rules(**{name: options.pop(name) for name in RULES})
+    regions, bar, primed, ids = (options.pop(name, None) for name in ("regions", "bar", "primed", "ids"))
+    assert not options
+    batch, count = slots.shape
+    got = Activated(
+        torch.empty_like(slots),
+        torch.empty_like(scores),
+        torch.empty(batch, k, dtype=torch.int64),
+        torch.empty(batch, k),
+        torch.empty(batch, k, vectors.shape[1]),
+        *[torch.empty(0)] * 2,
+    )
+    of_streams = [None] * 3 if primed is None else primed[:3]
+    gpu.on_host_activate(
+        at(scores), at(slots), at(bar), *sizes(batch, count), *map(at, of_streams), at(ids),
+        *sizes(0 if primed is None else primed.slots.shape[1]), ctypes.c_float(0 if primed is None else primed.share),
+        at(vectors), *sizes(vectors.shape[1]), columns_of(graph, regions),
+        *sizes(len(vectors), len(graph.targets)), ctypes.byref(rules), ctypes.c_float(relative), *sizes(k),
+        *map(at, got[:4]), at(got.vectors if gather else None),
+    )  # fmt: skip
+    return got
+
+
+@pytest.mark.parametrize("strong", [0.3, 1.0, 3.0], ids=["weak edges", "strong", "saturating"])
+@pytest.mark.parametrize("prime", [False, True], ids=["alone", "primed"])
+@pytest.mark.parametrize("barred", [False, True], ids=["own bar", "other bar"])
+@pytest.mark.parametrize("k", [2, 6, 40])
+def test_activate_context(gpu, strong: float, prime: bool, barred: bool, k: int) -> None:
+    graph, vectors, queries, more, primed = case(strong=strong)
+    scores, slots = found_by(graph, vectors, queries)
+    options = {**RULES, **more, "relative": 0.5, "k": k}
+    options |= {"primed": primed} if prime else {}
+    options |= {"bar": torch.linspace(0, 1, B)} if barred else {}
+    want = activate_context(scores, slots, vectors, *graph, **options)
+    got = activate(gpu, scores, slots, vectors, graph, **options)
+    assert all(torch.equal(one, other) for one, other in zip(got[:5], want[:5], strict=True))
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 10, 24), (5, 1, 1, 1), (4, 5, 33, 64), (4, 2, 5, 19)])
+def test_read_members(gpu, shape) -> None:
+    inputs = members_case(*shape)
+    batch, heads, members, dim = shape
+    want = torch.ops.aesg.read_members(*inputs)
+    got = [torch.empty_like(part) for part in want]
+    gpu.on_host_read(*map(at, inputs), *sizes(*shape), *map(at, got))
+    assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
+
+    slopes = [torch.randn_like(part) for part in want[:2]]
+    want_grads = torch.ops.aesg.read_members_backward(*slopes, want[2], *inputs)
+    grads = [torch.empty_like(part) for part in want_grads]
+    gpu.on_host_read_backward(
+        *map(at, inputs), *sizes(*shape), at(want[2]), *map(at, slopes), *map(at, grads)
+    )
+    assert all(torch.equal(one, other) for one, other in zip(grads, want_grads, strict=True))
