@@ -20,6 +20,20 @@ AESG_HD inline float inverse_norm(double sum_of_squares) {
   return norm < static_cast<double>(FLT_MIN) ? 0.0f : static_cast<float>(1.0 / norm);
 }
 
+// |x|^2 in f64, in order: what inverse_norm takes.
+AESG_HD inline double sum_of_squares(const float* x, int64_t dim) {
+  double sum = 0;
+  for (int64_t d = 0; d < dim; ++d) {
+    const double value = x[d];
+#if defined(__CUDA_ARCH__)
+    sum = __dadd_rn(sum, __dmul_rn(value, value));
+#else
+    sum += value * value;
+#endif
+  }
+  return sum;
+}
+
 // Rounding may carry the cosine of like vectors a little above 1; an energy must not be.
 AESG_HD inline float clamp_similarity(float s) { return s > 1.0f ? 1.0f : s < -1.0f ? -1.0f : s; }
 

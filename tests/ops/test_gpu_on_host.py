@@ -16,11 +16,12 @@ import pytest
 import torch
 from ops_helpers import Graph
 from test_activate_context import B, D, N, RULES, S, case, found_by
+from test_pool_novelty import clustered, empty_pool
 from test_read_members import case as members_case
 from test_spread_activation import random_graph, random_seeds
 from torch import Tensor
 
-from aesg.ops import Activated, activate_context, seed_search, spread_activation
+from aesg.ops import Activated, activate_context, pool_novelty_, seed_search, spread_activation
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU = ROOT / "csrc" / "ops" / "gpu"
@@ -38,7 +39,7 @@ class Rules(ctypes.Structure):
 def for_the_host(source: str) -> str:
     """A .cu file with its launches as calls, and dynamic shared memory as a pointer."""
     launched = re.sub(
-        r"([\w:]+(?:<\w+>)?)<<<(.*?),\s*(?:stream|static_cast<cudaStream_t>\(stream\))>>>\((.*?)\);",
+        r"(\w+(?:<\w+>)?)<<<(.*?),\s*(?:stream|static_cast<cudaStream_t>\(stream\))>>>\((.*?)\);",
         r"on_host::launch(\2, [&] { \1(\3); });",
         source,
         flags=re.DOTALL,
@@ -147,3 +148,32 @@ def test_read_members(gpu, shape) -> None:
         *map(at, inputs), *sizes(*shape), at(want[2]), *map(at, slopes), *map(at, grads)
     )
     assert all(torch.equal(one, other) for one, other in zip(grads, want_grads, strict=True))
+
+
+def check_pool(gpu, pool, inputs, *, threshold=0.6, birth_count=3, birth_first=False) -> list[Tensor]:
+    """Both on copies of `pool`; everything alike, also what lies behind the candidates in use."""
+    ours, theirs = [t.clone() for t in pool], [t.clone() for t in pool]
+    want = pool_novelty_(
+        *theirs, inputs, threshold=threshold, birth_count=birth_count, birth_first=birth_first
+    )
+    got = torch.empty(len(inputs), dtype=torch.bool), torch.empty_like(inputs)
+    gpu.on_host_pool(
+        *map(at, ours), *sizes(*pool[0].shape), at(inputs), *sizes(len(inputs)), ctypes.c_float(threshold),
+        ctypes.c_int32(birth_count), ctypes.c_bool(birth_first), *map(at, got),
+    )  # fmt: skip
+    for one, other in zip((*ours, *got), (*theirs, *want), strict=True):
+        assert torch.equal(one, other)
+    return ours
+
+
+@pytest.mark.parametrize("n, dim, capacity", [(0, 4, 3), (1, 1, 1), (5, 8, 2), (200, 16, 10), (300, 33, 500)])
+def test_pool_novelty(gpu, n: int, dim: int, capacity: int) -> None:
+    inputs = clustered(n, dim, 20, n)
+    pool = check_pool(gpu, empty_pool(capacity, dim), inputs, birth_count=4)
+    pool = check_pool(gpu, pool, clustered(n, dim, 20, n + 1), birth_first=True)
+    check_pool(gpu, pool, inputs, birth_count=2)
+
+
+def test_pool_novelty_when_every_candidate_changed(gpu) -> None:
+    check_pool(gpu, empty_pool(16, 8), clustered(300, 8, 5, 1), threshold=-1.0, birth_count=1000)
+    check_pool(gpu, empty_pool(16, 8), clustered(300, 8, 5, 1), threshold=0.2, birth_count=9)

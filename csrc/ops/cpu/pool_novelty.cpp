@@ -6,10 +6,10 @@
 #include "csrc/ops/cpu/pool_novelty.h"
 
 #include <algorithm>
-#include <tuple>
 #include <vector>
 
 #include "csrc/ops/cpu/seed_search.h"
+#include "csrc/ops/pool_novelty_math.h"
 #include "csrc/ops/seed_search_math.h"
 
 namespace aesg::cpu {
@@ -22,9 +22,7 @@ constexpr int64_t kKept = 4;
 constexpr float kUnknown = -1.0f;
 
 float vector_inverse_norm(const float* vector, int64_t dim) {
-  double sum = 0;
-  for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(vector[d]) * vector[d];
-  return inverse_norm(sum);
+  return inverse_norm(sum_of_squares(vector, dim));
 }
 
 class Pooling {
@@ -123,7 +121,7 @@ class Pooling {
   void join(int64_t row, const float* input) {
     float* mean = row_of(row);
     const float count = static_cast<float>(++pool_.counts[row]);
-    for (int64_t d = 0; d < pool_.dim; ++d) mean[d] += (input[d] - mean[d]) / count;
+    for (int64_t d = 0; d < pool_.dim; ++d) mean[d] = running_mean(mean[d], input[d], count);
     touch(row);
   }
 
@@ -135,9 +133,10 @@ class Pooling {
       ++size_;
     } else {
       row = 0;
-      const auto rank = [&](int64_t r) { return std::tuple(born_[r], pool_.counts[r], pool_.stamps[r]); };
       for (int64_t r = 1; r < size_; ++r)
-        if (rank(r) < rank(row)) row = r;
+        if (gives_way_before(born_[r], pool_.counts[r], pool_.stamps[r], born_[row], pool_.counts[row],
+                             pool_.stamps[row]))
+          row = r;
     }
     std::copy_n(input, pool_.dim, row_of(row));
     pool_.counts[row] = 1;

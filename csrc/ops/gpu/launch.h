@@ -125,4 +125,23 @@ struct ReadMembersGradientsOut {
 int read_members_backward(const ReadMembers& job, const ReadMembersGradients& given,
                           const ReadMembersGradientsOut& out, Stream stream);
 
+struct PoolNovelty {
+  float* candidates;    // [P, D] running means
+  int32_t* counts;      // [P]
+  int64_t* stamps;      // [P]
+  int64_t* state;       // [2] candidates in use, clock
+  int64_t capacity;     // P, 1..INT32_MAX
+  int64_t dim;          // D
+  const float* inputs;  // [n, D]; rows that are not finite are left out
+  int64_t count;        // n
+  float threshold;
+  int32_t birth_count;
+  bool birth_first;
+  uint8_t* born;        // [n], written as is
+  float* born_vectors;  // [n, D]
+};
+
+size_t pool_novelty_workspace(const PoolNovelty& job);
+int pool_novelty(const PoolNovelty& job, void* workspace, Stream stream);
+
 }  // namespace aesg::gpu

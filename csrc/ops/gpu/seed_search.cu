@@ -64,12 +64,7 @@ __global__ void scale_queries(SeedSearch job, float* unit) {
   const int64_t b = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (b >= job.batch) return;
   const float* query = job.queries + b * job.dim;
-  double sum = 0;
-  for (int64_t d = 0; d < job.dim; ++d) {
-    const double x = query[d];
-    sum = __dadd_rn(sum, __dmul_rn(x, x));
-  }
-  const float inverse = inverse_norm(sum);
+  const float inverse = inverse_norm(sum_of_squares(query, job.dim));
   for (int64_t d = 0; d < job.dim; ++d) unit[b * job.dim + d] = __fmul_rn(query[d], inverse);
 }
 
