@@ -1,6 +1,7 @@
 """activate_context: from the seeds of every query to its context, in one call; replay_energies: its gradient.
 
-Oracles: `aesg.ops.reference`, the same names with `_ref`; kernel: `csrc/ops/cpu/activate_context.cpp`.
+Oracles: `aesg.ops.reference`, the same names with `_ref`; kernels: `csrc/ops/cpu/activate_context.cpp`,
+`csrc/ops/gpu/activate_context.cu`.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def activate_context(
        place of the weakest if need be; K are kept.
 
     The same bits for any number of threads. O(B (S + P + K) D), then by edges touched. No gradient.
-    Raises AESGNavigationError and AESGMemoryError as `spread_activation` does.
+    Raises AESGNavigationError and AESGMemoryError as `spread_activation` does; on a CUDA device also for S or
+    k above 1024 and for `jacobian`, and what is not finite or outside the graph counts there as none.
     """
     slots, slot_ids, energies, share = (None, None, None, 0.0) if primed is None else primed
     try:

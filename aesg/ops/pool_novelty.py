@@ -1,6 +1,7 @@
 """pool_novelty_: novel inputs gather into candidates, and candidates met often enough are born.
 
-Oracle: `aesg.ops.reference.pool_novelty_ref_`; kernel: `csrc/ops/cpu/pool_novelty.cpp`.
+Oracle: `aesg.ops.reference.pool_novelty_ref_`; kernels: `csrc/ops/cpu/pool_novelty.cpp`,
+`csrc/ops/gpu/pool_novelty.cu`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def pool_novelty_(
     gradient.
 
     Raises AESGNavigationError for inputs that are not finite or of another dimension; AESGMemoryError for
-    pool tensors of wrong dtype or shape.
+    pool tensors of wrong dtype or shape. On a CUDA device inputs that are not finite are left out instead.
     """
     try:
         return _op(candidates, counts, stamps, state, inputs, threshold, birth_count, birth_first)

@@ -1,6 +1,7 @@
 """read_members: every position attends to the members of its own context.
 
-Oracle: `aesg.ops.reference.read_members_ref`; kernels: `csrc/ops/cpu/read_members.cpp`, `csrc/ops/gpu/read_members.cu`.
+Oracle: `aesg.ops.reference.read_members_ref`; kernels: `csrc/ops/cpu/read_members.cpp`,
+`csrc/ops/gpu/read_members.cu`.
 """
 
 from __future__ import annotations

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
+from aesg._extension import has_cuda_kernels
+
 GROUP = 1024
+
+
+def needs_cuda(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test `cuda`, and skips it where there is no device or no kernels."""
+    there = torch.cuda.is_available() and has_cuda_kernels()
+    return pytest.mark.cuda(pytest.mark.skipif(not there, reason="no CUDA device or kernels")(test))
 
 
 def grouped(column: Tensor, gap: int = 24) -> Tensor:

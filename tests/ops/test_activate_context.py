@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ops_helpers import as_stored, blocks_of, grouped, on_threads
+from ops_helpers import as_stored, blocks_of, grouped, needs_cuda, on_threads
 
 from aesg.exceptions import AESGMemoryError, AESGNavigationError
 from aesg.ops import Primed, activate_context, replay_energies, seed_search
@@ -145,3 +145,50 @@ def test_wrong_arguments() -> None:
     for change in ({"vectors": vectors[:-1]}, short_ids, {"vectors": vectors.double()}):
         with pytest.raises(AESGMemoryError):
             run(**change)
+
+
+def to_cuda(options: dict) -> dict:
+    def moved(value):
+        return value.cuda() if isinstance(value, torch.Tensor) else value
+
+    return {
+        name: Primed(*map(moved, value)) if isinstance(value, Primed) else moved(value)
+        for name, value in options.items()
+    }
+
+
+@needs_cuda
+@pytest.mark.parametrize("strong", [0.3, 1.0, 3.0], ids=["weak edges", "strong", "saturating"])
+@pytest.mark.parametrize("prime", [False, True], ids=["alone", "primed"])
+@pytest.mark.parametrize("k", [2, 6, 40, 1024])
+def test_cuda_has_the_bits_of_the_cpu(strong: float, prime: bool, k: int) -> None:
+    graph, vectors, queries, more, primed = case(strong=strong)
+    scores, slots = found_by(graph, vectors, queries)
+    options = {**RULES, **more, "relative": 0.5, "k": k, "bar": torch.linspace(0, 1, B)}
+    options |= {"primed": primed} if prime else {}
+    want = activate_context(scores, slots, vectors, *graph, **options)
+    for layout, columns in ((torch.Tensor.cuda, [vectors, *graph]), (grouped, [vectors, *as_stored(graph)])):
+        options_there = to_cuda(options)
+        if layout is grouped:
+            options_there |= {name: grouped(options[name]).cuda() for name in ("regions", "ids")}
+            columns = [grouped(vectors), *columns[1:]]
+        there = [column.cuda() for column in columns]
+        got = activate_context(scores.cuda(), slots.cuda(), *there, **options_there)
+        for one, other in zip(got, want, strict=True):
+            assert torch.equal(one.cpu(), other)
+
+
+@needs_cuda
+def test_cuda_takes_what_is_not_sound_as_none() -> None:
+    graph, vectors, queries, more, primed = case()
+    scores, slots = found_by(graph, vectors, queries)
+    damaged = slots.clone()
+    damaged[0, 1], damaged[1, 0] = N, -7
+    scores[2, 0] = float("nan")
+    there = to_cuda({**RULES, **more, "relative": 0.5, "k": K, "primed": primed})
+    got = activate_context(scores.cuda(), damaged.cuda(), vectors.cuda(), *(c.cuda() for c in graph), **there)
+    assert got.seeds[0, 1] == -1 and got.seeds[1, 0] == -1 and bool((got.seeds[2] == -1).all())
+    with pytest.raises(AESGNavigationError, match="jacobian: expected False"):
+        activate_context(
+            scores.cuda(), slots.cuda(), vectors.cuda(), *(c.cuda() for c in graph), **there, jacobian=True
+        )

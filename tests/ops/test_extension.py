@@ -7,7 +7,15 @@ from aesg import _extension
 from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGNavigationError
 
 OPS = ["seed_search", "spread_activation", "spread_activation_backward", "consolidate_", "pool_novelty_"]
-WITH_CUDA = ["seed_search", "spread_activation", "consolidate_"]
+WITH_CUDA = [
+    "seed_search",
+    "spread_activation",
+    "activate_context",
+    "read_members",
+    "read_members_backward",
+    "consolidate_",
+    "pool_novelty_",
+]
 
 
 def has(op, key):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ops_helpers import needs_cuda
 
 from aesg.exceptions import AESGMemoryError, AESGNavigationError
 from aesg.ops import pool_novelty_
@@ -167,3 +168,28 @@ def test_bad_input_changes_nothing(error, text, change, rules):
     with pytest.raises(error, match=text):
         pool_novelty_(*arguments, **{**RULES, **rules})
     assert all(torch.equal(a, b) for a, b in zip(before[:4], arguments[:4], strict=True))
+
+
+@needs_cuda
+@pytest.mark.parametrize(
+    "n, dim, capacity", [(0, 4, 3), (5, 8, 2), (300, 33, 500), (1000, 64, 4096), (400, 8, 16)]
+)
+def test_cuda_has_the_bits_of_the_cpu(n, dim, capacity):
+    host = empty_pool(capacity, dim)
+    device = [part.cuda() for part in host]
+    for turn, birth_count in enumerate((4, 3, 2)):
+        inputs = clustered(n, dim, 20, n + turn)
+        rules = {"threshold": 0.6, "birth_count": birth_count, "birth_first": turn == 1}
+        want = pool_novelty_(*host, inputs, **rules)
+        got = pool_novelty_(*device, inputs.cuda(), **rules)
+        for one, other in zip((*device, *got), (*host, *want), strict=True):
+            assert torch.equal(one.cpu(), other)
+
+
+@needs_cuda
+def test_cuda_leaves_out_what_is_not_finite():
+    pool = [part.cuda() for part in empty_pool(3, 4)]
+    inputs = torch.tensor([[float("nan"), 0, 0, 0], [float("inf"), 1, 1, 1], [1.0, 0, 0, 0]]).cuda()
+    born, vectors = pool_novelty_(*pool, inputs, threshold=0.6, birth_count=1)
+    assert born.tolist() == [False, False, True] and torch.equal(vectors[2], inputs[2])
+    assert torch.isfinite(pool[0]).all()
