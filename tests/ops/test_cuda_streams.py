@@ -1,4 +1,4 @@
-"""What training needs of the CUDA ops of a retrieve: graph capture, other streams, no waiting for the device."""
+"""What training needs of CUDA ops: graph capture, other streams, no waiting for the device."""
 
 from __future__ import annotations
 
