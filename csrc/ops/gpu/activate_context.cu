@@ -1,4 +1,4 @@
-// activate_context on the device: one launch, one block a query. Seeds are thinned, streams primed, energy
+// activate_context on the device: one block a query does it all. Seeds are thinned, streams primed, energy
 // spread (spread.cuh), the seeds put in front of what it reached, vectors gathered. Energies and members have
 // the bits of the CPU: sums are integers, and ranks are a total order.
 #include "csrc/ops/activate_context_math.h"
@@ -101,11 +101,13 @@ __device__ int64_t primed_slot(const ActivateContext& job, int64_t b, int64_t p,
   return !job.current_ids || job.current_ids[slot] == job.primed_ids[at] ? slot : -1;
 }
 
-__global__ void activate_kernel(ActivateContext job, Tables tables, int capacity, Contexts out) {
+template <bool kSecond>
+__global__ void activate_kernel(ActivateContext job, Tables tables, uint8_t* again, int capacity,
+                                Contexts out) {
   extern __shared__ __align__(16) char memory[];
   __shared__ int size[2];
-  __shared__ int count;
-  const SpreadBlock block{job.graph, job.rules, tables.of_block(blockIdx.x), &count};
+  __shared__ int count[2];
+  const SpreadBlock block{job.graph, job.rules, tables.of_block(blockIdx.x), count};
   BlockTopK best = BlockTopK::at(memory, size, capacity, static_cast<int>(job.k));
   auto* seed = reinterpret_cast<int64_t*>(memory + BlockTopK::bytes(capacity));
   auto* similarity = reinterpret_cast<float*>(seed + job.seed_count);
@@ -113,7 +115,11 @@ __global__ void activate_kernel(ActivateContext job, Tables tables, int capacity
   Entries entries{seed, similarity, state, static_cast<int>(job.seed_count), static_cast<int>(job.k),
                   0.0f, best};
 
+  bool is_clear = false;
   for (int64_t b = blockIdx.x; b < job.batch; b += gridDim.x) {
+    if (kSecond && !again[b]) continue;
+    if (!is_clear) block.table.clear();
+    is_clear = true;
     block.begin();
     thin(job, b, block, entries, out);
     entries.best_seed = entries.seeds > 0 ? similarity[0] : 0.0f;
@@ -124,7 +130,12 @@ __global__ void activate_kernel(ActivateContext job, Tables tables, int capacity
     const int64_t first = entries.seeds > 0      ? seed[0]
                           : job.primed_count > 0 ? primed_slot(job, b, 0, block)
                                                  : -1;
-    block.run(block.region_of(first));
+    const bool done = block.run(block.region_of(first));
+    if (!kSecond && threadIdx.x == 0) again[b] = !done;
+    if (!done) {
+      block.end();
+      continue;
+    }
     block.choose(best);
 
     for (int i = threadIdx.x; i < entries.count(); i += kThreads) state[i] = entries.first_state(i);
@@ -161,19 +172,21 @@ __global__ void activate_kernel(ActivateContext job, Tables tables, int capacity
 }  // namespace
 
 size_t activate_context_workspace(const ActivateContext& job) {
-  return Tables::plan(job.graph.first_block.rows, job.batch).bytes();
+  return Passes::plan(job.graph.first_block.rows, job.batch).bytes(job.batch);
 }
 
 int activate_context(const ActivateContext& job, void* workspace, const Contexts& out, Stream opaque) {
   if (job.batch == 0) return 0;
   const auto stream = static_cast<cudaStream_t>(opaque);
-  Tables tables = Tables::plan(job.graph.first_block.rows, job.batch);
-  tables.place(workspace);
-  if (const int error = tables.clear(stream)) return error;
+  Passes passes = Passes::plan(job.graph.first_block.rows, job.batch);
+  passes.place(workspace);
   const int capacity = buffer_size(job.k);
   const size_t shared = BlockTopK::bytes(capacity) + Entries::bytes(job.seed_count, job.k);
-  activate_kernel<<<static_cast<unsigned>(tables.count), kThreads, shared, stream>>>(job, tables, capacity,
-                                                                                     out);
+  activate_kernel<false><<<static_cast<unsigned>(passes.small.count), kThreads, shared, stream>>>(
+      job, passes.small, passes.again, capacity, out);
+  if (passes.large.count > 0)
+    activate_kernel<true><<<static_cast<unsigned>(passes.large.count), kThreads, shared, stream>>>(
+        job, passes.large, passes.again, capacity, out);
   return cudaGetLastError();
 }
 

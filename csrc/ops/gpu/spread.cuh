@@ -10,15 +10,20 @@
 #include "csrc/ops/gpu/top_k.cuh"
 #include "csrc/ops/spread_activation_math.h"
 
+#ifndef AESG_SMALL_TABLE_BITS
+#define AESG_SMALL_TABLE_BITS 14  // at least 9; tests make it small
+#endif
+
 namespace aesg::gpu {
 
 inline constexpr int kEdges = 7;                     // a block of edges
 inline constexpr int kTeam = 8;                      // threads that read one block of edges
 inline constexpr int64_t kMostTables = 512;          // queries at work at once
-inline constexpr int64_t kTableBytes = 1LL << 30;    // of all tables, before there are fewer of them
+inline constexpr int64_t kLargeBytes = 1LL << 28;    // of all large tables, before there are fewer of them
 inline constexpr uint32_t kHashFactor = 0x9e3779b1;  // 2^32 / golden ratio
 
-// The hash of one block: capacity a power of two, at least twice the concepts, so it cannot fill up.
+// The hash of one block: 2^bits places, of which half may be in use. While some thread still adds one more,
+// the others may too, so another kThreads places must be free.
 struct Table {
   unsigned long long* sum;  // n_j in fixed point
   int* slot;                // -1: free
@@ -26,56 +31,83 @@ struct Table {
   int* touched;  // places in use
   int bits;
 
-  __device__ int find_or_add(int wanted, int* count) const {
+  // counts: places in use, and behind it whether they were too many. -1 when they are.
+  __device__ int find_or_add(int wanted, int* counts) const {
+    if (atomicAdd(&counts[1], 0) != 0) return -1;
     const unsigned mask = (1u << bits) - 1;
     unsigned place = static_cast<unsigned>(wanted) * kHashFactor >> (32 - bits);
     while (true) {
       const int before = atomicCAS(&slot[place], -1, wanted);
-      if (before == -1) touched[atomicAdd(count, 1)] = static_cast<int>(place);
+      if (before == -1) {
+        const int at = atomicAdd(&counts[0], 1);
+        touched[at] = static_cast<int>(place);
+        if (at >= 1 << (bits - 1)) atomicMax(&counts[1], 1);
+      }
       if (before == -1 || before == wanted) return static_cast<int>(place);
       place = (place + 1) & mask;
     }
   }
+
+  // By all threads.
+  __device__ void clear() const {
+    for (int64_t i = threadIdx.x; i < int64_t{1} << bits; i += kThreads) {
+      sum[i] = 0;
+      slot[i] = -1;
+      energy[i] = 0.0f;
+    }
+    __syncthreads();
+  }
 };
 
-// All tables of a launch, one array of each kind, so that one memset a kind makes them ready.
+// The tables of a launch, one for each of its blocks.
 struct Tables {
-  int bits;
-  int64_t count;  // tables, and blocks of the launch
-  Table first;
+  int bits = 0;
+  int64_t count = 0;
+  Table first = {};
 
   static size_t table_bytes(int bits) { return (sizeof(int64_t) + 3 * sizeof(int32_t)) << bits; }
-
-  // For `batch` queries over `slots` concepts; bytes() of memory are then given to place().
-  static Tables plan(int64_t slots, int64_t batch) {
-    Tables made{10, 0, {}};
-    while (int64_t{1} << made.bits < 2 * slots) ++made.bits;
-    made.count = std::clamp<int64_t>(kTableBytes / static_cast<int64_t>(table_bytes(made.bits)), 1,
-                                     std::min(kMostTables, std::max<int64_t>(1, batch)));
-    return made;
-  }
   size_t bytes() const { return count * table_bytes(bits); }
 
-  void place(void* memory) {
+  void place(char* memory) {
     const int64_t all = count << bits;
-    auto* sum = static_cast<unsigned long long*>(memory);
+    auto* sum = reinterpret_cast<unsigned long long*>(memory);
     auto* slot = reinterpret_cast<int*>(sum + all);
     auto* energy = reinterpret_cast<float*>(slot + all);
     first = {sum, slot, energy, reinterpret_cast<int*>(energy + all), bits};
   }
 
-  // Empties all tables; a query leaves its own empty.
-  int clear(cudaStream_t stream) const {
-    const size_t all = static_cast<size_t>(count) << bits;
-    int error = cudaMemsetAsync(first.sum, 0, all * sizeof(*first.sum), stream);
-    if (error == 0) error = cudaMemsetAsync(first.slot, 0xff, all * sizeof(*first.slot), stream);
-    if (error == 0) error = cudaMemsetAsync(first.energy, 0, all * sizeof(*first.energy), stream);
-    return error;
-  }
-
   __device__ Table of_block(int64_t block) const {
     const int64_t at = block << bits;
     return {first.sum + at, first.slot + at, first.energy + at, first.touched + at, bits};
+  }
+};
+
+// Small tables serve all queries but those that touch too much: these are marked, and a second launch serves
+// them with few tables that hold every concept, emptied only when there is such a query. So a call costs
+// nothing that follows N. Where small tables hold every concept, there is one launch.
+struct Passes {
+  Tables small, large;
+  uint8_t* again = nullptr;  // [B] queries left to the second launch
+
+  static Passes plan(int64_t slots, int64_t batch) {
+    Passes made;
+    int bits = 9;
+    while (int64_t{1} << bits < 2 * slots) ++bits;
+    made.small.bits = std::min(bits, AESG_SMALL_TABLE_BITS);
+    made.small.count = std::min(kMostTables, std::max<int64_t>(1, batch));
+    if (made.small.bits == bits) return made;
+    made.large.bits = bits;
+    made.large.count = std::clamp<int64_t>(kLargeBytes / static_cast<int64_t>(Tables::table_bytes(bits)), 1,
+                                           made.small.count);
+    return made;
+  }
+  // All parts are multiples of 8 but the last.
+  size_t bytes(int64_t batch) const { return small.bytes() + large.bytes() + batch; }
+  void place(void* workspace) {
+    char* memory = static_cast<char*>(workspace);
+    small.place(memory);
+    large.place(memory + small.bytes());
+    again = reinterpret_cast<uint8_t*>(memory + small.bytes() + large.bytes());
   }
 };
 
@@ -128,12 +160,12 @@ struct SpreadBlock {
   const SpreadGraph& graph;
   const SpreadRules& rules;
   Table table;
-  int* count;  // shared: places in use
+  int* count;  // shared: places in use; behind it whether they were too many
 
   __device__ bool inside(int64_t slot) const { return slot >= 0 && slot < graph.first_block.rows; }
 
   __device__ void begin() const {
-    if (threadIdx.x == 0) *count = 0;
+    if (threadIdx.x == 0) count[0] = count[1] = 0;
     __syncthreads();
   }
 
@@ -141,6 +173,7 @@ struct SpreadBlock {
   __device__ void start(int64_t slot, float energy) const {
     if (!inside(slot) || !(energy > 0.0f) || !graph.active[slot]) return;
     const int place = table.find_or_add(static_cast<int>(slot), count);
+    if (place < 0) return;
     // Positive floats order like their bits.
     atomicMax(reinterpret_cast<int*>(&table.energy[place]), __float_as_int(energy));
   }
@@ -150,10 +183,11 @@ struct SpreadBlock {
     return graph.regions && inside(first) ? graph.regions[first] : 0;
   }
 
-  __device__ void run(int region) const {
+  // All hops; false when the table is too small for them.
+  __device__ bool run(int region) const {
     const int lane = threadIdx.x % kTeam, team = threadIdx.x / kTeam, teams = kThreads / kTeam;
     __syncthreads();  // all have started
-    for (int64_t hop = 0; hop < rules.hops; ++hop) {
+    for (int64_t hop = 0; hop < rules.hops && !count[1]; ++hop) {
       const int known = *count;
       __syncthreads();
       for (int i = team; i < known; i += teams) {  // a team a source, a thread an edge of the block
@@ -173,6 +207,7 @@ struct SpreadBlock {
       }
       __syncthreads();
     }
+    return !count[1];
   }
 
   // The strongest of all touched; `best` is reset first.
@@ -206,7 +241,7 @@ struct SpreadBlock {
         fixed_transfer(transfer(energy, strength, rules.decay, factor), rules.transfer_floor);
     if (gives == 0 || !strongest(graph, head, block, lane, target, strength)) return;
     const int place = table.find_or_add(target, count);
-    atomicAdd(&table.sum[place], static_cast<unsigned long long>(gives));
+    if (place >= 0) atomicAdd(&table.sum[place], static_cast<unsigned long long>(gives));
   }
 };
 
