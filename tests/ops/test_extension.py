@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import aesg.ops  # noqa: F401  (registers the fakes)
 from aesg import _extension
 from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGNavigationError
 
