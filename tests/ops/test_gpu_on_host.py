@@ -95,6 +95,26 @@ def test_spread_activation(gpu, k: int, hops: int) -> None:
     assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
 
 
+def test_of_parallel_edges_the_strongest_counts(gpu) -> None:
+    edges = [
+        (0, 1, 0.5),
+        (0, 2, 0.3),
+        (0, 1, 0.5),
+        *((0, 3 + i, 0.2) for i in range(5)),
+        (0, 2, 0.6),
+        (0, 1, 0.4),
+    ]
+    graph = blocks_of(9, edges)
+    seeds, energies = torch.tensor([[0]]), torch.tensor([[0.9]])
+    want = spread_activation(seeds, energies, *graph, k=9, **RULES)
+    got = torch.empty(1, 9), torch.empty(1, 9, dtype=torch.int64)
+    gpu.on_host_spread(
+        at(seeds), at(energies), *sizes(1, 1), columns_of(graph, None), *sizes(9, len(graph.targets)),
+        ctypes.byref(Rules(**RULES)), *sizes(9), *map(at, got),
+    )  # fmt: skip
+    assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
+
+
 def test_some_queries_need_large_tables(gpu) -> None:
     """Of the same call: a graph in which some seeds reach everything, others a few."""
     far = [(a, a + 1, 0.9) for a in range(0, 20)]
@@ -198,6 +218,17 @@ def test_pool_novelty(gpu, n: int, dim: int, capacity: int) -> None:
     pool = check_pool(gpu, empty_pool(capacity, dim), inputs, birth_count=4)
     pool = check_pool(gpu, pool, clustered(n, dim, 20, n + 1), birth_first=True)
     check_pool(gpu, pool, inputs, birth_count=2)
+
+
+def test_pool_novelty_when_all_that_were_kept_changed(gpu) -> None:
+    """The four best of the search were drawn away since: the fifth is nearest now."""
+    eye = torch.eye(8)
+    candidates = eye[0] + torch.stack([0.1 * eye[i] for i in range(1, 5)] + [0.3 * eye[5]])
+    pool = check_pool(gpu, empty_pool(16, 8), candidates, threshold=0.999)
+    assert int(pool[3][0]) == 5
+    inputs = torch.cat([10 * eye[1:5], eye[:1]])
+    pool = check_pool(gpu, pool, inputs, threshold=0.0, birth_count=9)
+    assert pool[1].tolist()[:5] == [2, 2, 2, 2, 2]
 
 
 def test_pool_novelty_when_every_candidate_changed(gpu) -> None:
