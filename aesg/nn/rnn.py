@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
 
 READER_HEADS = 2  # one begins with what is like the query, the other with what is not
-# What was read comes in parts of at most length 1, beside inputs whose every number may be of the size of 1: as
-# it is it would whisper, and learning to hear it would take a multiple of the steps.
+# What was read comes in parts of at most length 1, beside inputs whose every number may be of the size of 1. As
+# it is it whispers, and learning to hear it takes many times the steps (docs/quality.md).
 LOUDNESS = 32.0
 GATES_STD = 0.01
 
@@ -80,8 +80,8 @@ class MemoryRNN(MemoryLayer, Generic[State]):
     """What AESG_GRU and AESG_LSTM share: the query, the loop over the steps.
 
     At step t the memory is asked with what the input x_t and the state h_{t-1} say together; a state alone
-    does not know yet what it is asked about. What is read, times LOUDNESS, is concatenated to the input of the
-    cell.
+    does not know yet what it is asked about. What is read, times LOUDNESS, is concatenated to the cell's
+    input.
 
     full_gradient: whether in `sequence` the gradient of what was read also reaches the state that asked.
     Without, the gradient stops there and reaches the question's weights, the input and the reading only; a

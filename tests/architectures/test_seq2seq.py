@@ -76,7 +76,7 @@ def test_a_given_target_costs_one_retrieval_and_asks_what_its_steps_ask(make_mem
 
 
 def test_source_and_target_ask_as_one_text(make_memory: Make) -> None:
-    """Every step asks with the last eight tokens before the one it predicts, of the source or of the target."""
+    """Every step asks with the eight tokens before the one it predicts, of the source or of the target."""
     memory = frozen(make_memory)
     model, source, target = model_of(memory), torch.randint(0, 7, (1, 11)), torch.randint(0, 7, (1, 10))
     said, decoder = [], model.decoder.forward
