@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
 
 READER_HEADS = 2  # one begins with what is like the query, the other with what is not
-# What was read comes in parts of at most length 1, beside inputs whose every number may be of the size of 1. As
+# What was read comes in parts of at most length 1, beside inputs whose every number may be about 1. As
 # it is it whispers, and learning to hear it takes many times the steps (docs/quality.md).
 LOUDNESS = 32.0
 GATES_STD = 0.01
