@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "csrc/ops/cpu/edge_lists.h"
+#include "csrc/ops/cpu/simd.h"
 #include "csrc/ops/cpu/top_k.h"
 
 namespace aesg::cpu {
@@ -28,6 +29,9 @@ class Spreader {
   // strongest counts. REQUIRES: seeds < N; energies finite.
   void run(const int64_t* seeds, const float* energies, int64_t seed_count);
 
+  // Asks for the memory where the query after the next one begins, and of the next one a step further on.
+  void look_ahead(const int64_t* next, const int64_t* after_next, int64_t seed_count) const;
+
   // The k strongest of the last run, ties lower slot, padded with 0 and -1.
   void result(int64_t k, float* energies, int64_t* slots);
 
@@ -50,8 +54,30 @@ class Spreader {
     int32_t target;
     int32_t amount;
     uint32_t firing;  // place in firing_ of the source
-    uint32_t edge;    // place in the source's list
+    uint32_t edge;    // place in the source's list, or, with kInBlocks, in its chain
   };
+  struct Firing {
+    float now, before;  // energy of the source, and when it last fired
+    uint32_t place;     // in firing_
+  };
+  class Places {  // of the table, and room for more behind them
+   public:
+    void clear() { size_ = 0; }
+    size_t size() const { return size_; }
+    const uint32_t* begin() const { return places_.data(); }
+    const uint32_t* end() const { return places_.data() + size_; }
+    void push(uint32_t place) { *room(1) = place, ++size_; }
+    uint32_t* room(size_t more) {
+      if (places_.size() < size_ + more) places_.resize(2 * (size_ + more));
+      return places_.data() + size_;
+    }
+    void take(size_t more) { size_ += more; }
+
+   private:
+    std::vector<uint32_t> places_;
+    size_t size_ = 0;
+  };
+  static constexpr uint32_t kInBlocks = 1u << 31;
 
   void begin_query();
   void reserve();
@@ -60,12 +86,23 @@ class Spreader {
   Entry* touch_seed(int32_t slot);
   void fire_all();
   template <bool kRegions>
-  void fire(uint32_t firing);
+  void fire_some(size_t first, size_t count);
+  Firing begin_firing(uint32_t place);
+  template <bool kRegions>
+  void fire_block(int32_t block, const Firing& firing, uint32_t edge);
+  template <bool kRegions>
+  void fire_long(int32_t slot, int32_t head, const Firing& firing);
+  template <bool kRegions>
+  void give_four(const int32_t* targets, const float* strengths, Portable::Mask used, const Firing& firing,
+                 uint32_t edge);
   template <bool kDirect>
   void hand_out();
   void flush();
   int32_t beyond_twins(const Gift& gift);
   void end_hop();
+  template <typename Visit>
+  void visit_touched(const Visit& visit) const;
+  void few_result(int k, float* energies, int64_t* slots) const;
 
   SpreadGraph graph_;
   SpreadRules rules_{};
@@ -79,7 +116,8 @@ class Spreader {
   int bits_ = 10;                            // 2^bits_ places of the table are in use
   std::vector<Entry> table_;                 // open addressing
   std::vector<Entry> moved_;                 // while growing
-  std::vector<uint32_t> touched_, changed_;  // places: of this query, of this hop
+  Places touched_, changed_;                 // of this query, its seeds first; of this hop
+  size_t seeds_touched_ = 0;
   std::vector<Source> sources_;
   std::vector<uint32_t> firing_, next_firing_;  // sources whose energy changed
   std::vector<float> fired_before_;             // of firing_: energy when last fired
