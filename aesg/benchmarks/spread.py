@@ -201,7 +201,7 @@ def contestants(
         energies_, indices = spread_activation(
             *inputs, hops=hops, decay=DECAY, source_floor=SOURCE_FLOOR, transfer_floor=TRANSFER_FLOOR, k=k
         )
-        return energies_.cpu(), indices.cpu()
+        return (energies_, indices) if device == "cpu" else (energies_.cpu(), indices.cpu())
 
     inputs = [column.to(device) for column in (seeds, energies, *graph.blocks)]
     found: dict[str, Spread] = {f"aesg.spread_activation, {device}": ours}

@@ -24,7 +24,6 @@ constexpr int kLeastBits = 10;
 constexpr size_t kFetched = 128;            // sources whose edges are asked for together
 constexpr size_t kMostGifts = 256;          // on their way at a time
 constexpr int32_t kSumCeiling = 1 << 30;    // far above where energy saturates
-constexpr int kFewBest = 16;               // up to so many are kept in order
 constexpr int64_t kSmall = 1 << 20;         // up to so many slots each has a place of its own
 constexpr uint32_t kClockLimit = 1u << 31;  // far more firings than one query can make
 
@@ -401,7 +400,7 @@ void Spreader::look_ahead(const int64_t* next, const int64_t* after_next, int64_
   }
 }
 
-// Calls visit(energy, slot) for all that may be among the best: those not below what bar() says.
+// Calls visit(energy, slot) for all that were touched, the dead included. Energies are positive.
 template <typename Visit>
 AESG_INLINE void Spreader::visit_touched(const Visit& visit) const {
   // Of seeds the energy may be more than what arrived.
@@ -417,14 +416,12 @@ AESG_INLINE void Spreader::visit_touched(const Visit& visit) const {
 }
 
 void Spreader::result(int64_t k, float* energies, int64_t* slots) {
-  if (k <= kFewBest) {
-    few_result(static_cast<int>(k), energies, slots);
-    return;
-  }
+  if (k <= 10) return few_result<5>(k, energies, slots);
+  if (k <= 16) return few_result<8>(k, energies, slots);
   best_.reset(std::min<int64_t>(k, static_cast<int64_t>(touched_.size())));
   float bar = 0.0f;
   visit_touched([&](float energy, int32_t slot) {
-    if (energy < bar || energy <= 0.0f || !graph_.active[slot]) return;
+    if (energy < bar || !graph_.active[slot]) return;
     best_.push({energy, slot});
     if (best_.full()) bar = best_.last().score;
   });
@@ -436,25 +433,23 @@ void Spreader::result(int64_t k, float* energies, int64_t* slots) {
   }
 }
 
-// The few best in order, as integers that rank as energies and slots do: energies are not negative. Putting
-// one between them takes no branches (a heap of ten took 39 % of a query with one hop).
-void Spreader::few_result(int k, float* energies, int64_t* slots) const {
-  uint64_t keys[kFewBest + 1];
-  std::fill(keys, keys + k + 1, 0);
-  uint64_t* best = keys + 1;
-  keys[0] = UINT64_MAX;
-  visit_touched([&](float energy, int32_t slot) {
-    uint32_t bits;
-    std::memcpy(&bits, &energy, sizeof bits);
-    const uint64_t key = uint64_t{bits} << 32 | (UINT32_MAX - static_cast<uint32_t>(slot));
-    if (key <= best[k - 1] || !(energy > 0.0f) || !graph_.active[slot]) return;
-    for (int i = k - 1; i >= 0; --i) best[i] = std::max(best[i], std::min(best[i - 1], key));
-  });
-  for (int i = 0; i < k; ++i) {
-    const uint32_t bits = static_cast<uint32_t>(best[i] >> 32);
-    std::memcpy(&energies[i], &bits, sizeof bits);
-    slots[i] = best[i] != 0 ? static_cast<int64_t>(UINT32_MAX - static_cast<uint32_t>(best[i])) : -1;
+template <int kPairs>
+void Spreader::few_result(int64_t k, float* energies, int64_t* slots) const {
+  FewBest<kPairs> best;
+  if (touched_.size() <= 64) {  // among a dozen, which are the best cannot be foretold: all are put in place
+    visit_touched([&](float energy, int32_t slot) {
+      best.push(FewBest<kPairs>::key(energy, slot, graph_.active[slot] != 0));
+    });
+  } else {
+    double bar = 0.0;
+    visit_touched([&](float energy, int32_t slot) {
+      const double key = FewBest<kPairs>::key(energy, slot);
+      if (!(key > bar) || !graph_.active[slot]) return;
+      best.push(key);
+      bar = best.last();
+    });
   }
+  best.write(k, energies, slots);
 }
 
 bool Spreader::take_damage() {

@@ -102,7 +102,8 @@ class Spreader {
   void end_hop();
   template <typename Visit>
   void visit_touched(const Visit& visit) const;
-  void few_result(int k, float* energies, int64_t* slots) const;
+  template <int kPairs>
+  void few_result(int64_t k, float* energies, int64_t* slots) const;
 
   SpreadGraph graph_;
   SpreadRules rules_{};
