@@ -66,11 +66,12 @@ bool spread_all(const SpreadCall& call, const Visit& visit) {
   const auto run = [&](int64_t begin, int64_t end) {
     static thread_local Worker worker;  // keeps its memory between calls
     if constexpr (kKeepsLists) worker.begin_call(call.graph, call.rules);
+    const int64_t together = std::max<int64_t>(1, cpu::Spreader::kSeedsAhead / std::max<int64_t>(width, 1));
     for (int64_t b = begin; b < end; ++b) {
       const int64_t at = b * width;
       if constexpr (kKeepsLists) {
-        worker.look_ahead(call.seeds + std::min(b + 1, end - 1) * width,
-                          call.seeds + std::min(b + 2, end - 1) * width, width);
+        if ((b - begin) % together == 0 && b + 1 < end)
+          worker.look_ahead(call.seeds + at, std::min(together, end - b) * width);
         worker.run(call.seeds + at, call.energies + at, width);
       } else {
         worker.run(call.graph, call.rules, call.seeds + at, call.energies + at, width);

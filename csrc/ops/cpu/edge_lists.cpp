@@ -20,29 +20,20 @@ void EdgeLists::restart(const SpreadGraph& graph) {
   used_ = 0;
 }
 
-void EdgeLists::fetch(const int32_t* slots, size_t count) const {
+void SpreadGraph::fetch_chains(const int32_t* blocks, size_t count) const {
   constexpr int kWalkers = 16, kMostSteps = 4096;  // as many lines as the second-level cache may lose
-  for (size_t i = 0; i < count; ++i) {
-    __builtin_prefetch(&places_[slots[i]]);
-  }
   int32_t at[kWalkers];
   int walkers = 0;
-  size_t next_slot = 0;
+  size_t next_chain = 0;
   const auto start = [&]() -> int32_t {  // the head of the next chain, -1: all were begun
-    while (next_slot < count) {
-      const int32_t slot = slots[next_slot++];
-      if (is_known(slot)) {
-        __builtin_prefetch(targets_.data() + places_[slot].begin);
-        __builtin_prefetch(strengths_.data() + places_[slot].begin);
-        continue;
-      }
-      const int32_t block = graph_.first_block[slot];
-      if (graph_.has_block(block)) return block;
+    while (next_chain < count) {
+      const int32_t block = blocks[next_chain++];
+      if (has_block(block)) return block;
     }
     return -1;
   };
   const auto take = [&](int32_t block) {
-    __builtin_prefetch(graph_.targets.at(block));
+    __builtin_prefetch(targets.at(block));
     return block;
   };
   while (walkers < kWalkers) {
@@ -52,8 +43,8 @@ void EdgeLists::fetch(const int32_t* slots, size_t count) const {
   }
   for (int steps = 0; walkers != 0 && steps < kMostSteps; steps += walkers) {
     for (int w = 0; w < walkers; ++w) {
-      int32_t block = graph_.next_block[at[w]];
-      if (!graph_.has_block(block)) block = start();
+      int32_t block = next_block[at[w]];
+      if (!has_block(block)) block = start();
       if (block >= 0)
         at[w] = take(block);
       else

@@ -25,6 +25,9 @@ struct SpreadGraph {
   bool has_block(int32_t block) const {
     return static_cast<uint32_t>(block) < static_cast<uint32_t>(next_block.rows);
   }
+  // Brings the chains that begin at these blocks near: many are walked at a time, since a block is known only
+  // when the one before it has come.
+  void fetch_chains(const int32_t* blocks, size_t count) const;
   // The region of the first seed, 0: none.
   int32_t dominant_region(const int64_t* seeds, int64_t seed_count) const {
     return regions && seed_count > 0 && seeds[0] >= 0 ? regions[seeds[0]] : 0;
@@ -68,9 +71,12 @@ class EdgeLists {
     return {targets_.data() + place.begin, strengths_.data() + place.begin, place.size};
   }
 
-  // Brings what firing will read of these slots near: many chains are walked at a time, since a block is
-  // known only when the one before it has come.
-  void fetch(const int32_t* slots, size_t count) const;
+  // Asks for what is_known() and get() will read first.
+  void fetch_place(int32_t slot) const { __builtin_prefetch(&places_[slot]); }
+  void fetch_list(int32_t slot) const {  // REQUIRES: is_known(slot)
+    __builtin_prefetch(targets_.data() + places_[slot].begin);
+    __builtin_prefetch(strengths_.data() + places_[slot].begin);
+  }
 
  private:
   static constexpr uint32_t kMostEdges = 4u << 20;  // 32 MiB

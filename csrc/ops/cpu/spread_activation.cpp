@@ -44,6 +44,7 @@ void Spreader::begin_call(const SpreadGraph& graph, const SpreadRules& rules) {
   graph_ = graph;
   rules_ = rules;
   lists_.restart(graph);
+  near_begin_ = near_end_ = nullptr;
   gifts_.resize(kMostGifts + kEdgesTogether);
 }
 
@@ -165,11 +166,12 @@ void Spreader::hand_out() {
     touched_now += is_new;
     changed[changed_now] = place;
     changed_now += was < hop_begin;
-    const int32_t sum = is_new ? 0 : entry.sum;
+    const uint32_t kept = static_cast<uint32_t>(is_new) - 1;  // all bits, or none
+    const int32_t sum = entry.sum & static_cast<int32_t>(kept);
     entry.slot = gift.target;
     entry.stamp = stamp;
     entry.sum = std::min(sum + gift.amount, kSumCeiling);
-    entry.source = is_new ? 0 : entry.source;
+    entry.source &= kept;
   }
   touched_.take(touched_now);
   changed_.take(changed_now);
@@ -291,7 +293,7 @@ AESG_INLINE Spreader::Firing Spreader::begin_firing(uint32_t place) {
 // blocks, the second ones. Longer chains wait and are then walked together.
 template <bool kRegions>
 void Spreader::fire_some(size_t first, size_t count) {
-  int32_t slots[kFetched], heads[kFetched], seconds[kFetched], long_slots[kFetched];
+  int32_t slots[kFetched], heads[kFetched], seconds[kFetched], rests[kFetched];
   uint32_t longs[kFetched];
   for (size_t i = 0; i < count; ++i) {
     slots[i] = sources_[firing_[first + i]].slot;
@@ -310,7 +312,7 @@ void Spreader::fire_some(size_t first, size_t count) {
     const int32_t head = heads[i], second = seconds[i];
     const bool has_second = graph_.has_block(second);
     if (has_second && graph_.next_block[second] != -1) {
-      long_slots[long_count] = slots[i];
+      lists_.fetch_place(slots[i]);
       longs[long_count++] = static_cast<uint32_t>(i);
       continue;
     }
@@ -322,9 +324,15 @@ void Spreader::fire_some(size_t first, size_t count) {
     if (has_second) fire_block<kRegions>(second, firing, kEdgesPerBlock);
   }
   if (long_count == 0) return;
-  lists_.fetch(long_slots, long_count);
+  for (size_t i = 0; i < long_count; ++i) {
+    const int32_t slot = slots[longs[i]];
+    const bool known = lists_.is_known(slot);
+    if (known) lists_.fetch_list(slot);
+    rests[i] = known ? -1 : graph_.next_block[seconds[longs[i]]];
+  }
+  if (!near_) graph_.fetch_chains(rests, long_count);
   for (size_t i = 0; i < long_count; ++i)
-    fire_long<kRegions>(long_slots[i], heads[longs[i]],
+    fire_long<kRegions>(slots[longs[i]], heads[longs[i]],
                         begin_firing(static_cast<uint32_t>(first + longs[i])));
 }
 
@@ -386,18 +394,22 @@ void Spreader::run(const int64_t* seeds, const float* energies, int64_t seed_cou
 
   for (int64_t hop = 0; hop < rules_.hops && !firing_.empty(); ++hop) {
     hop_begin_ = clock_ + 1;
+    near_ = hop == 0 && seeds >= near_begin_ && seeds + seed_count <= near_end_;
     changed_.clear();
     fire_all();
     if (hop + 1 < rules_.hops) end_hop();
   }
 }
 
-void Spreader::look_ahead(const int64_t* next, const int64_t* after_next, int64_t seed_count) const {
-  for (int64_t s = 0; s < seed_count; ++s) {
-    if (after_next[s] >= 0) __builtin_prefetch(graph_.first_block.at(after_next[s]));
-    const int32_t block = next[s] >= 0 ? graph_.first_block[next[s]] : -1;
-    if (graph_.has_block(block)) __builtin_prefetch(graph_.targets.at(block));
-  }
+void Spreader::look_ahead(const int64_t* seeds, int64_t count) {
+  int32_t heads[kSeedsAhead];
+  count = std::min(count, kSeedsAhead);
+  near_begin_ = seeds;
+  near_end_ = seeds + count;
+  for (int64_t s = 0; s < count; ++s)
+    if (seeds[s] >= 0) __builtin_prefetch(graph_.first_block.at(seeds[s]));
+  for (int64_t s = 0; s < count; ++s) heads[s] = seeds[s] >= 0 ? graph_.first_block[seeds[s]] : -1;
+  graph_.fetch_chains(heads, static_cast<size_t>(count));
 }
 
 // Calls visit(energy, slot) for all that were touched, the dead included. Energies are positive.
@@ -416,8 +428,14 @@ AESG_INLINE void Spreader::visit_touched(const Visit& visit) const {
 }
 
 void Spreader::result(int64_t k, float* energies, int64_t* slots) {
-  if (k <= 10) return few_result<5>(k, energies, slots);
-  if (k <= 16) return few_result<8>(k, energies, slots);
+  if (k <= 10) {
+    if (!few_result<5, true>(k, energies, slots)) few_result<5, false>(k, energies, slots);
+    return;
+  }
+  if (k <= 16) {
+    if (!few_result<8, true>(k, energies, slots)) few_result<8, false>(k, energies, slots);
+    return;
+  }
   best_.reset(std::min<int64_t>(k, static_cast<int64_t>(touched_.size())));
   float bar = 0.0f;
   visit_touched([&](float energy, int32_t slot) {
@@ -433,23 +451,27 @@ void Spreader::result(int64_t k, float* energies, int64_t* slots) {
   }
 }
 
-template <int kPairs>
-void Spreader::few_result(int64_t k, float* energies, int64_t* slots) const {
+// With kAllLive none is asked whether it lives but the best in the end; false: one of them does not.
+template <int kPairs, bool kAllLive>
+bool Spreader::few_result(int64_t k, float* energies, int64_t* slots) const {
   FewBest<kPairs> best;
   if (touched_.size() <= 64) {  // among a dozen, which are the best cannot be foretold: all are put in place
     visit_touched([&](float energy, int32_t slot) {
-      best.push(FewBest<kPairs>::key(energy, slot, graph_.active[slot] != 0));
+      best.push(FewBest<kPairs>::key(energy, slot, kAllLive || graph_.active[slot] != 0));
     });
   } else {
     double bar = 0.0;
     visit_touched([&](float energy, int32_t slot) {
       const double key = FewBest<kPairs>::key(energy, slot);
-      if (!(key > bar) || !graph_.active[slot]) return;
+      if (!(key > bar) || !(kAllLive || graph_.active[slot])) return;
       best.push(key);
       bar = best.last();
     });
   }
   best.write(k, energies, slots);
+  bool live = true;
+  for (int64_t i = 0; kAllLive && i < k; ++i) live &= slots[i] < 0 || graph_.active[slots[i]] != 0;
+  return live;
 }
 
 bool Spreader::take_damage() {

@@ -29,8 +29,9 @@ class Spreader {
   // strongest counts. REQUIRES: seeds < N; energies finite.
   void run(const int64_t* seeds, const float* energies, int64_t seed_count);
 
-  // Asks for the memory where the query after the next one begins, and of the next one a step further on.
-  void look_ahead(const int64_t* next, const int64_t* after_next, int64_t seed_count) const;
+  // Brings the chains of the next runs' seeds near, all at a time. Worth while for kSeedsAhead of them.
+  void look_ahead(const int64_t* seeds, int64_t count);
+  static constexpr int64_t kSeedsAhead = 64;
 
   // The k strongest of the last run, ties lower slot, padded with 0 and -1.
   void result(int64_t k, float* energies, int64_t* slots);
@@ -102,8 +103,8 @@ class Spreader {
   void end_hop();
   template <typename Visit>
   void visit_touched(const Visit& visit) const;
-  template <int kPairs>
-  void few_result(int64_t k, float* energies, int64_t* slots) const;
+  template <int kPairs, bool kAllLive>
+  bool few_result(int64_t k, float* energies, int64_t* slots) const;
 
   SpreadGraph graph_;
   SpreadRules rules_{};
@@ -119,6 +120,8 @@ class Spreader {
   std::vector<Entry> moved_;                 // while growing
   Places touched_, changed_;                 // of this query, its seeds first; of this hop
   size_t seeds_touched_ = 0;
+  const int64_t *near_begin_ = nullptr, *near_end_ = nullptr;  // seeds whose chains are near
+  bool near_ = false;                                          // all that fire now have theirs near
   std::vector<Source> sources_;
   std::vector<uint32_t> firing_, next_firing_;  // sources whose energy changed
   std::vector<float> fired_before_;             // of firing_: energy when last fired
