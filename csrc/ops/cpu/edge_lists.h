@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "csrc/ops/columns.h"
+#include "csrc/ops/cpu/spread_give.h"
 
 namespace aesg::cpu {
 
@@ -33,8 +34,6 @@ struct SpreadGraph {
     return regions && seed_count > 0 && seeds[0] >= 0 ? regions[seeds[0]] : 0;
   }
 };
-
-inline constexpr uint32_t kEdgesTogether = 4;
 
 // The edges of one concept, dead targets included, in the order of the chain, filled up to a multiple of
 // kEdgesTogether with edges of strength 0 to slot 0. Valid until the next list is made.

@@ -22,21 +22,9 @@ namespace {
 constexpr uint32_t kHashFactor = 0x9e3779b1u;  // 2^32 / golden ratio: neighbouring slots go far apart
 constexpr int kLeastBits = 10;
 constexpr size_t kFetched = 128;            // sources whose edges are asked for together
-constexpr size_t kMostGifts = 256;          // on their way at a time
 constexpr int32_t kSumCeiling = 1 << 30;    // far above where energy saturates
 constexpr int64_t kSmall = 1 << 20;         // up to so many slots each has a place of its own
 constexpr uint32_t kClockLimit = 1u << 31;  // far more firings than one query can make
-
-using Four = Portable;
-
-// What four edges give, in fixed point: 0 where the floor is not passed.
-AESG_INLINE Four::Mask give(const float* strengths, float energy, const SpreadRules& rules) {
-  const Four::Vec x =
-      Four::mul(Four::mul(Four::splat(energy), Four::load(strengths)), Four::splat(rules.decay));
-  const Four::Vec limited = Four::min(x, Four::splat(kLargestTransfer));
-  return Four::nearest(Four::mul(limited, Four::splat(kFixedOne))) &
-         Four::greater(x, Four::splat(rules.transfer_floor));
-}
 
 }  // namespace
 
@@ -45,7 +33,6 @@ void Spreader::begin_call(const SpreadGraph& graph, const SpreadRules& rules) {
   rules_ = rules;
   lists_.restart(graph);
   near_begin_ = near_end_ = nullptr;
-  gifts_.resize(kMostGifts + kEdgesTogether);
 }
 
 void Spreader::begin_query() {
@@ -100,7 +87,7 @@ AESG_INLINE uint32_t Spreader::find_place(int32_t slot) const {
 }
 
 // The entry of a seed, made if need be; null for a dead one.
-Spreader::Entry* Spreader::touch_seed(int32_t slot) {
+AESG_INLINE Spreader::Entry* Spreader::touch_seed(int32_t slot) {
   if (!graph_.active[slot]) return nullptr;
   if (!direct_ && (2 * touched_.size() + 2) >> bits_ != 0) grow();
   const uint32_t place = find_place(slot);
@@ -113,54 +100,56 @@ Spreader::Entry* Spreader::touch_seed(int32_t slot) {
 
 // What an edge adds beyond its parallel edges met before it: only the strongest counts. Rare, and therefore
 // simply looked up again.
-int32_t Spreader::beyond_twins(const Gift& gift) {
-  const int32_t slot = sources_[firing_[gift.firing]].slot;
-  const uint32_t edge = gift.edge & ~kInBlocks;
+int32_t Spreader::beyond_twins(size_t gift) {
+  const int32_t target = gift_targets_[gift];
+  const uint32_t firing = gift_firings_[gift], edge = gift_edges_[gift] & ~kInBlocks;
+  const int32_t slot = sources_[firing_[firing]].slot;
   float strength = 0.0f, twin = -std::numeric_limits<float>::infinity();
-  if (gift.edge & kInBlocks) {
+  if (gift_edges_[gift] & kInBlocks) {
     int32_t block = graph_.first_block[slot];
     for (uint32_t e = 0; e <= edge; ++e) {
       if (e != 0 && e % kEdgesPerBlock == 0) block = graph_.next_block[block];
       strength = graph_.strengths.at(block)[e % kEdgesPerBlock];
-      if (e != edge && graph_.targets.at(block)[e % kEdgesPerBlock] == gift.target)
+      if (e != edge && graph_.targets.at(block)[e % kEdgesPerBlock] == target)
         twin = std::max(twin, strength);
     }
   } else {
     const EdgeList list = lists_.get(slot, &damaged_);
     strength = list.strengths[edge];
     for (uint32_t e = 0; e < edge; ++e)
-      if (list.targets[e] == gift.target) twin = std::max(twin, list.strengths[e]);
+      if (list.targets[e] == target) twin = std::max(twin, list.strengths[e]);
   }
   if (!(strength > twin)) return 0;
-  const bool inside = region_ != 0 && graph_.regions[gift.target] == region_;
+  const bool inside = region_ != 0 && graph_.regions[target] == region_;
   const float factor = inside ? rules_.facilitation : 1.0f;
   const auto gives = [&](float energy, float through) {
     return fixed_transfer(transfer(energy, through, rules_.decay, factor), rules_.transfer_floor);
   };
-  const float now = sources_[firing_[gift.firing]].fired, before = fired_before_[gift.firing];
+  const float now = sources_[firing_[firing]].fired, before = fired_before_[firing];
   return (gives(now, strength) - gives(now, twin)) - (gives(before, strength) - gives(before, twin));
 }
 
-// Adds the gifts to the sums of their targets. An entry a slot needs no search and no branches.
+// Adds gifts to the sums of their targets; returns how far it came: the table may be too small. An entry a slot
+// needs no search and no branches.
 template <bool kDirect>
-void Spreader::hand_out() {
-  const size_t touched_before = touched_.size(), count = gift_count_;
-  uint32_t* touched = touched_.room(count);
-  uint32_t* changed = changed_.room(count);
+size_t Spreader::hand_out(size_t first, size_t count) {
+  const size_t touched_before = touched_.size();
+  uint32_t* touched = touched_.room(count - first);
+  uint32_t* changed = changed_.room(count - first);
   const uint32_t query_begin = query_begin_, hop_begin = hop_begin_;
   Entry* table = table_.data();
-  Gift* gifts = gifts_.data();
-  size_t first = 0, touched_now = 0, changed_now = 0;
+  size_t touched_now = 0, changed_now = 0;
   for (; first < count; ++first) {
-    Gift& gift = gifts[first];
-    uint32_t place = static_cast<uint32_t>(gift.target);
+    const int32_t target = gift_targets_[first];
+    int32_t amount = gift_amounts_[first];
+    uint32_t place = static_cast<uint32_t>(target);
     if constexpr (!kDirect) {
       if (__builtin_expect((2 * (touched_before + touched_now) + 2) >> bits_ != 0, 0)) break;
-      place = find_place(gift.target);
+      place = find_place(target);
     }
     Entry& entry = table[place];
-    const uint32_t was = entry.stamp, stamp = hop_begin + gift.firing;
-    if (__builtin_expect(was == stamp, 0)) gift.amount = beyond_twins(gift);
+    const uint32_t was = entry.stamp, stamp = hop_begin + gift_firings_[first];
+    if (__builtin_expect(was == stamp, 0)) amount = beyond_twins(first);
     const bool is_new = was < query_begin;
     touched[touched_now] = place;
     touched_now += is_new;
@@ -168,104 +157,61 @@ void Spreader::hand_out() {
     changed_now += was < hop_begin;
     const uint32_t kept = static_cast<uint32_t>(is_new) - 1;  // all bits, or none
     const int32_t sum = entry.sum & static_cast<int32_t>(kept);
-    entry.slot = gift.target;
+    entry.slot = target;
     entry.stamp = stamp;
-    entry.sum = std::min(sum + gift.amount, kSumCeiling);
+    entry.sum = std::min(sum + amount, kSumCeiling);
     entry.source &= kept;
   }
   touched_.take(touched_now);
   changed_.take(changed_now);
-  // What is left when the table was too small.
-  std::copy(gifts_.begin() + first, gifts_.begin() + gift_count_, gifts_.begin());
-  gift_count_ -= first;
+  return first;
 }
 
 void Spreader::flush() {
-  while (gift_count_ != 0) {
-    if (direct_) {
-      hand_out<true>();
-    } else {
-      hand_out<false>();
-      if (gift_count_ != 0) grow();
-    }
-  }
-}
-
-// Computes what four edges give, and asks for their targets' memory. REQUIRES: room for four gifts.
-template <bool kRegions>
-AESG_INLINE void Spreader::give_four(const int32_t* targets, const float* strengths, Four::Mask used,
-                                     const Firing& firing, uint32_t edge) {
-  alignas(16) int32_t to[4], amounts[4];
-  Four::Mask target;
-  std::memcpy(&target, targets, sizeof target);
-  Four::store(to, target & used);  // of edges that do not count: to slot 0, which is there
-  uint32_t carried = Four::bits(used);
-  if constexpr (kRegions) {
-    uint32_t positive = 0;
-    for (uint32_t i = 0; i < 4; ++i) {
-      const bool inside = graph_.regions[to[i]] == region_;
-      const float reach = inside ? rules_.facilitation : 1.0f;
-      const auto gives = [&](float energy) {
-        return fixed_transfer(transfer(energy, strengths[i], rules_.decay, reach), rules_.transfer_floor);
-      };
-      const int32_t given = gives(firing.now);
-      positive |= static_cast<uint32_t>(given > 0) << i;
-      amounts[i] = firing.before > 0.0f ? given - gives(firing.before) : given;
-    }
-    carried &= positive;
-  } else {
-    const Four::Mask given = give(strengths, firing.now, rules_);
-    carried &= Four::bits(given > 0);
-    Four::store(amounts, firing.before > 0.0f ? given - give(strengths, firing.before, rules_) : given);
-  }
+  const GiveRules how{&rules_, static_cast<int32_t>(graph_.active.rows), region_, graph_.regions};
+  const Gifts gifts{gift_targets_, gift_amounts_, gift_firings_, gift_edges_};
+  const size_t count = give(pieces_, piece_count_, how, gifts, &damaged_);
+  piece_count_ = 0;
+  // All targets' memory is asked for before the first is added to.
   const Entry* table = table_.data();
   const int shift = direct_ ? 0 : 32 - bits_;
   const uint32_t factor = direct_ ? 1 : kHashFactor;
-  Gift* gifts = gifts_.data();
-  size_t count = gift_count_;
-  for (uint32_t i = 0; i < 4; ++i) {  // without branches: what is not carried is written over
-    __builtin_prefetch(table + (static_cast<uint32_t>(to[i]) * factor >> shift), 1);
-    gifts[count] = {to[i], amounts[i], firing.place, edge + i};
-    count += carried >> i & 1;
+  for (size_t i = 0; i < count; ++i)
+    __builtin_prefetch(table + (static_cast<uint32_t>(gift_targets_[i]) * factor >> shift), 1);
+  for (size_t first = 0; first < count;) {
+    first = direct_ ? hand_out<true>(first, count) : hand_out<false>(first, count);
+    if (first < count) grow();
   }
-  gift_count_ = count;
 }
 
 // The edges of one block, the first of which is the chain's `edge`-th.
-template <bool kRegions>
-AESG_INLINE void Spreader::fire_block(int32_t block, const Firing& firing, uint32_t edge) {
-  if (__builtin_expect(gift_count_ + 2 * kEdgesTogether > kMostGifts, 0)) flush();
-  const int32_t* targets = graph_.targets.at(block);
-  const float* strengths = graph_.strengths.at(block);
-  const int32_t slots = static_cast<int32_t>(graph_.active.rows);
-  Four::Mask low, high;  // places 0 to 3, and 3 to 6
-  std::memcpy(&low, targets, sizeof low);
-  std::memcpy(&high, targets + 3, sizeof high);
-  const Four::Mask low_used = (low >= 0) & (low < slots), high_used = (high >= 0) & (high < slots);
-  if (__builtin_expect(Four::bits(~low_used & (low != -1)) | Four::bits(~high_used & (high != -1)), 0))
-    damaged_ = true;
-  give_four<kRegions>(targets, strengths, low_used, firing, edge | kInBlocks);
-  const Four::Mask fresh{0, -1, -1, -1};
-  if (Four::bits(high_used & fresh) != 0)
-    give_four<kRegions>(targets + 3, strengths + 3, high_used & fresh, firing, (edge + 3) | kInBlocks);
+AESG_INLINE void Spreader::fire_block(int32_t block, const EdgePiece& source, uint32_t edge) {
+  if (__builtin_expect(piece_count_ == kMostPieces, 0)) flush();
+  EdgePiece& piece = pieces_[piece_count_++];
+  piece = source;
+  piece.targets = graph_.targets.at(block);
+  piece.strengths = graph_.strengths.at(block);
+  piece.edge = edge | kInBlocks;
+}
+
+void Spreader::fire_list(int32_t slot, EdgePiece piece) {
+  if (!lists_.is_known(slot)) flush();  // making one may move those that pieces point into
+  if (__builtin_expect(lists_.is_full(), 0)) {
+    flush();
+    lists_.restart(graph_);
+  }
+  const EdgeList list = lists_.get(slot, &damaged_);
+  for (piece.edge = 0; piece.edge < list.size; piece.edge += kEdgesTogether) {
+    if (__builtin_expect(piece_count_ == kMostPieces, 0)) flush();
+    piece.targets = list.targets + piece.edge;
+    piece.strengths = list.strengths + piece.edge;
+    pieces_[piece_count_++] = piece;
+  }
 }
 
 // A chain of three blocks or more: block by block, or, from the second time on, from a copy.
-template <bool kRegions>
-void Spreader::fire_long(int32_t slot, int32_t head, const Firing& firing) {
-  if (lists_.meet(slot)) {
-    if (__builtin_expect(lists_.is_full(), 0)) {
-      flush();
-      lists_.restart(graph_);
-    }
-    const EdgeList list = lists_.get(slot, &damaged_);
-    const Four::Mask all{-1, -1, -1, -1};
-    for (uint32_t e = 0; e < list.size; e += kEdgesTogether) {
-      if (__builtin_expect(gift_count_ + kEdgesTogether > kMostGifts, 0)) flush();
-      give_four<kRegions>(list.targets + e, list.strengths + e, all, firing, e);
-    }
-    return;
-  }
+void Spreader::fire_long(int32_t slot, int32_t head, EdgePiece piece) {
+  if (lists_.meet(slot)) return fire_list(slot, piece);
   int32_t mark = -1;  // a block met before: a chain that comes back to it is a ring
   uint32_t steps = 0, next_mark = 1;
   for (int32_t block = head; block != -1; block = graph_.next_block[block]) {
@@ -277,21 +223,21 @@ void Spreader::fire_long(int32_t slot, int32_t head, const Firing& firing) {
       mark = block;
       next_mark *= 2;
     }
-    fire_block<kRegions>(block, firing, steps++ * kEdgesPerBlock);
+    fire_block(block, piece, steps++ * kEdgesPerBlock);
   }
 }
 
-AESG_INLINE Spreader::Firing Spreader::begin_firing(uint32_t place) {
-  Source& source = sources_[firing_[place]];
-  const Firing firing{source.energy, source.fired, place};
-  fired_before_[place] = source.fired;
+// A piece without edges yet.
+AESG_INLINE EdgePiece Spreader::begin_firing(size_t firing) {
+  Source& source = sources_[firing_[firing]];
+  const float before = source.fired;
+  fired_before_[firing] = before;
   source.fired = source.energy;
-  return firing;
+  return {nullptr, nullptr, source.energy, before, static_cast<uint32_t>(firing), 0};
 }
 
 // Fires sources side by side, so that the memory of many comes at a time: where their chains begin, the first
 // blocks, the second ones. Longer chains wait and are then walked together.
-template <bool kRegions>
 void Spreader::fire_some(size_t first, size_t count) {
   int32_t slots[kFetched], heads[kFetched], seconds[kFetched], rests[kFetched];
   uint32_t longs[kFetched];
@@ -316,12 +262,12 @@ void Spreader::fire_some(size_t first, size_t count) {
       longs[long_count++] = static_cast<uint32_t>(i);
       continue;
     }
-    const Firing firing = begin_firing(static_cast<uint32_t>(first + i));
+    const EdgePiece source = begin_firing(first + i);
     if (__builtin_expect(!graph_.has_block(head) || (second != -1 && !has_second), 0))
       damaged_ |= head != -1;
     if (!graph_.has_block(head)) continue;
-    fire_block<kRegions>(head, firing, 0);
-    if (has_second) fire_block<kRegions>(second, firing, kEdgesPerBlock);
+    fire_block(head, source, 0);
+    if (has_second) fire_block(second, source, kEdgesPerBlock);
   }
   if (long_count == 0) return;
   for (size_t i = 0; i < long_count; ++i) {
@@ -332,20 +278,14 @@ void Spreader::fire_some(size_t first, size_t count) {
   }
   if (!near_) graph_.fetch_chains(rests, long_count);
   for (size_t i = 0; i < long_count; ++i)
-    fire_long<kRegions>(slots[longs[i]], heads[longs[i]],
-                        begin_firing(static_cast<uint32_t>(first + longs[i])));
+    fire_long(slots[longs[i]], heads[longs[i]], begin_firing(first + longs[i]));
 }
 
 void Spreader::fire_all() {
   const size_t count = firing_.size();
   if (fired_before_.size() < count) fired_before_.resize(2 * count);
   for (size_t first = 0; first < count; first += kFetched) {
-    const size_t some = std::min(kFetched, count - first);
-    if (region_ != 0) {
-      fire_some<true>(first, some);
-    } else {
-      fire_some<false>(first, some);
-    }
+    fire_some(first, std::min(kFetched, count - first));
   }
   flush();
   clock_ += static_cast<uint32_t>(count);

@@ -5,18 +5,10 @@
 #include <vector>
 
 #include "csrc/ops/cpu/edge_lists.h"
-#include "csrc/ops/cpu/simd.h"
+#include "csrc/ops/cpu/spread_give.h"
 #include "csrc/ops/cpu/top_k.h"
 
 namespace aesg::cpu {
-
-struct SpreadRules {
-  int64_t hops;  // T
-  float decay;
-  float facilitation;    // factor of edges into the region of the first seed
-  float source_floor;    // sources below it carry nothing
-  float transfer_floor;  // transfers not above it are lost
-};
 
 // Spreads one query after the other on one thread; its memory is kept between calls. Costs follow what a
 // query touches, never N.
@@ -51,16 +43,6 @@ class Spreader {
     float fired;  // energy at which its edges were last counted, 0: never
     int32_t slot;
   };
-  struct Gift {  // what one edge adds to its target
-    int32_t target;
-    int32_t amount;
-    uint32_t firing;  // place in firing_ of the source
-    uint32_t edge;    // place in the source's list, or, with kInBlocks, in its chain
-  };
-  struct Firing {
-    float now, before;  // energy of the source, and when it last fired
-    uint32_t place;     // in firing_
-  };
   class Places {  // of the table, and room for more behind them
    public:
     void clear() { size_ = 0; }
@@ -78,7 +60,8 @@ class Spreader {
     std::vector<uint32_t> places_;
     size_t size_ = 0;
   };
-  static constexpr uint32_t kInBlocks = 1u << 31;
+  static constexpr size_t kMostPieces = 64;  // on their way at a time
+  static constexpr size_t kMostGifts = (kMostPieces + 1) * kEdgesTogether;
 
   void begin_query();
   void reserve();
@@ -86,20 +69,15 @@ class Spreader {
   uint32_t find_place(int32_t slot) const;
   Entry* touch_seed(int32_t slot);
   void fire_all();
-  template <bool kRegions>
   void fire_some(size_t first, size_t count);
-  Firing begin_firing(uint32_t place);
-  template <bool kRegions>
-  void fire_block(int32_t block, const Firing& firing, uint32_t edge);
-  template <bool kRegions>
-  void fire_long(int32_t slot, int32_t head, const Firing& firing);
-  template <bool kRegions>
-  void give_four(const int32_t* targets, const float* strengths, Portable::Mask used, const Firing& firing,
-                 uint32_t edge);
-  template <bool kDirect>
-  void hand_out();
+  void fire_long(int32_t slot, int32_t head, EdgePiece piece);
+  void fire_list(int32_t slot, EdgePiece piece);
+  EdgePiece begin_firing(size_t firing);
+  void fire_block(int32_t block, const EdgePiece& source, uint32_t edge);
   void flush();
-  int32_t beyond_twins(const Gift& gift);
+  template <bool kDirect>
+  size_t hand_out(size_t first, size_t count);
+  int32_t beyond_twins(size_t gift);
   void end_hop();
   template <typename Visit>
   void visit_touched(const Visit& visit) const;
@@ -125,8 +103,10 @@ class Spreader {
   std::vector<Source> sources_;
   std::vector<uint32_t> firing_, next_firing_;  // sources whose energy changed
   std::vector<float> fired_before_;             // of firing_: energy when last fired
-  std::vector<Gift> gifts_;                     // on their way to their targets
-  size_t gift_count_ = 0;
+  EdgePiece pieces_[kMostPieces];
+  size_t piece_count_ = 0;
+  alignas(64) int32_t gift_targets_[kMostGifts], gift_amounts_[kMostGifts];
+  alignas(64) uint32_t gift_firings_[kMostGifts], gift_edges_[kMostGifts];
   TopK best_;
 };
 
