@@ -26,6 +26,11 @@ constexpr int32_t kSumCeiling = 1 << 30;    // far above where energy saturates
 constexpr int64_t kSmall = 1 << 20;         // up to so many slots each has a place of its own
 constexpr uint32_t kClockLimit = 1u << 31;  // far more firings than one query can make
 
+// The smallest sum whose energy is not below this one; more than any sum where energy above 1 is asked for.
+AESG_INLINE int32_t least_sum(float energy) {
+  return energy > 1.0f ? kSumCeiling + 1 : static_cast<int32_t>(energy * kFixedOne);
+}
+
 }  // namespace
 
 void Spreader::begin_call(const SpreadGraph& graph, const SpreadRules& rules) {
@@ -54,14 +59,29 @@ void Spreader::begin_query() {
 
 void Spreader::reserve() {
   const size_t places = direct_ ? static_cast<size_t>(graph_.active.rows) : size_t{1} << bits_;
-  if (table_.size() < places) table_.resize(places, Entry{0, 0, 0, 0});
+  if (table_.size() < places) {
+    table_.resize(places, Entry{0, 0});
+    source_at_.resize(places, 0);
+  }
+  if (!direct_ && slots_.size() < places) slots_.resize(places, 0);
+}
+
+AESG_INLINE int32_t Spreader::slot_at(uint32_t place) const {
+  return direct_ ? static_cast<int32_t>(place) : slots_[place];
+}
+
+// Which source a touched slot is; as many as there are sources: none. What lies in source_at_ may be left from
+// another query: then it points to none, or to a source of another slot.
+AESG_INLINE uint32_t Spreader::source_at(uint32_t place, int32_t slot) const {
+  const uint32_t source = source_at_[place], count = static_cast<uint32_t>(sources_.size());
+  return source < count && sources_[source].slot == slot ? source : count;
 }
 
 // Doubles the places in use, or gives every slot its own where that is not much more.
 void Spreader::grow() {
   moved_.clear();
   for (const uint32_t place : touched_) {
-    moved_.push_back(table_[place]);
+    moved_.push_back({table_[place], slot_at(place), source_at_[place]});
     table_[place].stamp = 0;
   }
   ++bits_;
@@ -69,11 +89,13 @@ void Spreader::grow() {
   reserve();
   touched_.clear();
   changed_.clear();
-  for (const Entry& entry : moved_) {
-    const uint32_t place = find_place(entry.slot);
-    table_[place] = entry;
+  for (const Moved& moved : moved_) {
+    const uint32_t place = find_place(moved.slot);
+    table_[place] = moved.entry;
+    source_at_[place] = moved.source;
+    if (!direct_) slots_[place] = moved.slot;
     touched_.push(place);
-    if (entry.stamp >= hop_begin_) changed_.push(place);
+    if (moved.entry.stamp >= hop_begin_) changed_.push(place);
   }
 }
 
@@ -82,20 +104,26 @@ AESG_INLINE uint32_t Spreader::find_place(int32_t slot) const {
   if (direct_) return static_cast<uint32_t>(slot);
   const uint32_t mask = (1u << bits_) - 1;
   uint32_t place = static_cast<uint32_t>(slot) * kHashFactor >> (32 - bits_);
-  while (table_[place].stamp >= query_begin_ && table_[place].slot != slot) place = (place + 1) & mask;
+  while (table_[place].stamp >= query_begin_ && slots_[place] != slot) place = (place + 1) & mask;
   return place;
 }
 
-// The entry of a seed, made if need be; null for a dead one.
-AESG_INLINE Spreader::Entry* Spreader::touch_seed(int32_t slot) {
-  if (!graph_.active[slot]) return nullptr;
+// Makes a seed a source, unless it is dead; of equal ones the strongest counts.
+AESG_INLINE void Spreader::touch_seed(int32_t slot, float energy) {
+  if (!graph_.active[slot]) return;
   if (!direct_ && (2 * touched_.size() + 2) >> bits_ != 0) grow();
   const uint32_t place = find_place(slot);
-  Entry* entry = &table_[place];
-  if (entry->stamp >= query_begin_) return entry;
-  *entry = {slot, query_begin_, 0, 0};
+  Entry& entry = table_[place];
+  if (entry.stamp >= query_begin_) {
+    Source& source = sources_[source_at_[place]];
+    source.energy = std::max(source.energy, energy);
+    return;
+  }
+  entry = {query_begin_, 0};
+  source_at_[place] = static_cast<uint32_t>(sources_.size());
+  if (!direct_) slots_[place] = slot;
+  sources_.push_back({energy, 0.0f, slot});
   touched_.push(place);
-  return entry;
 }
 
 // What an edge adds beyond its parallel edges met before it: only the strongest counts. Rare, and therefore
@@ -157,10 +185,8 @@ size_t Spreader::hand_out(size_t first, size_t count) {
     changed_now += was < hop_begin;
     const uint32_t kept = static_cast<uint32_t>(is_new) - 1;  // all bits, or none
     const int32_t sum = entry.sum & static_cast<int32_t>(kept);
-    entry.slot = target;
-    entry.stamp = stamp;
-    entry.sum = std::min(sum + amount, kSumCeiling);
-    entry.source &= kept;
+    entry = {stamp, std::min(sum + amount, kSumCeiling)};
+    if constexpr (!kDirect) slots_[place] = target;
   }
   touched_.take(touched_now);
   changed_.take(changed_now);
@@ -295,20 +321,21 @@ void Spreader::fire_all() {
 void Spreader::end_hop() {
   next_firing_.clear();
   for (const uint32_t place : changed_) {
-    Entry& entry = table_[place];
-    const float energy = fixed_energy(entry.sum);
+    const float energy = fixed_energy(table_[place].sum);
     if (energy < rules_.source_floor) continue;
-    if (entry.source == 0) {
+    const int32_t slot = slot_at(place);
+    const uint32_t source = source_at(place, slot);
+    if (source == sources_.size()) {
       // The dead are sorted out here and among the results, not for every edge.
-      if (!graph_.active[entry.slot]) continue;
-      sources_.push_back({energy, 0.0f, entry.slot});
-      entry.source = static_cast<uint32_t>(sources_.size());
-    } else if (energy > sources_[entry.source - 1].energy) {
-      sources_[entry.source - 1].energy = energy;
+      if (!graph_.active[slot]) continue;
+      source_at_[place] = source;
+      sources_.push_back({energy, 0.0f, slot});
+    } else if (energy > sources_[source].energy) {
+      sources_[source].energy = energy;
     } else {
       continue;
     }
-    next_firing_.push_back(entry.source - 1);
+    next_firing_.push_back(source);
   }
   firing_.swap(next_firing_);
 }
@@ -318,15 +345,7 @@ void Spreader::run(const int64_t* seeds, const float* energies, int64_t seed_cou
   begin_query();
   for (int64_t s = 0; s < seed_count; ++s) {
     if (seeds[s] < 0 || !(energies[s] > 0.0f)) continue;
-    Entry* entry = touch_seed(static_cast<int32_t>(seeds[s]));
-    if (entry == nullptr) continue;
-    if (entry->source == 0) {
-      sources_.push_back({energies[s], 0.0f, entry->slot});
-      entry->source = static_cast<uint32_t>(sources_.size());
-    } else {
-      Source& source = sources_[entry->source - 1];
-      source.energy = std::max(source.energy, energies[s]);
-    }
+    touch_seed(static_cast<int32_t>(seeds[s]), energies[s]);
   }
   seeds_touched_ = touched_.size();
   for (uint32_t i = 0; i < sources_.size(); ++i)
@@ -352,19 +371,17 @@ void Spreader::look_ahead(const int64_t* seeds, int64_t count) {
   graph_.fetch_chains(heads, static_cast<size_t>(count));
 }
 
-// Calls visit(energy, slot) for all that were touched, the dead included. Energies are positive.
-template <typename Visit>
-AESG_INLINE void Spreader::visit_touched(const Visit& visit) const {
-  // Of seeds the energy may be more than what arrived.
+// Calls visit(energy, slot) for all that were touched, the dead included, unless less than least() arrived
+// there. Energies are positive.
+template <typename Least, typename Visit>
+AESG_INLINE void Spreader::visit_touched(const Least& least, const Visit& visit) const {
+  // Seeds are the first sources; their energy may be more than what arrived.
   const uint32_t* place = touched_.begin();
-  for (size_t i = 0; i < seeds_touched_; ++i, ++place) {
-    const Entry& entry = table_[*place];
-    visit(std::max(fixed_energy(entry.sum), sources_[entry.source - 1].energy), entry.slot);
-  }
-  for (; place != touched_.end(); ++place) {
-    const Entry& entry = table_[*place];
-    visit(fixed_energy(entry.sum), entry.slot);
-  }
+  for (size_t i = 0; i < seeds_touched_; ++i, ++place)
+    visit(std::max(fixed_energy(table_[*place].sum), sources_[i].energy), sources_[i].slot);
+  const Entry* table = table_.data();
+  for (const uint32_t* end = touched_.end(); place != end; ++place)
+    if (table[*place].sum >= least()) visit(fixed_energy(table[*place].sum), slot_at(*place));
 }
 
 void Spreader::result(int64_t k, float* energies, int64_t* slots) {
@@ -378,7 +395,7 @@ void Spreader::result(int64_t k, float* energies, int64_t* slots) {
   }
   best_.reset(std::min<int64_t>(k, static_cast<int64_t>(touched_.size())));
   float bar = 0.0f;
-  visit_touched([&](float energy, int32_t slot) {
+  visit_touched([] { return 0; }, [&](float energy, int32_t slot) {
     if (energy < bar || !graph_.active[slot]) return;
     best_.push({energy, slot});
     if (best_.full()) bar = best_.last().score;
@@ -396,16 +413,18 @@ template <int kPairs, bool kAllLive>
 bool Spreader::few_result(int64_t k, float* energies, int64_t* slots) const {
   FewBest<kPairs> best;
   if (touched_.size() <= 64) {  // among a dozen, which are the best cannot be foretold: all are put in place
-    visit_touched([&](float energy, int32_t slot) {
+    visit_touched([] { return 0; }, [&](float energy, int32_t slot) {
       best.push(FewBest<kPairs>::key(energy, slot, kAllLive || graph_.active[slot] != 0));
     });
   } else {
     double bar = 0.0;
-    visit_touched([&](float energy, int32_t slot) {
+    int32_t least = 0;  // the smallest sum whose energy is not below the bar's
+    visit_touched([&] { return least; }, [&](float energy, int32_t slot) {
       const double key = FewBest<kPairs>::key(energy, slot);
       if (!(key > bar) || !(kAllLive || graph_.active[slot])) return;
       best.push(key);
       bar = best.last();
+      least = least_sum(FewBest<kPairs>::score(bar));
     });
   }
   best.write(k, energies, slots);

@@ -32,11 +32,9 @@ class Spreader {
   bool take_damage();
 
  private:
-  struct Entry {  // of the table, 16 bytes: a touched concept
-    int32_t slot;
-    uint32_t stamp;   // clock of the last firing that reached it; older than the query: the place is free
-    int32_t sum;      // n_j in fixed point, held at kSumCeiling
-    uint32_t source;  // 1 + place among the sources, 0: none
+  struct Entry {  // of the table, 8 bytes: a touched concept
+    uint32_t stamp;  // clock of the last firing that reached it; older than the query: the place is free
+    int32_t sum;     // n_j in fixed point, held at kSumCeiling
   };
   struct Source {  // a seed, or a concept that reached the source floor
     float energy;
@@ -67,7 +65,9 @@ class Spreader {
   void reserve();
   void grow();
   uint32_t find_place(int32_t slot) const;
-  Entry* touch_seed(int32_t slot);
+  int32_t slot_at(uint32_t place) const;
+  uint32_t source_at(uint32_t place, int32_t slot) const;
+  void touch_seed(int32_t slot, float energy);
   void fire_all();
   void fire_some(size_t first, size_t count);
   void fire_long(int32_t slot, int32_t head, EdgePiece piece);
@@ -79,8 +79,8 @@ class Spreader {
   size_t hand_out(size_t first, size_t count);
   int32_t beyond_twins(size_t gift);
   void end_hop();
-  template <typename Visit>
-  void visit_touched(const Visit& visit) const;
+  template <typename Least, typename Visit>
+  void visit_touched(const Least& least, const Visit& visit) const;
   template <int kPairs, bool kAllLive>
   bool few_result(int64_t k, float* energies, int64_t* slots) const;
 
@@ -94,8 +94,15 @@ class Spreader {
   uint32_t hop_begin_ = 1;                   // first clock of this hop
   bool direct_ = false;                      // a place is a slot; else open addressing
   int bits_ = 10;                            // 2^bits_ places of the table are in use
-  std::vector<Entry> table_;                 // open addressing
-  std::vector<Entry> moved_;                 // while growing
+  std::vector<Entry> table_;
+  std::vector<int32_t> slots_;               // of the places, for open addressing
+  std::vector<uint32_t> source_at_;          // of the places: which source, if that is of this slot
+  struct Moved {
+    Entry entry;
+    int32_t slot;
+    uint32_t source;
+  };
+  std::vector<Moved> moved_;                 // while growing
   Places touched_, changed_;                 // of this query, its seeds first; of this hop
   size_t seeds_touched_ = 0;
   const int64_t *near_begin_ = nullptr, *near_end_ = nullptr;  // seeds whose chains are near

@@ -78,6 +78,14 @@ class FewBest {
     std::memcpy(&made, &bits, sizeof made);
     return made;
   }
+  static AESG_INLINE float score(double key) {
+    uint64_t bits;
+    std::memcpy(&bits, &key, sizeof bits);
+    const uint32_t high = static_cast<uint32_t>(bits >> 32);
+    float found;
+    std::memcpy(&found, &high, sizeof found);
+    return found;
+  }
   AESG_INLINE void push(double key) {
     const Pair x{key, key};
 #pragma GCC unroll 8
