@@ -57,7 +57,9 @@ def spread_activation(
     """
     try:
         compiling = _is_compiling()
-        wanted = (_is_grad_enabled() or compiling) and (seed_energies.requires_grad or strengths.requires_grad)
+        wanted = (_is_grad_enabled() or compiling) and (
+            seed_energies.requires_grad or strengths.requires_grad
+        )
         direct = not (wanted or compiling)
         # fmt: off
         if direct:

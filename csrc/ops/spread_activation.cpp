@@ -1,12 +1,13 @@
 // spread_activation as torch sees it: checks, threads, registration. Kernel:
 // csrc/ops/cpu/spread_activation.cpp.
+#include "csrc/ops/cpu/spread_activation.h"
+
 #include <algorithm>
 #include <atomic>
 #include <tuple>
 #include <type_traits>
 #include <vector>
 
-#include "csrc/ops/cpu/spread_activation.h"
 #include "csrc/ops/cpu/spread_trace.h"
 #include "csrc/ops/device.h"
 #include "csrc/ops/spread_args.h"
@@ -109,10 +110,10 @@ std::tuple<Tensor, Tensor, Tensor> spread_activation_cpu(
   auto* slot = static_cast<int64_t*>(slots.data_ptr());
   auto* slope = static_cast<float*>(slopes.data_ptr());
   const bool whole = jacobian ? spread_all<cpu::SpreadTrace>(arguments,
-                                                              [&](int64_t b, cpu::SpreadTrace& worker) {
-                                                                worker.result(k, energy + b * k, slot + b * k,
-                                                                              slope + b * k * seeds);
-                                                              })
+                                                             [&](int64_t b, cpu::SpreadTrace& worker) {
+                                                               worker.result(k, energy + b * k, slot + b * k,
+                                                                             slope + b * k * seeds);
+                                                             })
                               : spread_plain(arguments, energy, slot);
   expect(whole, kMemoryError, kDamagedEdges);
   return {energies, slots, slopes};
@@ -207,7 +208,8 @@ std::tuple<Tensor, Tensor, Tensor> spread_activation_cuda(
 bool try_spread(const SpreadCall& call, float* energies, int64_t* slots) {
   const int64_t n = call.batch * call.width;
   bool inside = true;
-  for (int64_t i = 0; i < n; ++i) inside &= call.seeds[i] >= -1 && call.seeds[i] < call.graph.first_block.rows;
+  for (int64_t i = 0; i < n; ++i)
+    inside &= call.seeds[i] >= -1 && call.seeds[i] < call.graph.first_block.rows;
   return inside && all_finite(call.energies, n) && spread_plain(call, energies, slots);
 }
 

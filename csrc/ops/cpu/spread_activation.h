@@ -32,7 +32,7 @@ class Spreader {
   bool take_damage();
 
  private:
-  struct Entry {  // of the table, 8 bytes: a touched concept
+  struct Entry {     // of the table, 8 bytes: a touched concept
     uint32_t stamp;  // clock of the last firing that reached it; older than the query: the place is free
     int32_t sum;     // n_j in fixed point, held at kSumCeiling
   };
@@ -89,21 +89,21 @@ class Spreader {
   EdgeLists lists_;
   int32_t region_ = 0;
   bool damaged_ = false;
-  uint32_t clock_ = 0;                       // counts firings, over all queries
-  uint32_t query_begin_ = 1;                 // first clock of this query
-  uint32_t hop_begin_ = 1;                   // first clock of this hop
-  bool direct_ = false;                      // a place is a slot; else open addressing
-  int bits_ = 10;                            // 2^bits_ places of the table are in use
+  uint32_t clock_ = 0;        // counts firings, over all queries
+  uint32_t query_begin_ = 1;  // first clock of this query
+  uint32_t hop_begin_ = 1;    // first clock of this hop
+  bool direct_ = false;       // a place is a slot; else open addressing
+  int bits_ = 10;             // 2^bits_ places of the table are in use
   std::vector<Entry> table_;
-  std::vector<int32_t> slots_;               // of the places, for open addressing
-  std::vector<uint32_t> source_at_;          // of the places: which source, if that is of this slot
+  std::vector<int32_t> slots_;       // of the places, for open addressing
+  std::vector<uint32_t> source_at_;  // of the places: which source, if that is of this slot
   struct Moved {
     Entry entry;
     int32_t slot;
     uint32_t source;
   };
-  std::vector<Moved> moved_;                 // while growing
-  Places touched_, changed_;                 // of this query, its seeds first; of this hop
+  std::vector<Moved> moved_;  // while growing
+  Places touched_, changed_;  // of this query, its seeds first; of this hop
   size_t seeds_touched_ = 0;
   const int64_t *near_begin_ = nullptr, *near_end_ = nullptr;  // seeds whose chains are near
   bool near_ = false;                                          // all that fire now have theirs near

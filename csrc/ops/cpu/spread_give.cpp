@@ -120,16 +120,14 @@ AESG_AVX2 size_t give_avx2(const EdgePiece* pieces, size_t count, const GiveRule
     bad = _mm256_or_si256(bad, _mm256_andnot_si256(inside, _mm256_xor_si256(target, none)));
     const __m256i given = give_eight(strengths, piece->now, rules);
     __m256i amount = given;
-    if (piece->before > 0.0f)
-      amount = _mm256_sub_epi32(amount, give_eight(strengths, piece->before, rules));
-    const __m256i carried = _mm256_and_si256(
-        _mm256_and_si256(inside, lanes), _mm256_cmpgt_epi32(given, _mm256_setzero_si256()));
+    if (piece->before > 0.0f) amount = _mm256_sub_epi32(amount, give_eight(strengths, piece->before, rules));
+    const __m256i carried =
+        _mm256_and_si256(_mm256_and_si256(inside, lanes), _mm256_cmpgt_epi32(given, _mm256_setzero_si256()));
     const auto set = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(carried)));
-    const __m256i order = _mm256_cvtepu8_epi32(
-        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kCompressions.lanes[set])));
-    const auto put = [&](void* to, __m256i values) AESG_AVX2 {
-      _mm256_storeu_si256(static_cast<__m256i*>(to), values);
-    };
+    const __m256i order =
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kCompressions.lanes[set])));
+    const auto put = [&](void* to, __m256i values)
+                         AESG_AVX2 { _mm256_storeu_si256(static_cast<__m256i*>(to), values); };
     put(out.targets + size, _mm256_permutevar8x32_epi32(target, order));
     put(out.amounts + size, _mm256_permutevar8x32_epi32(amount, order));
     put(out.firings + size, _mm256_set1_epi32(static_cast<int32_t>(piece->firing)));

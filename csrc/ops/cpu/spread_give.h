@@ -27,7 +27,8 @@ struct EdgePiece {  // some edges of a firing source: seven of a block, or eight
 };
 inline constexpr uint32_t kInBlocks = 1u << 31;
 
-// What edges add to their targets, by columns. Room behind the last one for kEdgesTogether more is written to.
+// What edges add to their targets, by columns. Room behind the last one for kEdgesTogether more is written
+// to.
 struct Gifts {
   int32_t* targets;
   int32_t* amounts;
@@ -42,7 +43,8 @@ struct GiveRules {
   Column<const int32_t> regions;  // read if there is one
 };
 
-// Writes what passes the floor; returns how many gifts. Sets *damaged where a target is neither a slot nor -1.
+// Writes what passes the floor; returns how many gifts. Sets *damaged where a target is neither a slot nor
+// -1.
 size_t give(const EdgePiece* pieces, size_t count, const GiveRules& how, const Gifts& out, bool* damaged);
 
 }  // namespace aesg::cpu

@@ -62,10 +62,10 @@ class TopK {
   std::vector<Scored> heap_;
 };
 
-// The 2 kPairs first in the order of ranks_before, in registers. A key is a double whose bits are those of the
-// score, which must be positive, before those of the slot: positive doubles rank as their bits do. Putting
-// one in its place takes three instructions a pair and no branch. (Of one hop of spreading, whose branches
-// cannot be foretold, a heap of ten took 39 % of the time.)
+// The 2 kPairs first in the order of ranks_before, in registers. A key is a double whose bits are those of
+// the score, which must be positive, before those of the slot: positive doubles rank as their bits do.
+// Putting one in its place takes three instructions a pair and no branch. (Of one hop of spreading, whose
+// branches cannot be foretold, a heap of ten took 39 % of the time.)
 template <int kPairs>
 class FewBest {
  public:
@@ -90,8 +90,8 @@ class FewBest {
     const Pair x{key, key};
 #pragma GCC unroll 8
     for (int p = kPairs - 1; p >= 0; --p) {
-      const Pair before =
-          p == 0 ? Pair{std::numeric_limits<double>::infinity(), best_[0][0]} : joined(best_[p - 1], best_[p]);
+      const Pair before = p == 0 ? Pair{std::numeric_limits<double>::infinity(), best_[0][0]}
+                                 : joined(best_[p - 1], best_[p]);
       best_[p] = larger(best_[p], smaller(before, x));
     }
   }
