@@ -198,7 +198,7 @@ def numba_spread(graph: Graph, seeds: np.ndarray, energies: np.ndarray, hops: in
 
 
 def scipy_spread(graph: Graph, seeds: np.ndarray, energies: np.ndarray, hops: int, k: int) -> Spread | None:
-    """The whole batch as one sparse matrix [B, N]: rows that fire are taken, scaled and summed by a product."""
+    """The batch as one sparse matrix [B, N]: rows that fire are taken, scaled and summed by a product."""
     try:
         from scipy import sparse
     except ImportError:
@@ -242,7 +242,7 @@ def scipy_spread(graph: Graph, seeds: np.ndarray, energies: np.ndarray, hops: in
 
 
 def torch_sparse_spread(graph: Graph, seeds: Tensor, energies: Tensor, hops: int, k: int) -> Spread | None:
-    """Another rule: a = max(a, min(1, decay A^T a)) where a >= the source floor. None where a is too large."""
+    """Another rule: a = max(a, min(1, decay A^T a)) where a >= the source floor. None: too large."""
     n, batch = len(graph.offsets) - 1, len(seeds)
     if n * batch > MOST_DENSE:
         return None

@@ -140,6 +140,8 @@ def test_a_direct_call_has_the_results_of_the_op():
         {"energies": torch.ones(12, 3)},
         {"energies": torch.ones(12, 4, device="meta")},
         {"energies": torch.ones(12, 4, dtype=torch.float64)},
+        {"energies": torch._efficientzerotensor(12, 4)},
+        {"energies": torch.complex(torch.zeros(12, 4), torch.ones(12, 4)).conj().imag},
         {"energies": torch.nn.Parameter(torch.ones(12, 4))},
         {"regions": torch.zeros(49, dtype=torch.int32)},
         {"decay": -1.0},
