@@ -82,18 +82,6 @@ class MemoryModel(nn.Module):
             self.reads_memory = former
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Inside, all modules are in evaluation; each then comes back as it was, also one kept frozen."""
-        former = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train(former[0][1])
-            for module, training in former:
-                module.training = training
-
-    @contextmanager
     def reading_only(self) -> Iterator[None]:
         """Inside, the memory is in mode INFERENCE; the former mode comes back, also after an exception."""
         if self.memory is None:
@@ -120,7 +108,7 @@ def open_memory(storage_dir: str | os.PathLike[str] | None, config: AESGConfig) 
 
     directory = os.fspath(storage_dir)
     if directory == DEFAULT_STORAGE_DIR:
-        from aesg.storage.engine import inspect_directory
+        from aesg.storage.directory import inspect_directory
 
         found = inspect_directory(directory)
         held = None if found is None else found.get("vector_dim")

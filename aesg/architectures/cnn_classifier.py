@@ -14,6 +14,7 @@ from aesg.architectures.base import DEFAULT_STORAGE_DIR, check_positive
 from aesg.architectures.image_model import ImageModel
 from aesg.exceptions import AESGMemoryError
 from aesg.graph.core import SUCCESSION
+from aesg.nn.evaluating import evaluating
 
 if TYPE_CHECKING:
     from aesg.memory.context import RetrievedContext
@@ -113,7 +114,7 @@ class AESGCNNClassifier(ImageModel):
                 f"{labels.dtype if isinstance(labels, Tensor) else type(labels).__name__} "
                 f"{list(labels.shape) if isinstance(labels, Tensor) else labels!r}"
             )
-        with self.evaluating():
+        with evaluating(self):
             queries = self.bottleneck.query(self.before_bottleneck(images)[0], self._sketched(images))
         graph = memory.graph
         pictures = graph.add_concepts(F.normalize(queries, dim=-1).cpu())

@@ -25,6 +25,7 @@ from aesg.architectures.base import (
 )
 from aesg.architectures.sampling import check_sampling, sample
 from aesg.nn.attention import CausalSelfAttention, KeyValueCache
+from aesg.nn.evaluating import evaluating
 from aesg.nn.memory_reader import MemoryReader
 from aesg.nn.token_codes import LAGS, TokenCodes
 
@@ -102,7 +103,7 @@ class AESGDecoderLM(MemoryModel):
             self._initialise()
 
     def _initialise(self) -> None:
-        """GPT-2's initialisation with larger embeddings; the readers draw last, the memory is left alone."""
+        """GPT-2's initialisation; the readers draw last, the memory is left alone."""
         blocks = cast("list[DecoderBlock]", list(self.blocks))
         nn.init.normal_(self.embedding.weight, std=INIT_STD)
         nn.init.normal_(self.output_proj.weight, std=INIT_STD)
@@ -164,7 +165,7 @@ class AESGDecoderLM(MemoryModel):
         caches = [KeyValueCache() for _ in self.blocks]
         ended = torch.zeros(tokens.shape[0], dtype=torch.bool, device=tokens.device)  # [B]
         fresh = tokens
-        with self.evaluating(), self.reading_only():
+        with evaluating(self), self.reading_only():
             for _ in range(max_new_tokens):
                 if self.memory is not None:
                     self.memory.reset_state()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from aesg.architectures.base import check_positive, check_tokens
 from aesg.architectures.text_model import RecurrentStack, TextModel, run_plain
 from aesg.exceptions import AESGConfigError, AESGMemoryError
+from aesg.nn.evaluating import evaluating
 from aesg.nn.memory_layer import one_call
 from aesg.nn.rnn import AESG_GRU
 
@@ -82,7 +83,7 @@ class AESGSeq2Seq(TextModel):
         check_positive(beam_size=beam_size, max_length=length or 0 if max_length is not None else 1)
         if eos is not None and not 0 <= eos < self.vocab_size:
             raise AESGConfigError(f"eos must be a token id in [0, {self.vocab_size}) or None, got {eos}")
-        with self.evaluating(), self.reading_only():
+        with evaluating(self), self.reading_only():
             return self._beam_search(src, length, beam_size, eos)
 
     def _beam_search(self, src: Tensor, length: int | None, beams: int, eos: int | None) -> Tensor:

@@ -1,12 +1,14 @@
 """Files in order: byte-level models on the standard library's sources, read by parallel streams.
 
 Held out are whole files. "online" reads them with a memory that learns from what it has just read, while no
-weight changes; "frozen" reads them with what training left.
+weight changes; "frozen" reads them with what training left. "abroad" are the C headers of the same Python, of
+which training saw nothing: a frozen model in a new domain, where only its memory can learn.
 """
 
 from __future__ import annotations
 
 import math
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,6 +35,7 @@ class Files:
     streams: int = 8
     chunk: int = 128  # bytes a stream and step: all that a model without a memory sees
     held_out: int = 30_000  # bytes
+    abroad: int = 60_000  # bytes of headers
     rate: float = 3e-3
 
     def corpus(self) -> Corpus:
@@ -51,9 +54,17 @@ class Files:
         )
 
     def held(self, corpus: Corpus) -> StreamLoader:
-        """Openings of held-out files, as long as the streams end about together."""
-        each = self.held_out // (2 * self.streams)
-        return StreamLoader(openings(corpus.held_out, self.held_out, each), self.streams, self.chunk)
+        """Openings of held-out files."""
+        return self._openings(corpus.held_out, self.held_out)
+
+    def headers(self) -> StreamLoader:
+        """Openings of Python's C headers."""
+        return self._openings(load_corpus(sysconfig.get_paths()["include"]).train, self.abroad)
+
+    def _openings(self, texts: list[bytes], limit: int) -> StreamLoader:
+        """As long as the streams end about together."""
+        each = limit // (2 * self.streams)
+        return StreamLoader(openings(texts, limit, each), self.streams, self.chunk)
 
 
 def _losses(model: MemoryModel, stream: StreamLoader) -> Iterator[tuple[torch.Tensor, int]]:
@@ -85,14 +96,14 @@ def train(model: MemoryModel, task: Files, corpus: Corpus, seed: int) -> None:
 
 
 @torch.no_grad()
-def bits_per_byte(model: MemoryModel, task: Files, corpus: Corpus, mode: str = "INFERENCE") -> float:
-    """On the held-out files, with the memory in this mode."""
+def bits_per_byte(model: MemoryModel, texts: StreamLoader, mode: str = "INFERENCE") -> float:
+    """On these texts, with the memory in this mode."""
     model.eval()
     if model.memory is not None:
         model.memory.set_mode(mode)
         model.memory.reset_state()
     total, counted = 0.0, 0
-    for loss, count in _losses(model, task.held(corpus)):
+    for loss, count in _losses(model, texts):
         total += float(loss)
         counted += count
     return total / counted / math.log(2)

@@ -1,7 +1,8 @@
 """The released aesg 3.0.0 as a contestant, in an environment of its own.
 
-Imported, it starts a Python that has it; run by that Python as a program, it answers one command a line with
-the seconds it took. So both can be timed in turn on the same vectors and edges.
+Each contestant is a program that the other environment's Python runs (`_released_memory.py`,
+`_released_model.py`): it answers a line of JSON with a line of JSON, the seconds it took among it. So both
+releases are timed in turn on the same arrays. The programs import nothing of this package.
 """
 
 from __future__ import annotations
@@ -9,13 +10,45 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+class _Program:
+    """A program of this folder, run by another Python; `arrays` are given to it as a file."""
+
+    def __init__(self, python: str, program: str, arrays: dict[str, Any], *arguments: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="aesg-released-")
+        np.savez(Path(self._folder.name) / "arrays.npz", **arrays)
+        self._process = subprocess.Popen(
+            [python, str(Path(__file__).with_name(program)), self._folder.name, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            cwd=self._folder.name,
+        )
+        self.greeting = self._answer()
+
+    def ask(self, command: Any) -> Any:
+        assert self._process.stdin is not None
+        print(json.dumps(command), file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("aesg 3.0.0: expected an answer, got none: see its message above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+        self._folder.cleanup()
 
 
 class Released:
@@ -28,97 +61,39 @@ class Released:
         queries: np.ndarray,
         edges: tuple[np.ndarray, ...] | None = None,
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="aesg-released-")
-        given: dict[str, Any] = (
-            {} if edges is None else dict(zip(("sources", "targets", "weights"), edges, strict=True))
-        )
-        np.savez(Path(self._folder.name) / "world.npz", vectors=vectors, queries=queries, **given)
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        self._process = subprocess.Popen(
-            [python, __file__, self._folder.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-            cwd=self._folder.name,
-        )
-        self.version = self._answer()["version"]
+        world = {"vectors": vectors, "queries": queries}
+        if edges is not None:
+            world |= dict(zip(("sources", "targets", "weights"), edges, strict=True))
+        self._program = _Program(python, "_released_memory.py", world)
+        self.version: str = self._program.greeting["version"]
 
     def ask(self, work: str, **options: Any) -> dict[str, Any]:
         """Does a piece of work there: its answer, with its `seconds`."""
-        assert self._process.stdin is not None
-        print(json.dumps({"work": work, **options}), file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("aesg 3.0.0: expected an answer, got none: see its message above")
-        return dict(json.loads(line))
+        return dict(self._program.ask({"work": work, **options}))
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.communicate()
-        self._folder.cleanup()
+        self._program.close()
 
 
-def main(folder: Path) -> None:
-    """Answers commands until its input ends."""
-    sys.path = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).parent]
-    import torch
+class ReleasedModel:
+    """A preset of aesg 3.0.0 in another process. `python`: an interpreter that has it.
 
-    from aesg.config import AESGConfig
-    from aesg.memory.controller import AESGMemory
+    inputs, targets: arrays as our model of the same name takes them. concepts [N, D]: what its memory holds,
+    without edges, which 3.0.0 never makes.
+    """
 
-    torch.set_num_threads(1)
-    world = np.load(folder / "world.npz")
-    vectors, queries = world["vectors"], torch.from_numpy(world["queries"])
-    most = max(2 * len(vectors), 1000)
-    config = AESGConfig(vector_dim=vectors.shape[1], max_concepts=most)
-    memory = AESGMemory(str(folder / "memory"), config)
-    storage: Any = memory.storage
-    for row, vector in enumerate(vectors):
-        storage.add_node(row + 1, vector)
-    if "sources" in world:
-        for source, target, weight in zip(world["sources"], world["targets"], world["weights"], strict=True):
-            if storage.edge_count < len(storage.edges):
-                storage.add_edge(int(source), int(target) + 1, float(weight))
-    asked = 0
+    def __init__(
+        self, python: str, name: str, size: str, vocab: int, inputs: Any, targets: Any, concepts: Any
+    ) -> None:
+        work = {"inputs": inputs, "targets": targets, "concepts": concepts}
+        self._program = _Program(python, "_released_model.py", work, name, size, str(vocab))
 
-    def answer(**values: Any) -> None:
-        print(json.dumps(values), flush=True)
+    def run(self, what: str) -> tuple[float, float]:
+        """Seconds, and processor seconds, of one 'forward' or 'training step'."""
+        seconds, processor = self._program.ask(what)
+        return seconds, processor
 
-    answer(version="3.0.0")
-    for line in sys.stdin:
-        command = json.loads(line)
-        work = command.pop("work")
-        if work == "nearest":
-            found = [[slot for slot, _ in memory.graph.find_nearest_neighbors(q.numpy(), 2)] for q in queries]
-            answer(found=found)
-        elif work == "retrieve":
-            object.__setattr__(config, "spreading_activation_steps", command["hops"])
-            memory.set_mode("INFERENCE")
-            memory.reset_state()
-            query = queries[asked % len(queries)]
-            asked += 1
-            start = time.perf_counter()
-            memory.retrieve(query)
-            answer(seconds=time.perf_counter() - start)
-        elif work == "consolidate":
-            memory.set_mode("TRAIN")
-            storage.nodes["age"][: storage.node_count] = 0
-            start = time.perf_counter()
-            memory.cognitive_engine.consolidate()
-            answer(seconds=time.perf_counter() - start)
-        elif work == "insert":
-            rows = vectors[: command["rows"]]
-            storage.node_count = 0
-            start = time.perf_counter()
-            for row, vector in enumerate(rows):
-                storage.add_node(row + 1, vector)
-            answer(seconds=time.perf_counter() - start)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    def close(self) -> None:
+        """Ends the process."""
+        self._program.close()

@@ -1,8 +1,8 @@
 """What a memory gives a text model: `python -m aesg bench lm`.
 
 recall: associative recall beyond the window (see `_mqar`). Training and asking are online: what is told is
-learnt while it is read. files: the standard library's files in order (see `_files`); a "gain" is what the
-memory saves against the same seed's model without one.
+learnt while it is read. files: the standard library's files in order, then, weights frozen, C headers (see
+`_files`); a "gain" is what the memory saves against the same seed's model without one.
 
 Each model with its memory, with the answers of other rows (shuffled contents), and without a memory; means
 over seeds with 95 % intervals, equal steps and data.
@@ -38,9 +38,10 @@ MODELS = ("AESGGRUText", "AESGLSTMText", "AESGDecoderLM", "AESGTransformer")
 WIDTH, DIM, HEADS = 128, 64, 4  # as the preset small
 EVALUATED = 10  # episodes
 RECALL_AIM = 0.95
+FILE_AIMS = {"gain frozen": 0.0, "gain online": 0.0, "gain abroad, online": 0.0}
 TASKS = ("recall", "files")
 SHORT_RECALL = {"streams": 2, "keys": 4, "values": 8}
-SHORT_FILES = {"steps": 3, "streams": 2, "chunk": 32, "held_out": 2_000}
+SHORT_FILES = {"steps": 3, "streams": 2, "chunk": 32, "held_out": 2_000, "abroad": 2_000}
 Figures = dict[str, float]
 
 
@@ -152,19 +153,26 @@ def bits_of(name: str, task: Files, seed: int) -> Figures:
             memory = AESGMemory(Path(folder, "memory"), token_config(DIM)) if kind == "memory" else None
             model = make_model(name, _files.VOCABULARY, memory)
             _files.train(model, task, corpus, seed)
+            held, abroad = task.held(corpus), task.headers()
             if memory is None:
-                figures[kind] = _files.bits_per_byte(model, task, corpus)
+                figures[kind] = _files.bits_per_byte(model, held)
+                figures[f"abroad, {kind}"] = _files.bits_per_byte(model, abroad)
                 continue
             figures["concepts"] = float(memory.stats()["active"])
-            figures["memory frozen"] = _files.bits_per_byte(model, task, corpus)
+            figures["memory frozen"] = _files.bits_per_byte(model, held)
             with shuffled_contents(memory):
-                figures["shuffled contents, frozen"] = _files.bits_per_byte(model, task, corpus)
+                figures["shuffled contents, frozen"] = _files.bits_per_byte(model, held)
             with model.reads_switched_off():
-                figures["reads switched off"] = _files.bits_per_byte(model, task, corpus)
-            figures["memory online"] = _files.bits_per_byte(model, task, corpus, "ONLINE")
+                figures["reads switched off"] = _files.bits_per_byte(model, held)
+            figures["memory online"] = _files.bits_per_byte(model, held, "ONLINE")
+            figures["abroad, memory frozen"] = _files.bits_per_byte(model, abroad)
+            figures["abroad, memory online"] = _files.bits_per_byte(model, abroad, "ONLINE")
             memory.close()
     for state in ("frozen", "online"):
         figures[f"gain {state}"] = figures["without memory"] - figures[f"memory {state}"]
+        figures[f"gain abroad, {state}"] = (
+            figures["abroad, without memory"] - figures[f"abroad, memory {state}"]
+        )
     return figures
 
 
@@ -215,7 +223,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 else:
                     files = Files(**(SHORT_FILES if options.short else {"steps": options.steps}))
                     runs = [bits_of(name, files, seed) for seed in seeds]
-                    title, aims = f"{name}, files in order", {"gain frozen": 0.0, "gain online": 0.0}
+                    title, aims = (
+                        f"{name}, files in order",
+                        FILE_AIMS,
+                    )
                 found = table(title, runs, time.perf_counter() - began, {} if options.short else aims)
                 if options.out is not None:
                     record(options, list(seeds), found)

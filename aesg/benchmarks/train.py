@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from aesg import architectures
 from aesg.architectures.base import MemoryModel
-from aesg.benchmarks._released_training import ReleasedModel
+from aesg.benchmarks._released import ReleasedModel
 from aesg.benchmarks.timing import integers, machine, write_json
 from aesg.nn.rnn import MemoryRNN
 

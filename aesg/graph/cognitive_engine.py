@@ -22,7 +22,7 @@ from aesg.graph.core import SemanticGraph
 from aesg.graph.permissions import Permissions
 from aesg.graph.regions import DUE_ROWS, assign_regions
 from aesg.graph.reporting import Reporter
-from aesg.graph.use_log import LearningRates
+from aesg.graph.use_log import LearningRates, Use
 from aesg.storage.logger import EventType
 
 
@@ -133,22 +133,11 @@ class CognitiveEngine:
 
     # -- reinforcement -------------------------------------------------------------------------------------
 
-    def note_retrieval(
-        self,
-        members: np.ndarray,
-        energies: np.ndarray,
-        seeds: np.ndarray,
-        previous: np.ndarray,
-        current: np.ndarray,
-    ) -> None:
-        """Notes contexts (slots, energies [Q, K]), what was like the queries (slots [Q, S]) and successions
-        (slots [Q], -1: none), to be digested in bulk.
-        """
+    def note_retrieval(self, use: Use) -> None:
+        """Notes what queries saw, to be digested in bulk."""
         scale = self._permissions().learning_rate_scale
         if scale > 0.0:
-            self.graph.state.log.note(
-                members, energies, seeds, previous, current, LearningRates.of(self.config, scale)
-            )
+            self.graph.state.log.note(use, LearningRates.of(self.config, scale))
             self.graph.state.touch()
 
     # -- consolidation -------------------------------------------------------------------------------------

@@ -19,9 +19,8 @@ BLOCK = 512  # queries taken into the mean at once, so that it does not depend o
 SPAN = 4096  # queries after which the mean has forgotten to 1/e
 HYSTERESIS = 0.1  # a common part once removed stays removed until the resultant falls this far below
 NEARLY_ONE = 0.9  # cosine that remainders of one pattern with little noise reach
-NOTHING_LEFT = (
-    1e-6  # share of a vector's length below which a remainder is rounding (csrc/graph/common_part.h)
-)
+# Share of a vector's length below which a remainder is rounding (csrc/graph/common_part.h).
+NOTHING_LEFT = 1e-6
 
 
 def without(vectors: Tensor, common: Tensor) -> Tensor:
@@ -48,9 +47,7 @@ class QueryMean:
         self.length = 0.0  # mean length of the queries
         self.seen = 0  # queries in both means
         self.common: Tensor | None = None  # [D] f64, length 1
-        self._block = np.zeros(
-            (BLOCK, vector_dim), dtype=np.float32
-        )  # queries not yet taken in, from the front
+        self._block = np.zeros((BLOCK, vector_dim), dtype=np.float32)  # the front: queries not yet taken in
         self._waiting = 0
         self._last: Tensor | None = None  # [BLOCK, D], the last block taken in
         self._lengths: Tensor  # [G, 1024] f32, `inverse_norms` of the groups as of `_stamps`
@@ -67,9 +64,7 @@ class QueryMean:
     # -- measuring -----------------------------------------------------------------------------------------
 
     def note(self, rows: np.ndarray) -> bool:
-        """Takes in queries [Q, D]; whether the means changed. A copy, and arithmetic once every BLOCK
-        queries.
-        """
+        """Takes in queries [Q, D]; whether the means changed. A copy; arithmetic once every BLOCK queries."""
         start, count, changed = 0, rows.shape[0], False
         while start < count:
             taken = min(BLOCK - self._waiting, count - start)

@@ -24,7 +24,8 @@ from aesg.graph.novelty import NoveltyPool
 from aesg.graph.permissions import Permissions
 from aesg.graph.query_mean import QueryMean
 from aesg.graph.use_log import UseLog
-from aesg.storage.engine import AESGStorage, as_path
+from aesg.storage.directory import as_path
+from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
 
 _COUNTERS = ("births", "prunes", "merges", "splits", "consolidations", "sweeps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,16 @@ class LearningRates:
         )
 
 
+class Use(NamedTuple):
+    """What Q queries saw."""
+
+    members: np.ndarray  # [Q, K] i64, slots of the contexts, strongest first, -1 padded
+    energies: np.ndarray  # [Q, K] f32, theirs
+    seeds: np.ndarray  # [Q, S] i64, slots of what was like the queries, -1 padded
+    previous: np.ndarray  # [Q] i64, what each query's concept followed, -1: nothing
+    current: np.ndarray  # [Q] i64, the concept that each query meant, -1: none
+
+
 class UseLog:
     """Order of notes is order of digestion, so equal calls give equal graphs."""
 
@@ -47,56 +58,37 @@ class UseLog:
 
     def clear(self) -> None:
         """Forgets what is pending."""
-        self._members: list[np.ndarray] = []  # [Q, K] i64 each, -1 padded, strongest first
-        self._energies: list[np.ndarray] = []  # [Q, K] f32 each
-        self._seeds: list[np.ndarray] = []  # [Q, S] i64 each
-        self._followed: list[tuple[np.ndarray, np.ndarray]] = []  # (previous, current) i64 [n] each
+        self._pending: list[Use] = []
         self._pending_rows = 0
 
     @property
     def pending_rows(self) -> int:
         return self._pending_rows
 
-    def note(
-        self,
-        members: np.ndarray,
-        energies: np.ndarray,
-        seeds: np.ndarray,
-        previous: np.ndarray,
-        current: np.ndarray,
-        rates: LearningRates,
-    ) -> None:
-        """Notes the contexts of Q queries (slots and energies [Q, K]), what was like them (slots [Q, S]) and
-        what followed what (slots [Q], -1: none).
-
-        A full log, or one noted at other rates, digests itself first.
-        """
+    def note(self, use: Use, rates: LearningRates) -> None:
+        """Notes a use. A full log, or one noted at other rates, digests itself first."""
         if self._pending_rows >= MAX_PENDING_ROWS or (self._rates != rates and self._pending_rows):
             self.digest()
         self._rates = rates
-        self._members.append(members)
-        self._energies.append(energies)
-        self._seeds.append(seeds)
-        self._followed.append((previous, current))
-        self._pending_rows += members.shape[0]
+        self._pending.append(use)
+        self._pending_rows += use.members.shape[0]
 
     def digest(self) -> None:
         """Writes the notes into the graph and forgets them. O(notes x degree), in C++."""
         if not self._pending_rows or self._rates is None:
             return
-        members, energies, followed, rates = self._members, self._energies, self._followed, self._rates
-        seeds = self._seeds
+        pending, rates = self._pending, self._rates
         self.clear()
         # The three rules touch different things, so each may take all notes at once.
-        used = np.concatenate([slots.reshape(-1) for slots in members])
-        strengths = np.concatenate([strength.reshape(-1) for strength in energies])
+        used = np.concatenate([use.members.reshape(-1) for use in pending])
+        strengths = np.concatenate([use.energies.reshape(-1) for use in pending])
         _core.use(self._store, used, strengths, rates.relevance_gain)
-        primaries = np.concatenate([_first_columns(slots, PRIMARY_COUNT) for slots in members])
+        primaries = np.concatenate([_first_columns(use.members, PRIMARY_COUNT) for use in pending])
         _core.coactivate(self._store, primaries, rates.coactivation_rate)
         # What only spread or priming brought in was not meant: pairs count where the query was like both.
-        self.pairs.add(np.concatenate([_first_columns(slots, PRIMARY_COUNT) for slots in seeds]))
-        previous = np.concatenate([pair[0] for pair in followed])
-        current = np.concatenate([pair[1] for pair in followed])
+        self.pairs.add(np.concatenate([_first_columns(use.seeds, PRIMARY_COUNT) for use in pending]))
+        previous = np.concatenate([use.previous for use in pending])
+        current = np.concatenate([use.current for use in pending])
         _core.follow(
             self._store,
             previous,

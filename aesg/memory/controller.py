@@ -32,7 +32,8 @@ from aesg.memory.replays import Replays
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.work import Work
 from aesg.packs.manager import PackManager
-from aesg.storage.engine import AESGStorage, as_path
+from aesg.storage.directory import as_path
+from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
 from aesg.validation import Validator
 

@@ -6,7 +6,8 @@ from aesg._core_loader import load_core
 
 load_core()  # before anything else of this package, so that a missing build is said once and plainly
 
-from aesg.storage.engine import AESGStorage, EdgeBlocks, inspect_directory  # noqa: E402
+from aesg.storage.directory import inspect_directory  # noqa: E402
+from aesg.storage.engine import AESGStorage, EdgeBlocks  # noqa: E402
 from aesg.storage.import_v3 import ImportReport, import_v3  # noqa: E402
 from aesg.storage.logger import EventHistory, EventType, EvolutionLogger  # noqa: E402
 

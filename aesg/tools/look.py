@@ -11,7 +11,8 @@ import numpy as np
 
 from aesg import _core
 from aesg.exceptions import AESGStorageError
-from aesg.storage.engine import FILES, AESGStorage, inspect_directory
+from aesg.storage.directory import FILES, inspect_directory
+from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EventType, EvolutionLogger
 from aesg.tools.columns import KINDS, GraphColumns, find_hubs, read_columns
 

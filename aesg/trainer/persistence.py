@@ -19,7 +19,7 @@ from torch import Tensor
 from aesg import __version__
 from aesg.data.sampling import loader_place
 from aesg.exceptions import AESGError, AESGStorageError, AESGTrainingError
-from aesg.storage.engine import inspect_directory
+from aesg.storage.directory import inspect_directory
 from aesg.trainer import checkpoint as files
 from aesg.trainer.batches import BatchLoss
 from aesg.trainer.random_state import random_state, set_random_state

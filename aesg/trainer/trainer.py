@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from aesg.data import ListDataset, StreamBatch, adapt_data
 from aesg.data.sampling import go_to_place
 from aesg.exceptions import AESGTrainingError
+from aesg.nn.evaluating import evaluating
 from aesg.trainer import persistence
 from aesg.trainer.batches import BatchLoss, check_device, move, split_batch
 from aesg.trainer.callbacks import Callback, Logs
@@ -291,7 +292,7 @@ class AESGTrainer:
 
             meter = OutputMeter.of(self.model, decode, getattr(self.criterion, "ignore_index", -100))
         mean = BatchLoss(self.criterion)
-        with self._eval(), ProgressBar(loader, "evaluate", progress, None) as bar:
+        with self._evaluation(), ProgressBar(loader, "evaluate", progress, None) as bar:
             for batch in loader:
                 inputs, targets = split_batch(batch)
                 self._begin_streams(batch, stateful)
@@ -312,7 +313,7 @@ class AESGTrainer:
 
         In eval mode, the memory in mode INFERENCE; both are what they were afterwards.
         """
-        with self._eval(), self.stepper.autocast():
+        with self._evaluation(), self.stepper.autocast():
             if isinstance(input_data, Tensor):
                 return self.model(input_data.to(self.device))
             if isinstance(input_data, (list, tuple)) and all(isinstance(each, Tensor) for each in input_data):
@@ -395,16 +396,9 @@ class AESGTrainer:
                 warnings.warn(f"{type(callback).__name__}.on_exception failed: {another!r}", stacklevel=2)
 
     @contextmanager
-    def _eval(self) -> Iterator[None]:
-        former = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        try:
-            with self.memory_part.inference():
-                yield
-        finally:  # each as it was, also one that is kept frozen
-            self.model.train(former[0][1])
-            for module, training in former:
-                module.training = training
+    def _evaluation(self) -> Iterator[None]:
+        with evaluating(self.model), self.memory_part.inference():
+            yield
 
 
 def _default_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:

@@ -69,7 +69,8 @@ std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& 
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   const int64_t work = job.count * job.dim * job.batch / kWorkPerThread;
   const int64_t threads = std::clamp<int64_t>(work, 1, torch::stable::get_num_threads());
-  const int64_t panel_rows = cpu::seed_search_panel_rows(), chunk = cpu::seed_search_query_chunk(job.dim);
+  const int64_t panel_rows = cpu::seed_search_panel_rows(),
+                chunk = cpu::seed_search_query_chunk(job.dim, job.batch);
   const int64_t panels = std::max<int64_t>(1, ceil_div(job.count, panel_rows));
   const int64_t row_parts = std::clamp<int64_t>(panels / 8, 1, threads);
   const int64_t chunks = ceil_div(job.batch, chunk);

@@ -56,7 +56,12 @@ def test_short_run(tmp_path) -> None:
         for state in ("frozen", "online"):
             gain = figures["without memory"] - figures[f"memory {state}"]
             assert figures.pop(f"gain {state}") == pytest.approx(gain)
+            gain = figures["abroad, without memory"] - figures[f"abroad, memory {state}"]
+            assert figures.pop(f"gain abroad, {state}") == pytest.approx(gain)
         assert set(figures) == {
+            "abroad, without memory",
+            "abroad, memory frozen",
+            "abroad, memory online",
             "without memory",
             "memory frozen",
             "memory online",

@@ -82,10 +82,13 @@ const Kernel& kernel() {
 // Query blocks that pass by one panel stay in the second-level cache.
 constexpr int64_t kQueryBytes = 256 << 10;
 
-// Queries that are packed, and pass by the panels, together: a multiple of the block.
-int64_t chunk_queries(int64_t dim) {
-  const int64_t block = kernel().query_block;
-  return std::max<int64_t>(1, kQueryBytes / (4 * dim * block)) * block;
+// Queries that are packed, and pass by the panels, together: a multiple of the block, and chunks of like
+// size, since every chunk reads all rows again.
+int64_t chunk_queries(int64_t dim, int64_t batch) {
+  const int64_t block = kernel().query_block, bytes = 4 * dim * batch;
+  const int64_t chunks = std::max<int64_t>(1, (bytes + kQueryBytes / 2) / kQueryBytes);
+  const int64_t blocks = (batch + block - 1) / block;
+  return std::max<int64_t>(1, (blocks + chunks - 1) / chunks) * block;
 }
 
 // What every bar starts from: exactly the similarities >= min_score are above it.
@@ -97,7 +100,7 @@ float first_bar(float min_score) {
 }  // namespace
 
 int64_t seed_search_panel_rows() { return std::max<int64_t>(32, kernel().panel_rows); }
-int64_t seed_search_query_chunk(int64_t dim) { return chunk_queries(dim); }
+int64_t seed_search_query_chunk(int64_t dim, int64_t batch) { return chunk_queries(dim, batch); }
 
 float seed_search_dot(const float* unit_query, const float* row, int64_t dim) {
   return kernel().dot(unit_query, row, dim);
@@ -114,7 +117,7 @@ float query_scale(const float* query, int64_t dim) {
 }
 
 void seed_search_prepare(const SeedSearch& job, float* packed) {
-  const int64_t dim = job.dim, chunk = chunk_queries(dim);
+  const int64_t dim = job.dim, chunk = chunk_queries(dim, job.batch);
   for (int64_t first = 0; first < job.batch; first += chunk) {
     const int64_t total = std::min(chunk, job.batch - first);
     const int64_t blocks = (total + kernel().query_block - 1) / kernel().query_block;
@@ -143,7 +146,7 @@ void seed_search_range(const SeedSearch& job, const float* packed, int64_t first
   std::fill(bars + first_query, bars + last_query, first_bar(job.min_score));
 
   // More than one chunk is laid out, and may be asked for, chunk by chunk.
-  const int64_t chunk = chunk_queries(job.dim);
+  const int64_t chunk = chunk_queries(job.dim, job.batch);
   if (job.batch <= std::min(kFewQueries, chunk) && job.inv_norm && chosen.search_few != nullptr) {
     const int64_t pitch = (job.dim + 7) / 8 * 8;
     static thread_local std::vector<float> unit;  // the queries one below the other

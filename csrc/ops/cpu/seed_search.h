@@ -19,9 +19,9 @@ struct SeedSearch {
   float min_score;               // similarities below it are no result
 };
 
-// What ranges should start at multiples of: rows of a panel, queries of a chunk.
+// What ranges should start at multiples of: rows of a panel, queries of a chunk of so large a batch.
 int64_t seed_search_panel_rows();
-int64_t seed_search_query_chunk(int64_t dim);
+int64_t seed_search_query_chunk(int64_t dim, int64_t batch);
 
 // The dot product as the search computes it, bit for bit.
 float seed_search_dot(const float* unit_query, const float* row, int64_t dim);

@@ -1,65 +1,17 @@
-"""A model of the released aesg 3.0.0 as a contestant of `aesg bench train`, in an environment of its own.
-
-Imported, it starts a Python that has it; run by that Python as a program, it runs a forward pass or a
-training step of the model of that name whenever a line asks for one, on the inputs and concepts it was given.
+"""Program for a Python that has aesg 3.0.0: a model that runs a forward pass or a training step when asked
+(`_released.py`).
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-
-class ReleasedModel:
-    """A preset of aesg 3.0.0 in another process. `python`: an interpreter that has it.
-
-    inputs, targets: arrays as our model of the same name takes them. concepts [N, D]: what its memory holds,
-    without edges, which 3.0.0 never makes.
-    """
-
-    def __init__(
-        self, python: str, name: str, size: str, vocab: int, inputs: Any, targets: Any, concepts: Any
-    ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="aesg-released-")
-        np.savez(Path(self._folder.name) / "work.npz", inputs=inputs, targets=targets, concepts=concepts)
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        self._process = subprocess.Popen(
-            [python, __file__, self._folder.name, name, size, str(vocab)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-            cwd=self._folder.name,
-        )
-        self._answer()
-
-    def run(self, what: str) -> tuple[float, float]:
-        """Seconds, and processor seconds, of one 'forward' or 'training step'."""
-        assert self._process.stdin is not None
-        print(what, file=self._process.stdin, flush=True)
-        seconds, processor = self._answer()
-        return seconds, processor
-
-    def _answer(self) -> list[float]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("aesg 3.0.0: expected an answer, got none: see its message above")
-        return list(json.loads(line))
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.communicate()
-        self._folder.cleanup()
 
 
 def main(folder: Path, name: str, size: str, vocab: int) -> None:
@@ -71,7 +23,7 @@ def main(folder: Path, name: str, size: str, vocab: int) -> None:
     texts, images = (importlib.import_module(f"aesg.architectures.{kind}") for kind in ("text", "image"))
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    work = np.load(folder / "work.npz")
+    work = np.load(folder / "arrays.npz")
     inputs, targets = torch.from_numpy(work["inputs"]), torch.from_numpy(work["targets"])
     text = not inputs.is_floating_point()
     preset: Any = getattr(getattr(texts, name, None) or getattr(images, name), size)
@@ -101,7 +53,7 @@ def main(folder: Path, name: str, size: str, vocab: int) -> None:
 
     print("[]", flush=True)
     for line in sys.stdin:
-        what = line.strip()
+        what = json.loads(line)
         model.train(what != "forward")
         clock, processor = time.perf_counter(), time.process_time()
         (forward if what == "forward" else step)()
