@@ -163,7 +163,7 @@ def extensions() -> list[Extension]:
         print("aesg: csrc/storage has no sources yet: aesg._core is not built")
 
     nvcc = find_nvcc()
-    compile_args = [*includes, f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
+    compile_args = [*includes, python, f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
     # --no-as-needed: libtorch is kept and brings libtorch_cuda, if there is one, which knows the stream.
     link_args = [f"-L{path}" for path in cpp_extension.library_paths()]
     link_args += ["-Xlinker", "--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
@@ -177,7 +177,7 @@ def extensions() -> list[Extension]:
             sources(*kernels),
             extra_compile_args=compile_args,
             extra_link_args=link_args,
-            py_limited_api=True,  # names it _ops.abi3.so; it holds no Python at all
+            py_limited_api=True,  # names it _ops.abi3.so; of Python it uses the limited API only
         )
     )
     return found

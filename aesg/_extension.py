@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -42,6 +44,26 @@ LIBRARY = _load()
 def has_cuda_kernels() -> bool:
     """Whether the library was built with CUDA kernels (a device may still be missing)."""
     return torch._C._dispatch_has_kernel_for_dispatch_key("aesg::seed_search", "CUDA")
+
+
+def direct_call(name: str) -> Callable[..., Any] | None:
+    """The function of the library that makes a call of an op without torch's dispatcher, as far as it can.
+
+    It takes the op's arguments by place and returns None unless all are plain CPU tensors and fine: then the
+    op is to be asked. None where this torch has no exchange interface that the library knows.
+    """
+    library = importlib.import_module("aesg._ops")
+    return getattr(library, name) if library.use_tensor_type(Tensor) else None
+
+
+_function_modes = torch._C._len_torch_function_stack
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_is_profiled = torch._C._autograd._profiler_enabled
+
+
+def is_unwatched() -> bool:
+    """Whether nobody follows what torch's dispatcher is asked for: no mode, no profiler."""
+    return not (_function_modes() or _dispatch_modes() or _is_profiled())
 
 
 def raise_typed(error: RuntimeError, default: type[AESGError] = AESGMemoryError) -> NoReturn:

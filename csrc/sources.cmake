@@ -10,7 +10,7 @@ set(AESG_KERNEL_SOURCES csrc/ops/cpu/*.cpp)
 # Free of torch: CUDA kernels and their launchers.
 set(AESG_CUDA_SOURCES csrc/ops/gpu/*.cu)
 # The ops as torch sees them (LibTorch stable ABI): schemas, checks, threading.
-set(AESG_OPS_BINDING_SOURCES csrc/bindings/ops_module.cpp csrc/ops/*.cpp)
+set(AESG_OPS_BINDING_SOURCES csrc/bindings/ops_module.cpp csrc/bindings/direct_calls.cpp csrc/ops/*.cpp)
 
 # Every object file. No contraction: the same sums have the same bits with and without FMA in the machine.
 set(AESG_CXX_FLAGS -std=c++17 -O3 -g0 -ffp-contract=off -fvisibility=hidden -fPIC -Wall -Wextra)

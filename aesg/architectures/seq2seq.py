@@ -1,4 +1,4 @@
-"""AESGSeq2Seq: a GRU encoder and a GRU decoder that asks its memory at every step.
+"""AESGSeq2Seq: a GRU encoder and a GRU decoder that asks its memory about every token it is given.
 
 Letters: B sequences, S source tokens, T target tokens, V vocabulary, H hidden size, W beams.
 """
@@ -16,6 +16,7 @@ from aesg.exceptions import AESGConfigError, AESGMemoryError
 from aesg.nn.evaluating import evaluating
 from aesg.nn.memory_layer import one_call
 from aesg.nn.rnn import AESG_GRU
+from aesg.nn.token_codes import LAGS, TokenCodes
 
 if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
@@ -29,6 +30,10 @@ class AESGSeq2Seq(TextModel):
 
     With a target it is given the tokens before the one to predict (teacher forcing). Without, its own best
     guess (greedy). `decode` gives the tokens themselves, by beam search if asked for.
+
+    The memory is asked as if source and target were one text: the first step with the end of the source, each
+    other with the target token before the one to predict, and with those before them. No query waits for a
+    state, so a given target costs one retrieval.
     `memory=None` is the plain model with the same other weights.
     """
 
@@ -41,6 +46,7 @@ class AESGSeq2Seq(TextModel):
         self.encoder = nn.GRU(hidden_size, hidden_size, num_layers, batch_first=True)
         self.decoder = RecurrentStack(nn.GRU, AESG_GRU, hidden_size, num_layers, memory)
         self.output_proj = nn.Linear(hidden_size, vocab_size)
+        self.codes = None if memory is None else TokenCodes(vocab_size, memory.vector_dim)
 
     def forward(self, src: Tensor, tgt: Tensor | None = None, max_length: int | None = None) -> Tensor:
         """Logits [B, T, V]: of `tgt` [B, T], or of `max_length` greedy steps (default: the source's length).
@@ -54,17 +60,19 @@ class AESGSeq2Seq(TextModel):
                 raise AESGMemoryError(
                     f"Expected as many targets as sources, got shapes {list(tgt.shape)} and {list(src.shape)}"
                 )
-            given = self.embedding(tgt[:, :-1].long())  # [B, T-1, H]
-            hidden, _ = self._decode(torch.cat((self._begin(len(src)), given), dim=1), states)
+            given = tgt[:, :-1].long()  # [B, T-1]
+            x = torch.cat((self._begin(len(src)), self.embedding(given)), dim=1)  # [B, T, H]
+            hidden, _ = self._decode(x, states, torch.cat((_end_of(src), given), dim=1))
             return self.output_proj(hidden)
         length = src.shape[1] if max_length is None else max_length
         check_positive(max_length=length)
-        logits, x = [], self._begin(len(src))
+        logits, x, text = [], self._begin(len(src)), _end_of(src)
         with one_call(self.memory):
             for _ in range(length):
-                hidden, states = self._decode(x, states)
+                hidden, states = self._decode(x, states, text)
                 logits.append(self.output_proj(hidden))  # [B, 1, V]
-                x = self.embedding(logits[-1].argmax(-1))  # [B, 1, H]
+                best = logits[-1].argmax(-1)  # [B, 1]
+                x, text = self.embedding(best), _end_of(text, best)
         return torch.cat(logits, dim=1)
 
     @torch.no_grad()
@@ -95,9 +103,9 @@ class AESGSeq2Seq(TextModel):
         scores[:, 0] = 0.0  # all beams are equal yet: one goes on
         tokens = torch.empty(batch * beams, 0, dtype=torch.long, device=device)  # [B W, t]
         ended = torch.zeros(batch * beams, dtype=torch.bool, device=device)
-        x = self._begin(batch * beams)
+        x, text = self._begin(batch * beams), _end_of(src).repeat_interleave(beams, dim=0)
         for _ in range(length or src.shape[1]):
-            hidden, states = self._decode(x, states)
+            hidden, states = self._decode(x, states, text)
             gains = self.output_proj(hidden[:, 0]).float().log_softmax(-1)  # [B W, V]
             if eos is not None:  # what has ended goes on with eos, for free
                 gains[ended] = -torch.inf
@@ -108,6 +116,7 @@ class AESGSeq2Seq(TextModel):
             drawn = (best % self.vocab_size).flatten()
             tokens = torch.cat((tokens[parents], drawn[:, None]), dim=1)
             states, x = _rows(states, parents), self.embedding(drawn)[:, None]
+            text = _end_of(text[parents], drawn[:, None])
             if eos is not None:
                 ended = ended[parents] | (drawn == eos)
                 if bool(ended.all()):
@@ -120,8 +129,12 @@ class AESGSeq2Seq(TextModel):
         _, last = run_plain(self.encoder, self.embedding(src.long()), None)  # [layers, B, H]
         return (last[:-1].contiguous() if self.num_layers > 1 else None), last[-1]
 
-    def _decode(self, x: Tensor, states: Any) -> tuple[Tensor, Any]:
-        return self.decoder(x, states, read=self.reads_memory)
+    def _decode(self, x: Tensor, states: Any, text: Tensor) -> tuple[Tensor, Any]:
+        """Hidden states [B, T, H] and the last of each layer, for x [B, T, H], which stands for the last T
+        tokens of `text` [B, >= T]; those before them are what came before the first step."""
+        said = self.said(text) if self.reads_memory else None
+        said = None if said is None else said[:, -x.shape[1] :]
+        return self.decoder(x, states, read=self.reads_memory, said=said)
 
     def _begin(self, batch: int) -> Tensor:
         return self.begin.expand(batch, 1, -1)  # [B, 1, H]
@@ -132,3 +145,8 @@ def _rows(states: Any, rows: Tensor) -> Any:
     below, top = states
     rows = rows.to(top.device)
     return (None if below is None else below[:, rows].contiguous()), top[rows]
+
+
+def _end_of(*parts: Tensor) -> Tensor:
+    """As many of the last tokens of these, one behind the other, [B, <= LAGS + 1] i64 as a query tells of."""
+    return torch.cat([part.long() for part in parts], dim=1)[:, -LAGS - 1 :]

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from aesg.memory.controller import AESGMemory
 
 READER_HEADS = 2  # one begins with what is like the query, the other with what is not
+# What was read comes in parts of at most length 1, beside inputs whose every number may be about 1. As
+# it is it whispers, and learning to hear it takes many times the steps (docs/quality.md).
+LOUDNESS = 32.0
+GATES_STD = 0.01
 
 State = TypeVar("State", Tensor, tuple[Tensor, Tensor])
 
@@ -76,7 +80,8 @@ class MemoryRNN(MemoryLayer, Generic[State]):
     """What AESG_GRU and AESG_LSTM share: the query, the loop over the steps.
 
     At step t the memory is asked with what the input x_t and the state h_{t-1} say together; a state alone
-    does not know yet what it is asked about. What is read is concatenated to the input of the cell.
+    does not know yet what it is asked about. What is read, times LOUDNESS, is concatenated to the cell's
+    input.
 
     full_gradient: whether in `sequence` the gradient of what was read also reaches the state that asked.
     Without, the gradient stops there and reaches the question's weights, the input and the reading only; a
@@ -104,7 +109,7 @@ class MemoryRNN(MemoryLayer, Generic[State]):
                 self.reader_gates = nn.Linear(
                     (heads + 1) * memory.vector_dim, self.gates * hidden_size, bias=False
                 )
-                nn.init.normal_(self.reader_gates.weight, std=OUTPUT_STD)
+                nn.init.normal_(self.reader_gates.weight, std=GATES_STD)
 
     def forward(self, x: Tensor, state: State) -> State:
         """One step: input [B, I] and state to the next state.
@@ -174,7 +179,7 @@ class MemoryRNN(MemoryLayer, Generic[State]):
         rnn: Any = self.rnn
         given = rnn.weight_ih_l0
         if read and self.reader is not None:
-            given = torch.cat((given, self.reader_gates.weight), dim=1)
+            given = torch.cat((given, LOUDNESS * self.reader_gates.weight), dim=1)
         return _Weights(given, rnn.bias_ih_l0, rnn.weight_hh_l0, rnn.bias_hh_l0)
 
     def _make_rnn(self) -> nn.GRU | nn.LSTM:

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
-from aesg._extension import expect_one_device, raise_typed
+from aesg._extension import direct_call, expect_one_device, is_unwatched, raise_typed
 from aesg.exceptions import AESGNavigationError
 
 _op = torch.ops.aesg.spread_activation.default
 _backward_op = torch.ops.aesg.spread_activation_backward.default
+_is_compiling, _is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
+_try_direct = direct_call("try_spread_activation")
 
 
 def spread_activation(
@@ -54,14 +56,21 @@ def spread_activation(
     AESGMemoryError for columns of wrong dtype, shape or device and for damaged chains.
     """
     try:
-        if torch.compiler.is_compiling():
-            wanted = seed_energies.requires_grad or strengths.requires_grad
-            direct = False
-        else:
-            wanted = torch.is_grad_enabled() and (seed_energies.requires_grad or strengths.requires_grad)
-            direct = not wanted
+        compiling = _is_compiling()
+        wanted = (_is_grad_enabled() or compiling) and (
+            seed_energies.requires_grad or strengths.requires_grad
+        )
+        direct = not (wanted or compiling)
         # fmt: off
         if direct:
+            # The dispatcher takes longer to hand over fifteen arguments than one query takes to spread.
+            if _try_direct is not None and is_unwatched():
+                found: tuple[Tensor, Tensor] | None = _try_direct(
+                    seed_indices, seed_energies, first_block, targets, strengths, next_block, active, regions,
+                    hops, decay, facilitation, source_floor, transfer_floor, k,
+                )
+                if found is not None:
+                    return found
             with _AutoDispatchBelowAutograd():
                 energies, indices, _ = _op(
                     seed_indices, seed_energies, first_block, targets, strengths, next_block, active, regions,

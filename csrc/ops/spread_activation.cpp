@@ -2,6 +2,7 @@
 // csrc/ops/cpu/spread_activation.cpp.
 #include "csrc/ops/cpu/spread_activation.h"
 
+#include <algorithm>
 #include <atomic>
 #include <tuple>
 #include <type_traits>
@@ -10,6 +11,7 @@
 #include "csrc/ops/cpu/spread_trace.h"
 #include "csrc/ops/device.h"
 #include "csrc/ops/spread_args.h"
+#include "csrc/ops/spread_call.h"
 #include "csrc/ops/tensor_args.h"
 
 namespace aesg {
@@ -17,11 +19,8 @@ namespace {
 
 constexpr int64_t kQueriesPerTask = 2;  // a query takes some microseconds
 
-struct Arguments {
-  Tensor seed_indices, seed_energies;  // contiguous [B, S]
-  int64_t batch, seeds, k;
-  cpu::SpreadGraph graph;
-  cpu::SpreadRules rules;
+struct Arguments : SpreadCall {
+  Tensor seed_indices, seed_energies;  // what `seeds` and `energies` point into
 };
 
 Arguments check(const Tensor& seed_indices, const Tensor& seed_energies, const Tensor& first_block,
@@ -36,7 +35,12 @@ Arguments check(const Tensor& seed_indices, const Tensor& seed_energies, const T
          shape_of{seed_energies});
   expect_k(k, batch);
   expect_same_device(seed_energies, "seed_energies", seed_indices, "seed_indices");
-  Arguments made{dense(seed_indices), dense(seed_energies), batch, seeds, k, {}, {}};
+  Arguments made{{}, dense(seed_indices), dense(seed_energies)};
+  made.seeds = static_cast<const int64_t*>(made.seed_indices.data_ptr());
+  made.energies = static_cast<const float*>(made.seed_energies.data_ptr());
+  made.batch = batch;
+  made.width = seeds;
+  made.k = k;
   made.rules = spread_rules(hops, decay, facilitation, source_floor, transfer_floor);
   made.graph = spread_graph(first_block, targets, strengths, next_block, active, regions, seed_indices,
                             "seed_indices");
@@ -44,39 +48,47 @@ Arguments check(const Tensor& seed_indices, const Tensor& seed_energies, const T
 }
 
 // Values of the seeds; their tensors are on the CPU here.
-void check_seeds(const Arguments& arguments) {
-  const auto* slots = static_cast<const int64_t*>(arguments.seed_indices.data_ptr());
-  const int64_t n = arguments.batch * arguments.seeds, limit = arguments.graph.first_block.rows;
+void check_seeds(const SpreadCall& call) {
+  const int64_t n = call.batch * call.width, limit = call.graph.first_block.rows;
   for (int64_t i = 0; i < n; ++i)
-    expect(slots[i] >= -1 && slots[i] < limit, kNavigationError, "seed_indices: expected slots in -1..",
-           limit - 1, ", got ", slots[i]);
-  expect(all_finite(static_cast<const float*>(arguments.seed_energies.data_ptr()), n), kNavigationError,
+    expect(call.seeds[i] >= -1 && call.seeds[i] < limit, kNavigationError,
+           "seed_indices: expected slots in -1..", limit - 1, ", got ", call.seeds[i]);
+  expect(all_finite(call.energies, n), kNavigationError,
          "seed_energies: expected finite values, got NaN or infinity");
 }
 
 // visit(b, worker) for every query after its run, on all threads. Worker: cpu::Spreader, whose lists of edges
-// serve all queries of the call, or cpu::SpreadTrace.
+// serve all queries of the call, or cpu::SpreadTrace. False: the edges are damaged.
 template <typename Worker, typename Visit>
-void spread_all(const Arguments& arguments, const Visit& visit) {
+bool spread_all(const SpreadCall& call, const Visit& visit) {
   constexpr bool kKeepsLists = std::is_same_v<Worker, cpu::Spreader>;
-  const auto* slots = static_cast<const int64_t*>(arguments.seed_indices.data_ptr());
-  const auto* energies = static_cast<const float*>(arguments.seed_energies.data_ptr());
+  const int64_t width = call.width;
   std::atomic<bool> damaged{false};
-  torch::stable::parallel_for(0, arguments.batch, kQueriesPerTask, [&](int64_t begin, int64_t end) {
+  const auto run = [&](int64_t begin, int64_t end) {
     static thread_local Worker worker;  // keeps its memory between calls
-    if constexpr (kKeepsLists) worker.begin_call(arguments.graph, arguments.rules);
+    if constexpr (kKeepsLists) worker.begin_call(call.graph, call.rules);
+    const int64_t together = std::max<int64_t>(1, cpu::Spreader::kSeedsAhead / std::max<int64_t>(width, 1));
     for (int64_t b = begin; b < end; ++b) {
-      const int64_t at = b * arguments.seeds;
+      const int64_t at = b * width;
       if constexpr (kKeepsLists) {
-        worker.run(slots + at, energies + at, arguments.seeds);
+        if ((b - begin) % together == 0 && b + 1 < end)
+          worker.look_ahead(call.seeds + at, std::min(together, end - b) * width);
+        worker.run(call.seeds + at, call.energies + at, width);
       } else {
-        worker.run(arguments.graph, arguments.rules, slots + at, energies + at, arguments.seeds);
+        worker.run(call.graph, call.rules, call.seeds + at, call.energies + at, width);
       }
       visit(b, worker);
     }
     if (worker.take_damage()) damaged = true;
+  };
+  torch::stable::parallel_for(0, call.batch, kQueriesPerTask, run);
+  return !damaged;
+}
+
+bool spread_plain(const SpreadCall& call, float* energies, int64_t* slots) {
+  return spread_all<cpu::Spreader>(call, [&](int64_t b, cpu::Spreader& worker) {
+    worker.result(call.k, energies + b * call.k, slots + b * call.k);
   });
-  expect(!damaged, kMemoryError, kDamagedEdges);
 }
 
 // energies [B, k] f32 and slots [B, k] i64, strongest first, and, when asked for, d energy / d seed energy
@@ -90,21 +102,20 @@ std::tuple<Tensor, Tensor, Tensor> spread_activation_cpu(
       check(seed_indices, seed_energies, first_block, targets, strengths, next_block, active, regions, hops,
             decay, facilitation, source_floor, transfer_floor, k);
   check_seeds(arguments);
-  const int64_t batch = arguments.batch, seeds = arguments.seeds;
+  const int64_t batch = arguments.batch, seeds = arguments.width;
   Tensor energies = make_tensor(seed_energies, {batch, k}, ScalarType::Float);
   Tensor slots = make_tensor(seed_energies, {batch, k}, ScalarType::Long);
   Tensor slopes = make_tensor(seed_energies, {jacobian ? batch : 0, k, seeds}, ScalarType::Float);
   auto* energy = static_cast<float*>(energies.data_ptr());
   auto* slot = static_cast<int64_t*>(slots.data_ptr());
   auto* slope = static_cast<float*>(slopes.data_ptr());
-  if (jacobian) {
-    spread_all<cpu::SpreadTrace>(arguments, [&](int64_t b, cpu::SpreadTrace& worker) {
-      worker.result(k, energy + b * k, slot + b * k, slope + b * k * seeds);
-    });
-  } else {
-    spread_all<cpu::Spreader>(
-        arguments, [&](int64_t b, cpu::Spreader& worker) { worker.result(k, energy + b * k, slot + b * k); });
-  }
+  const bool whole = jacobian ? spread_all<cpu::SpreadTrace>(arguments,
+                                                             [&](int64_t b, cpu::SpreadTrace& worker) {
+                                                               worker.result(k, energy + b * k, slot + b * k,
+                                                                             slope + b * k * seeds);
+                                                             })
+                              : spread_plain(arguments, energy, slot);
+  expect(whole, kMemoryError, kDamagedEdges);
   return {energies, slots, slopes};
 }
 
@@ -130,9 +141,10 @@ Tensor spread_activation_backward_cpu(const Tensor& gradients, const Tensor& ind
   const auto* gradient = static_cast<const float*>(dense_gradients.data_ptr());
   const auto* slot = static_cast<const int64_t*>(dense_indices.data_ptr());
   std::vector<std::vector<cpu::EdgeGradient>> found(arguments.batch);
-  spread_all<cpu::SpreadTrace>(arguments, [&](int64_t b, cpu::SpreadTrace& worker) {
+  const bool whole = spread_all<cpu::SpreadTrace>(arguments, [&](int64_t b, cpu::SpreadTrace& worker) {
     worker.backward(arguments.rules, gradient + b * k, slot + b * k, k, &found[b]);
   });
+  expect(whole, kMemoryError, kDamagedEdges);
   Tensor sums = strengths.dim() == 2
                     ? make_tensor(strengths, {strengths.size(0), strengths.size(1)}, ScalarType::Float)
                     : make_tensor(strengths, {strengths.size(0), strengths.size(1), strengths.size(2)},
@@ -159,9 +171,9 @@ std::tuple<Tensor, Tensor, Tensor> spread_activation_cuda(
          "seed_energies, strengths: expected none that requires a gradient on a CUDA device, got one");
   expect(k <= gpu::kMostK, kNavigationError, "k: expected at most ", gpu::kMostK, " on a CUDA device, got ",
          k);
-  const int64_t batch = arguments.batch, seeds = arguments.seeds;
-  const gpu::Spread launch{static_cast<const int64_t*>(arguments.seed_indices.data_ptr()),
-                           static_cast<const float*>(arguments.seed_energies.data_ptr()),
+  const int64_t batch = arguments.batch, seeds = arguments.width;
+  const gpu::Spread launch{arguments.seeds,
+                           arguments.energies,
                            batch,
                            seeds,
                            on_device(arguments.graph),
@@ -181,6 +193,15 @@ std::tuple<Tensor, Tensor, Tensor> spread_activation_cuda(
 #endif
 
 }  // namespace
+
+bool try_spread(const SpreadCall& call, float* energies, int64_t* slots) {
+  const int64_t n = call.batch * call.width;
+  bool inside = true;
+  for (int64_t i = 0; i < n; ++i)
+    inside &= call.seeds[i] >= -1 && call.seeds[i] < call.graph.first_block.rows;
+  return inside && all_finite(call.energies, n) && spread_plain(call, energies, slots);
+}
+
 }  // namespace aesg
 
 #if defined(AESG_WITH_CUDA)

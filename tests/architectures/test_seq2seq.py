@@ -55,6 +55,52 @@ def test_greedy_is_teacher_forcing_with_its_own_tokens(with_memory, make_memory:
     assert torch.equal(model.decode(SOURCE), tokens)
 
 
+def questions(memory) -> list[torch.Tensor]:
+    """What the memory is asked from now on."""
+    asked, retrieve = [], memory.retrieve
+    memory.retrieve = lambda query, **further: asked.append(query.detach()) or retrieve(query, **further)
+    return asked
+
+
+def test_a_given_target_costs_one_retrieval_and_asks_what_its_steps_ask(make_memory: Make) -> None:
+    memory = frozen(make_memory)
+    model, source = model_of(memory), torch.randint(0, 7, (3, 11))
+    asked = questions(memory)
+    tokens = model(source, max_length=12).argmax(-1)
+    steps = torch.cat(asked, dim=1)
+    assert steps.shape == (3, 12, 16) and len(asked) == 12
+    asked.clear()
+    model(source, tokens)
+    assert len(asked) == 1
+    torch.testing.assert_close(asked[0], steps, rtol=1e-5, atol=1e-5)
+
+
+def test_source_and_target_ask_as_one_text(make_memory: Make) -> None:
+    """Every step asks with the eight tokens before the one it predicts, of the source or of the target."""
+    memory = frozen(make_memory)
+    model, source, target = model_of(memory), torch.randint(0, 7, (1, 11)), torch.randint(0, 7, (1, 10))
+    said, decoder = [], model.decoder.forward
+    model.decoder.forward = lambda *args, **kept: said.append(kept["said"]) or decoder(*args, **kept)
+    model(source, target)
+    text = torch.cat((source, target), dim=1)
+    for step in range(10):
+        window = text[:, step + 3 : step + 11]
+        expected = model.codes(window, memory.config.query_context)[:, -1]
+        torch.testing.assert_close(said[0][:, step], expected)
+
+
+def test_steps_of_a_target_are_learnt_as_a_sequence(make_memory: Make) -> None:
+    memory = make_memory(
+        novelty_birth_threshold=1, novelty_explanation_threshold=0.95, link_min_similarity=1.0
+    )
+    model = model_of(memory).train()
+    for _ in range(3):
+        memory.reset_state()
+        model(SOURCE, torch.tensor([[1, 2, 3, 4, 5], [2, 4, 6, 1, 3], [6, 5, 4, 3, 2]]))
+    memory.update_topology()
+    assert memory.storage.edge_count >= 9
+
+
 @pytest.mark.parametrize("with_memory", [False, True])
 def test_a_full_beam_finds_the_likeliest_of_all_sequences(with_memory, make_memory: Make) -> None:
     model = model_of(frozen(make_memory) if with_memory else None, vocab=3, layers=1)

@@ -6,6 +6,22 @@
 #include "csrc/ops/activate_context_math.h"
 
 namespace aesg::cpu {
+namespace {
+
+// std::stable_sort, which asks for memory every time, where there is more than a few to sort.
+template <typename Entry, typename Before>
+void sort_stably(std::vector<Entry>& entries, Before before) {
+  constexpr size_t kFew = 32;
+  if (entries.size() > kFew) return std::stable_sort(entries.begin(), entries.end(), before);
+  for (size_t next = 1; next < entries.size(); ++next) {
+    const Entry entry = entries[next];
+    size_t at = next;
+    for (; at > 0 && before(entry, entries[at - 1]); --at) entries[at] = entries[at - 1];
+    entries[at] = entry;
+  }
+}
+
+}  // namespace
 
 void ContextFinder::run(const SpreadGraph& graph, const SpreadRules& rules, const ContextRules& context,
                         const Priming& priming, const float* similarities, const int64_t* seeds, float bar,
@@ -76,12 +92,11 @@ void ContextFinder::lead_by_seeds(const ContextRules& context, const ContextOut&
     const bool leads = slot >= 0 && std::find(out.seeds, out.seeds + count, slot) != out.seeds + count;
     entries_.push_back({energies_[i], slot, leads, static_cast<int32_t>(i)});
   }
-  // Most contexts are in order already, and stable sorting of a few is quick.
-  std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
-    return kept_before(a.leads, a.value, b.leads, b.value);
-  });
+  // Most contexts are in order already.
+  sort_stably(entries_,
+              [](const Entry& a, const Entry& b) { return kept_before(a.leads, a.value, b.leads, b.value); });
   entries_.resize(k);
-  std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
+  sort_stably(entries_, [](const Entry& a, const Entry& b) {
     return shown_before(a.leads, a.value, b.leads, b.value);
   });
   for (int64_t i = 0; i < k; ++i) {

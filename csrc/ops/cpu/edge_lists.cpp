@@ -20,30 +20,20 @@ void EdgeLists::restart(const SpreadGraph& graph) {
   used_ = 0;
 }
 
-void EdgeLists::fetch(const int32_t* slots, size_t count) const {
+void SpreadGraph::fetch_chains(const int32_t* blocks, size_t count) const {
   constexpr int kWalkers = 16, kMostSteps = 4096;  // as many lines as the second-level cache may lose
-  for (size_t i = 0; i < count; ++i) {
-    __builtin_prefetch(&places_[slots[i]]);
-    __builtin_prefetch(graph_.first_block.at(slots[i]));
-  }
   int32_t at[kWalkers];
   int walkers = 0;
-  size_t next_slot = 0;
+  size_t next_chain = 0;
   const auto start = [&]() -> int32_t {  // the head of the next chain, -1: all were begun
-    while (next_slot < count) {
-      const int32_t slot = slots[next_slot++];
-      if (is_known(slot)) {
-        __builtin_prefetch(targets_.data() + places_[slot].begin);
-        __builtin_prefetch(strengths_.data() + places_[slot].begin);
-        continue;
-      }
-      const int32_t block = graph_.first_block[slot];
+    while (next_chain < count) {
+      const int32_t block = blocks[next_chain++];
       if (has_block(block)) return block;
     }
     return -1;
   };
   const auto take = [&](int32_t block) {
-    __builtin_prefetch(graph_.targets.at(block));
+    __builtin_prefetch(targets.at(block));
     return block;
   };
   while (walkers < kWalkers) {
@@ -53,7 +43,7 @@ void EdgeLists::fetch(const int32_t* slots, size_t count) const {
   }
   for (int steps = 0; walkers != 0 && steps < kMostSteps; steps += walkers) {
     for (int w = 0; w < walkers; ++w) {
-      int32_t block = graph_.next_block[at[w]];
+      int32_t block = next_block[at[w]];
       if (!has_block(block)) block = start();
       if (block >= 0)
         at[w] = take(block);
@@ -63,14 +53,14 @@ void EdgeLists::fetch(const int32_t* slots, size_t count) const {
   }
 }
 
-// Copies the living edges of a block that is not all living; returns how many.
+// Copies the edges of a block with gaps; returns how many.
 uint32_t EdgeLists::copy_some(const int32_t* targets, const float* strengths, uint32_t at, bool* damaged) {
   const uint32_t slots = static_cast<uint32_t>(graph_.active.rows);
   uint32_t size = 0;
   for (int i = 0; i < kEdgesPerBlock; ++i) {
     const bool inside = static_cast<uint32_t>(targets[i]) < slots;
     if (!inside && targets[i] != -1) *damaged = true;
-    if (!inside || !graph_.active[targets[i]]) continue;
+    if (!inside) continue;
     targets_[at + size] = targets[i];
     strengths_[at + size++] = strengths[i];
   }
@@ -81,13 +71,11 @@ void EdgeLists::make(int32_t slot, bool* damaged) {
   constexpr uint32_t kRoom = kEdgesPerBlock + kEdgesTogether;
   const uint32_t begin = used_;
   const int32_t slots = static_cast<int32_t>(graph_.active.rows);
-  const Column<const uint8_t> active = graph_.active;
-  const uint8_t* flat = active.flat() && active.row_stride == 1 ? active.base : nullptr;
   uint32_t end = begin;
   int32_t mark = -1;  // a block met before: a chain that comes back to it is a ring
   uint32_t steps = 0, next_mark = 1;
   for (int32_t block = graph_.first_block[slot], next; block != -1; block = next) {
-    if (!has_block(block) || block == mark) {
+    if (!graph_.has_block(block) || block == mark) {
       *damaged = true;
       break;
     }
@@ -102,7 +90,7 @@ void EdgeLists::make(int32_t slot, bool* damaged) {
       targets_.resize(2 * (end + kRoom));
       strengths_.resize(targets_.size());
     }
-    // Mostly the first places are in use and all they lead to is alive.
+    // Mostly the first places are in use.
     Four::Mask low, high;
     std::memcpy(&low, targets, sizeof low);
     std::memcpy(&high, targets + 3, sizeof high);
@@ -110,12 +98,7 @@ void EdgeLists::make(int32_t slot, bool* damaged) {
                                                                        << 3;
     const uint32_t unused = Four::bits(low == -1) | Four::bits(high == -1) << 3;
     const uint32_t filled = static_cast<uint32_t>(__builtin_ctz(~used));
-    bool plain = (used & (used + 1)) == 0 && (used | unused) == 0x7f;
-    if (plain && flat != nullptr) {
-      for (uint32_t i = 0; i < filled; ++i) plain &= flat[targets[i]] != 0;
-    } else if (plain) {
-      for (uint32_t i = 0; i < filled; ++i) plain &= active[targets[i]] != 0;
-    }
+    const bool plain = (used & (used + 1)) == 0 && (used | unused) == 0x7f;
     if (__builtin_expect(plain, 1)) {
       std::copy_n(targets, kEdgesPerBlock, targets_.data() + end);
       std::copy_n(strengths, kEdgesPerBlock, strengths_.data() + end);

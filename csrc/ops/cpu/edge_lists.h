@@ -1,7 +1,7 @@
-// EdgeLists: the chains of edge blocks that one call met, each copied once to one piece of memory.
+// EdgeLists: the long chains of edge blocks that one call met twice, each copied to one piece of memory.
 //
 // Blocks of a chain lie anywhere, and the same concepts fire again and again: in later hops, and in the other
-// queries of a batch. Only the first firing pays for the scattered reads.
+// queries of a batch. From the second firing on a long chain is read where it was copied to.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "csrc/ops/columns.h"
+#include "csrc/ops/cpu/spread_give.h"
 
 namespace aesg::cpu {
 
@@ -22,15 +23,19 @@ struct SpreadGraph {
   Column<const uint8_t> active;       // [N]
   Column<const int32_t> regions;      // [N] or null, 0: no region
 
+  bool has_block(int32_t block) const {
+    return static_cast<uint32_t>(block) < static_cast<uint32_t>(next_block.rows);
+  }
+  // Brings the chains that begin at these blocks near: many are walked at a time, since a block is known only
+  // when the one before it has come.
+  void fetch_chains(const int32_t* blocks, size_t count) const;
   // The region of the first seed, 0: none.
   int32_t dominant_region(const int64_t* seeds, int64_t seed_count) const {
     return regions && seed_count > 0 && seeds[0] >= 0 ? regions[seeds[0]] : 0;
   }
 };
 
-inline constexpr uint32_t kEdgesTogether = 4;
-
-// The edges of one concept to living targets, in the order of the chain, filled up to a multiple of
+// The edges of one concept, dead targets included, in the order of the chain, filled up to a multiple of
 // kEdgesTogether with edges of strength 0 to slot 0. Valid until the next list is made.
 struct EdgeList {
   const int32_t* targets;
@@ -47,7 +52,16 @@ class EdgeLists {
   // Whether making another list might need more memory than is kept; then restart, or go on and take it.
   bool is_full() const { return used_ > kMostEdges; }
 
-  bool is_known(int32_t slot) const { return places_[slot].call == call_; }
+  // Whether this slot was met before; it is from now on. Most chains are met once in a call, and copying
+  // costs as much as firing.
+  bool meet(int32_t slot) {
+    if (places_[slot].call == call_) return true;
+    places_[slot] = {call_, 0, kNotCopied};
+    return false;
+  }
+  bool is_known(int32_t slot) const {
+    return places_[slot].call == call_ && places_[slot].size != kNotCopied;
+  }
 
   // The list of a slot, made now unless it is known. Sets *damaged where the chain leaves the graph.
   EdgeList get(int32_t slot, bool* damaged) {
@@ -56,21 +70,22 @@ class EdgeLists {
     return {targets_.data() + place.begin, strengths_.data() + place.begin, place.size};
   }
 
-  // Brings what get() will read of these slots near: many chains are walked at a time, since a block is known
-  // only when the one before it has come.
-  void fetch(const int32_t* slots, size_t count) const;
+  // Asks for what is_known() and get() will read first.
+  void fetch_place(int32_t slot) const { __builtin_prefetch(&places_[slot]); }
+  void fetch_list(int32_t slot) const {  // REQUIRES: is_known(slot)
+    __builtin_prefetch(targets_.data() + places_[slot].begin);
+    __builtin_prefetch(strengths_.data() + places_[slot].begin);
+  }
 
  private:
   static constexpr uint32_t kMostEdges = 4u << 20;  // 32 MiB
+  static constexpr uint32_t kNotCopied = UINT32_MAX;
 
   struct Place {
-    uint32_t call;  // the list is known if this is the current one
+    uint32_t call;  // the list is known, or was met, if this is the current one
     uint32_t begin, size;
   };
 
-  bool has_block(int32_t block) const {
-    return static_cast<uint32_t>(block) < static_cast<uint32_t>(graph_.next_block.rows);
-  }
   void make(int32_t slot, bool* damaged);
   uint32_t copy_some(const int32_t* targets, const float* strengths, uint32_t at, bool* damaged);
 
