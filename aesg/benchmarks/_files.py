@@ -2,7 +2,8 @@
 
 Held out are whole files. "online" reads them with a memory that learns from what it has just read, while no
 weight changes; "frozen" reads them with what training left. "abroad" are the C headers of the same Python, of
-which training saw nothing: a frozen model in a new domain, where only its memory can learn.
+which training saw nothing: a frozen model in a new domain, where only its memory can learn. "Chunks" are read
+at random: nothing told before helps with one, and a memory can only cost.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -37,6 +39,7 @@ class Files:
     held_out: int = 30_000  # bytes
     abroad: int = 60_000  # bytes of headers
     rate: float = 3e-3
+    in_order: ClassVar[bool] = True
 
     def corpus(self) -> Corpus:
         return load_corpus(None, READ_BYTES)
@@ -65,6 +68,25 @@ class Files:
         """As long as the streams end about together."""
         each = limit // (2 * self.streams)
         return StreamLoader(openings(texts, limit, each), self.streams, self.chunk)
+
+
+@dataclass(frozen=True)
+class Chunks(Files):
+    """The same bytes in pieces of one chunk, each from a place drawn at random."""
+
+    in_order: ClassVar[bool] = False
+
+    def training(self, corpus: Corpus, seed: int) -> StreamLoader:
+        return self._pieces(corpus.train, self.steps * self.streams, seed)
+
+    def held(self, corpus: Corpus) -> StreamLoader:
+        return self._pieces(corpus.held_out, self.held_out // self.chunk, 0)
+
+    def _pieces(self, texts: list[bytes], count: int, seed: int) -> StreamLoader:
+        whole, generator = b"".join(texts), torch.Generator().manual_seed(seed)
+        length = self.chunk + 1  # and the byte that follows
+        places = torch.randint(len(whole) - length + 1, (count,), generator=generator).tolist()
+        return StreamLoader([whole[at : at + length] for at in places], self.streams, self.chunk)
 
 
 def _losses(model: MemoryModel, stream: StreamLoader) -> Iterator[tuple[torch.Tensor, int]]:

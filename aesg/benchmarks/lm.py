@@ -1,8 +1,9 @@
 """What a memory gives a text model: `python -m aesg bench lm`.
 
 recall: associative recall beyond the window (see `_mqar`). Training and asking are online: what is told is
-learnt while it is read. files: the standard library's files in order, then, weights frozen, C headers (see
-`_files`); a "gain" is what the memory saves against the same seed's model without one.
+learnt while it is read. files: the standard library's files in order, then, weights frozen, C headers.
+chunks: pieces of these files at random, where a memory is not expected to help, only not to cost (see
+`_files`). A "gain" is what the memory saves against the same seed's model without one.
 
 Each model with its memory, with the answers of other rows (shuffled contents), and without a memory; means
 over seeds with 95 % intervals, equal steps and data.
@@ -27,7 +28,7 @@ from torch.nn import functional as F
 from aesg import architectures
 from aesg.architectures.base import MemoryModel, token_config
 from aesg.benchmarks import _files
-from aesg.benchmarks._files import Files
+from aesg.benchmarks._files import Chunks, Files
 from aesg.benchmarks._measure import environment, interval
 from aesg.benchmarks._mqar import Chunk, Recall
 from aesg.config import AESGConfig
@@ -39,7 +40,7 @@ WIDTH, DIM, HEADS = 128, 64, 4  # as the preset small
 EVALUATED = 10  # episodes
 RECALL_AIM = 0.95
 FILE_AIMS = {"gain frozen": 0.0, "gain online": 0.0, "gain abroad, online": 0.0}
-TASKS = ("recall", "files")
+TASKS = ("recall", "files", "chunks")
 SHORT_RECALL = {"streams": 2, "keys": 4, "values": 8}
 SHORT_FILES = {"steps": 3, "streams": 2, "chunk": 32, "held_out": 2_000, "abroad": 2_000}
 Figures = dict[str, float]
@@ -153,10 +154,11 @@ def bits_of(name: str, task: Files, seed: int) -> Figures:
             memory = AESGMemory(Path(folder, "memory"), token_config(DIM)) if kind == "memory" else None
             model = make_model(name, _files.VOCABULARY, memory)
             _files.train(model, task, corpus, seed)
-            held, abroad = task.held(corpus), task.headers()
+            held, abroad = task.held(corpus), task.headers() if task.in_order else None
             if memory is None:
                 figures[kind] = _files.bits_per_byte(model, held)
-                figures[f"abroad, {kind}"] = _files.bits_per_byte(model, abroad)
+                if abroad is not None:
+                    figures[f"abroad, {kind}"] = _files.bits_per_byte(model, abroad)
                 continue
             figures["concepts"] = float(memory.stats()["active"])
             figures["memory frozen"] = _files.bits_per_byte(model, held)
@@ -164,15 +166,17 @@ def bits_of(name: str, task: Files, seed: int) -> Figures:
                 figures["shuffled contents, frozen"] = _files.bits_per_byte(model, held)
             with model.reads_switched_off():
                 figures["reads switched off"] = _files.bits_per_byte(model, held)
-            figures["memory online"] = _files.bits_per_byte(model, held, "ONLINE")
-            figures["abroad, memory frozen"] = _files.bits_per_byte(model, abroad)
-            figures["abroad, memory online"] = _files.bits_per_byte(model, abroad, "ONLINE")
+            if abroad is not None:
+                figures["memory online"] = _files.bits_per_byte(model, held, "ONLINE")
+                figures["abroad, memory frozen"] = _files.bits_per_byte(model, abroad)
+                figures["abroad, memory online"] = _files.bits_per_byte(model, abroad, "ONLINE")
             memory.close()
-    for state in ("frozen", "online"):
+    for state in ("frozen", "online") if task.in_order else ("frozen",):
         figures[f"gain {state}"] = figures["without memory"] - figures[f"memory {state}"]
-        figures[f"gain abroad, {state}"] = (
-            figures["abroad, without memory"] - figures[f"abroad, memory {state}"]
-        )
+        if task.in_order:
+            figures[f"gain abroad, {state}"] = (
+                figures["abroad, without memory"] - figures[f"abroad, memory {state}"]
+            )
     return figures
 
 
@@ -221,12 +225,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     runs = [recall_of(name, recall, options, seed) for seed in seeds]
                     title, aims = f"{name}, recall over {hops} step(s)", {"memory": RECALL_AIM}
                 else:
-                    files = Files(**(SHORT_FILES if options.short else {"steps": options.steps}))
+                    kind = Files if task == "files" else Chunks
+                    files = kind(**(SHORT_FILES if options.short else {"steps": options.steps}))
                     runs = [bits_of(name, files, seed) for seed in seeds]
-                    title, aims = (
-                        f"{name}, files in order",
-                        FILE_AIMS,
-                    )
+                    title = f"{name}, {'files in order' if files.in_order else 'chunks at random'}"
+                    aims = FILE_AIMS if files.in_order else {}
                 found = table(title, runs, time.perf_counter() - began, {} if options.short else aims)
                 if options.out is not None:
                     record(options, list(seeds), found)

@@ -45,13 +45,20 @@ def test_short_run(tmp_path) -> None:
     assert lm.main(["--short", "--out", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "lm.json").read_text())
     titles = [case["title"] for case in record["tasks"].values()]
-    assert [title.split(",")[0] for title in titles] == 2 * list(lm.MODELS)
+    assert [title.split(",")[0] for title in titles] == 3 * list(lm.MODELS)
     for case in record["tasks"].values():
         figures = {name: figure["mean"] for name, figure in case["figures"].items()}
         assert figures.pop("concepts") > 0
         if "recall" in case["title"]:
             assert set(figures) == {"chance", "without memory", "memory", "shuffled contents"}
             assert all(0 <= figure <= 1 for figure in figures.values())
+            continue
+        if "random" in case["title"]:
+            gain = figures["without memory"] - figures["memory frozen"]
+            assert figures.pop("gain frozen") == pytest.approx(gain)
+            read = {"without memory", "memory frozen", "shuffled contents, frozen", "reads switched off"}
+            assert set(figures) == read
+            assert all(5 < figure < 9 for figure in figures.values())
             continue
         for state in ("frozen", "online"):
             gain = figures["without memory"] - figures[f"memory {state}"]
