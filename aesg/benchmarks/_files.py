@@ -3,7 +3,7 @@
 Held out are whole files. "online" reads them with a memory that learns from what it has just read, while no
 weight changes; "frozen" reads them with what training left. "abroad" are the C headers of the same Python, of
 which training saw nothing: a frozen model in a new domain, where only its memory can learn. "Chunks" are read
-at random: nothing told before helps with one, and a memory can only cost.
+at random: what went before says nothing of what comes.
 """
 
 from __future__ import annotations

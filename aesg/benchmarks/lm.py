@@ -2,8 +2,8 @@
 
 recall: associative recall beyond the window (see `_mqar`). Training and asking are online: what is told is
 learnt while it is read. files: the standard library's files in order, then, weights frozen, C headers.
-chunks: pieces of these files at random, where a memory is not expected to help, only not to cost (see
-`_files`). A "gain" is what the memory saves against the same seed's model without one.
+chunks: pieces of these files at random, read with what training left (see `_files`). A "gain" is what the
+memory saves against the same seed's model without one.
 
 Each model with its memory, with the answers of other rows (shuffled contents), and without a memory; means
 over seeds with 95 % intervals, equal steps and data.
@@ -229,6 +229,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                     files = kind(**(SHORT_FILES if options.short else {"steps": options.steps}))
                     runs = [bits_of(name, files, seed) for seed in seeds]
                     title = f"{name}, {'files in order' if files.in_order else 'chunks at random'}"
+                    if not options.short and options.steps != Files.steps:
+                        title += f", {options.steps} steps"
                     aims = FILE_AIMS if files.in_order else {}
                 found = table(title, runs, time.perf_counter() - began, {} if options.short else aims)
                 if options.out is not None:
