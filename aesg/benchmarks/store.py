@@ -211,7 +211,7 @@ def opening(folder: Path) -> dict[str, Any]:
     return {"opening": seconds, "all": [r[0] for r in runs], "resident_mib": mib}
 
 
-def bulk(folder: Path, n: int, dim: int, rounds: int = 3) -> dict[str, Any]:
+def bulk(folder: Path, n: int, dim: int, rounds: int = 7) -> dict[str, Any]:
     """add_concepts of n and the commit, against writing as many bytes in sequence; the last memory stays."""
     from aesg import AESGConfig
     from aesg.memory.controller import AESGMemory
