@@ -211,7 +211,7 @@ def opening(folder: Path) -> dict[str, Any]:
     return {"opening": seconds, "all": [r[0] for r in runs], "resident_mib": mib}
 
 
-def bulk(folder: Path, n: int, dim: int, rounds: int = 7) -> dict[str, Any]:
+def bulk(folder: Path, n: int, dim: int, rounds: int) -> dict[str, Any]:
     """add_concepts of n and the commit, against writing as many bytes in sequence; the last memory stays."""
     from aesg import AESGConfig
     from aesg.memory.controller import AESGMemory
@@ -289,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="aesg-bench-", dir=options.directory) as scratch:
         folder = Path(scratch)
         cases = commits(folder, options.n, options.dim, options.rounds)
-        cases.append(bulk(folder / "bulk", options.bulk, options.dim, 1 if options.short else 3))
+        cases.append(bulk(folder / "bulk", options.bulk, options.dim, 1 if options.short else 7))
         cases.append(opening(folder / "bulk"))
         cases.append(log_reading(folder / "log"))
         cases.append(size_on_disk(folder / "size", options.n))
