@@ -64,7 +64,9 @@ def spread_activation(
         # fmt: off
         if direct:
             # The dispatcher takes longer to hand over fifteen arguments than one query takes to spread.
-            if _try_direct is not None and is_unwatched():
+            # What has torch's negative bit holds the opposite of what it means, which DLPack does not say.
+            turned = seed_energies.is_neg() or strengths.is_neg()
+            if _try_direct is not None and not turned and is_unwatched():
                 found: tuple[Tensor, Tensor] | None = _try_direct(
                     seed_indices, seed_energies, first_block, targets, strengths, next_block, active, regions,
                     hops, decay, facilitation, source_floor, transfer_floor, k,

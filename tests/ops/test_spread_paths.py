@@ -179,3 +179,16 @@ def test_modes_and_profilers_see_the_op():
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         spread_activation(*repeated_seeds(), *graph_with_hubs(), **RULES)
     assert any(event.key == "aesg::spread_activation" for event in profile.key_averages())
+
+
+@pytest.mark.parametrize("turned", ["energies", "strengths"])
+def test_tensors_with_the_negative_bit_mean_what_they_say(turned):
+    (slots, energies), graph = repeated_seeds(), list(graph_with_hubs())
+    want = spread_activation(slots, energies, *graph, **RULES)
+    if turned == "energies":
+        energies = torch._neg_view(-energies)
+    else:
+        graph[2] = torch._neg_view(-graph[2])
+    got = spread_activation(slots, energies, *graph, **RULES)
+    assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
+    assert want[0].max() > 0
