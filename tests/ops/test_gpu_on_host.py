@@ -59,9 +59,7 @@ def gpu(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         Path(sources[-1]).write_text(for_the_host(path.read_text()))
     library = folder / "on_host.so"
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", f"-I{ROOT}"]
-    flags.append(
-        "-DAESG_SMALL_TABLE_BITS=9"
-    )  # full at 256 concepts, so that spreading needs its large tables
+    flags.append("-DAESG_SMALL_TABLE_BITS=9")  # full at 256 concepts: spreading then needs its large tables
     subprocess.run(["c++", *flags, *sources, "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
 
@@ -80,6 +78,20 @@ def sizes(*numbers: int) -> list[ctypes.c_int64]:
     return [ctypes.c_int64(number) for number in numbers]
 
 
+def spread_on_host(
+    gpu: ctypes.CDLL, seeds: Tensor, energies: Tensor, graph: Graph, k: int, rules: dict[str, Any],
+    regions: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Energies and slots [B, k] of the spreading kernel for seeds [B, S]."""
+    got = torch.empty(len(seeds), k), torch.empty(len(seeds), k, dtype=torch.int64)
+    gpu.on_host_spread(
+        at(seeds), at(energies), *sizes(*seeds.shape), columns_of(graph, regions),
+        *sizes(len(graph.first_block), len(graph.targets)), ctypes.byref(Rules(**rules)), *sizes(k),
+        *map(at, got),
+    )  # fmt: skip
+    return got
+
+
 @pytest.mark.parametrize("k, hops", [(10, 0), (10, 1), (64, 3), (200, 4)])
 def test_spread_activation(gpu, k: int, hops: int) -> None:
     graph = random_graph(400, 8, seed=12)
@@ -87,11 +99,7 @@ def test_spread_activation(gpu, k: int, hops: int) -> None:
     regions = (torch.arange(400) % 5).to(torch.int32)
     rules = {**RULES, "hops": hops}
     want = spread_activation(indices, energies, *graph, regions=regions, k=k, **rules)
-    got = torch.empty(9, k), torch.empty(9, k, dtype=torch.int64)
-    gpu.on_host_spread(
-        at(indices), at(energies), *sizes(9, 6), columns_of(graph, regions), *sizes(400, len(graph.targets)),
-        ctypes.byref(Rules(**rules)), *sizes(k), *map(at, got),
-    )  # fmt: skip
+    got = spread_on_host(gpu, indices, energies, graph, k, rules, regions)
     assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
 
 
@@ -107,11 +115,7 @@ def test_of_parallel_edges_the_strongest_counts(gpu) -> None:
     graph = blocks_of(9, edges)
     seeds, energies = torch.tensor([[0]]), torch.tensor([[0.9]])
     want = spread_activation(seeds, energies, *graph, k=9, **RULES)
-    got = torch.empty(1, 9), torch.empty(1, 9, dtype=torch.int64)
-    gpu.on_host_spread(
-        at(seeds), at(energies), *sizes(1, 1), columns_of(graph, None), *sizes(9, len(graph.targets)),
-        ctypes.byref(Rules(**RULES)), *sizes(9), *map(at, got),
-    )  # fmt: skip
+    got = spread_on_host(gpu, seeds, energies, graph, 9, RULES)
     assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
 
 
@@ -123,11 +127,7 @@ def test_some_queries_need_large_tables(gpu) -> None:
     seeds = torch.tensor([[0, 5], [500, 3], [7, -1], [500, 500], [-1, -1], [3, 500]])
     energies = torch.tensor([[0.9, 0.5]]).repeat(6, 1)
     want = spread_activation(seeds, energies, *graph, k=300, **RULES)
-    got = torch.empty(6, 300), torch.empty(6, 300, dtype=torch.int64)
-    gpu.on_host_spread(
-        at(seeds), at(energies), *sizes(6, 2), columns_of(graph, None), *sizes(1000, len(graph.targets)),
-        ctypes.byref(Rules(**RULES)), *sizes(300), *map(at, got),
-    )  # fmt: skip
+    got = spread_on_host(gpu, seeds, energies, graph, 300, RULES)
     assert ((want[0] > 0).sum(1) > 256).tolist() == [False, True, False, True, False, True]
     assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
 
