@@ -176,6 +176,69 @@ def test_few_queries_pass_over_rows_that_are_not_finite(batch):
     assert torch.equal(part[0], whole[0][:batch]) and torch.equal(part[1], whole[1][:batch])
 
 
+HARD_ROWS = [
+    "plain",
+    "part of every row",
+    "of all lengths",
+    "alike",
+    "opposed",
+    "one coordinate",
+    "any inverse norms",
+]
+
+
+def part_of_every_row(rows, dim):
+    """Rows that share nearly all of their length, queries without it, and what is left of rows as lengths."""
+    common = torch.nn.functional.normalize(torch.randn(dim, dtype=torch.float64), dim=0)
+    rest = torch.randn(rows, dim, dtype=torch.float64)
+    rest -= (rest @ common)[:, None] * common
+    queries = torch.randn(40, dim, dtype=torch.float64)
+    queries -= (queries @ common)[:, None] * common
+    inv_norm = 1 / rest.norm(dim=1).clamp(min=1e-3)
+    return queries.float(), (rest + 3000 * common).float(), inv_norm.float()
+
+
+def hard_rows(kind, rows, dim):
+    queries, vectors = torch.randn(40, dim), torch.randn(rows, dim)
+    if kind == "part of every row":
+        return part_of_every_row(rows, dim)
+    if kind == "of all lengths":
+        vectors *= 10.0 ** torch.linspace(-37, 37, rows)[:, None]
+    elif kind == "alike":
+        vectors = vectors[: rows // 50].repeat(50, 1) + 1e-7 * torch.randn(rows // 50 * 50, dim)
+        queries = vectors[:40] + 0.01 * torch.randn(40, dim)
+    elif kind == "opposed":
+        vectors = -(torch.ones(dim) + 0.2 * torch.rand(rows, dim))
+        queries = torch.ones(40, dim) + 0.2 * torch.rand(40, dim)
+    elif kind == "one coordinate":
+        vectors, queries = torch.zeros_like(vectors), torch.zeros_like(queries)
+        vectors[torch.arange(rows), torch.arange(rows) % dim] = torch.randn(rows)
+        queries[torch.arange(40), torch.arange(40) % dim] = 1.0
+    inv_norm = (1 / vectors.double().norm(dim=1)).float()
+    if kind == "any inverse norms":
+        odd = torch.tensor([0.0, -1.0, 1e-38, 1e30, 3e38, float("inf"), float("nan")])
+        inv_norm = odd[torch.arange(rows) % 7] * torch.where(torch.rand(rows) < 0.5, 1.0, inv_norm)
+        vectors[::5] *= 1e-30
+        vectors[1::5] *= 1e18
+    return queries, vectors, inv_norm
+
+
+@pytest.mark.parametrize("dim", [1, 3, 64, 255])
+@pytest.mark.parametrize("kind", HARD_ROWS)
+def test_no_sieve_loses_a_row(kind, dim):
+    """Where all rows are wanted nothing is sifted; the first of these are what any search must find."""
+    torch.manual_seed(6)
+    queries, vectors, inv_norm = hard_rows(kind, 3000, dim)
+    active = torch.rand(len(vectors)) < 0.9
+    options = {"inv_norm": inv_norm, "active": active, "min_score": -1.0}
+    scores, indices = seed_search(queries, vectors, len(vectors), **options)
+    for k in (1, 10, 70):
+        for batch in (1, 2, 3, 12, 13, 31, 40):
+            found = seed_search(queries[:batch], vectors, k, **options)
+            assert torch.equal(found[0], scores[:batch, :k]), (k, batch)
+            assert torch.equal(found[1], indices[:batch, :k]), (k, batch)
+
+
 @pytest.mark.parametrize("batch, rows", [(1, 40_000), (3, 20_000), (700, 200)])
 def test_same_bits_for_any_number_of_threads(batch, rows):
     torch.manual_seed(2)

@@ -37,8 +37,9 @@ namespace avx2 {
 #define AESG_TARGET AESG_AVX2
 #define AESG_FAST_TRANSPOSE 1
 #include "csrc/ops/cpu/seed_search_kernel.inl"
-// Needs what the kernel defines.
+// These need what the kernel defines.
 #include "csrc/ops/cpu/seed_search_few.inl"
+#include "csrc/ops/cpu/seed_search_many.inl"
 #undef AESG_SIMD
 #undef AESG_TARGET
 }  // namespace avx2
@@ -55,6 +56,7 @@ namespace avx512 {
 
 struct Kernel {
   decltype(&portable::search) search;
+  decltype(&portable::search) search_many;  // the same by a sieve, where inverse norms are there; or null
   void (*search_few)(const SeedSearch&, const float*, int64_t, int64_t, int64_t, TopK*, float*);  // or null
   float (*dot)(const float*, const float*, int64_t);
   void (*eight_dots)(const float*, const float* const*, int64_t, float*);
@@ -67,14 +69,15 @@ const Kernel& kernel() {
 #if defined(__x86_64__)
     const Isa isa = pick_isa();
     if (isa == Isa::kAvx512)
-      return Kernel{avx512::search,     avx2::search_few, avx512::dot,
-                    avx512::eight_dots, avx512::kPanel,   Avx512::kQueryBlock};
+      return Kernel{avx512::search,     nullptr,        avx2::search_few,   avx512::dot,
+                    avx512::eight_dots, avx512::kPanel, Avx512::kQueryBlock};
     if (isa == Isa::kAvx2)
-      return Kernel{avx2::search,     avx2::search_few, avx2::dot,
-                    avx2::eight_dots, avx2::kPanel,     Avx2::kQueryBlock};
+      return Kernel{avx2::search,     avx2::search_many, avx2::search_few, avx2::dot,
+                    avx2::eight_dots, avx2::kPanel,      Avx2::kQueryBlock};
 #endif
-    return Kernel{portable::search,     nullptr,          portable::dot,
-                  portable::eight_dots, portable::kPanel, Portable::kQueryBlock};
+    return Kernel{
+        portable::search,     nullptr, nullptr, portable::dot, portable::eight_dots, portable::kPanel,
+        Portable::kQueryBlock};
   }();
   return chosen;
 }
@@ -160,8 +163,9 @@ void seed_search_range(const SeedSearch& job, const float* packed, int64_t first
     }
     return chosen.search_few(job, unit.data(), pitch, first_row, last_row, best, bars);
   }
+  const auto search = job.inv_norm && chosen.search_many != nullptr ? chosen.search_many : chosen.search;
   for (int64_t q = first_query; q < last_query; q += chunk)
-    chosen.search(job, packed, q, std::min(q + chunk, last_query), first_row, last_row, best, panel, bars);
+    search(job, packed, q, std::min(q + chunk, last_query), first_row, last_row, best, panel, bars);
 }
 
 }  // namespace aesg::cpu

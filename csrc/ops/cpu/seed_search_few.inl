@@ -12,9 +12,10 @@ constexpr int64_t kMostApart = 256;     // rows from stream to stream, at most
 constexpr int64_t kApartFloats = 4096;  // and the distance that is aimed at, 16 KiB
 
 // Two sums of D products of a unit query and a row differ by at most 2 D 2^-24 |row| (each order is off by at
-// most D roundings), times the inverse norm; the same again for products below the normal range. Four times
-// that leaves room for stored inverse norms that are somewhat off.
-inline float sieve_margin(int64_t dim) { return static_cast<float>(dim) * 0x1p-20f; }
+// most D roundings), times the inverse norm, which may be that of a part of the row: this times
+// 1 + |row| inv_norm. As much again is for products below the normal range, and twice that for the roundings
+// of the margin itself. (The squares of rows shorter than 2^-63 vanish: there the 1 must do.)
+inline float sieve_margin(int64_t dim) { return static_cast<float>(dim) * 0x1p-21f; }
 
 AESG_AVX2 static AESG_INLINE float sum_across(__m256 v) {
   __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -24,12 +25,14 @@ AESG_AVX2 static AESG_INLINE float sum_across(__m256 v) {
 
 // Rough dot products of Q queries, `pitch` apart and padded with zeros to whole vectors, and Rows rows, each
 // in `Chains` sums: to scores[q * score_pitch + j * apart]. `tail` selects what is left of a row in its last
-// vector.
-template <int Q, int Rows, int Chains>
+// vector. Squares of the rows' lengths, where they are wanted: to squares[j * apart].
+template <int Q, int Rows, int Chains, bool Lengths>
 AESG_AVX2 static AESG_INLINE void rough_dots(const float* const* rows, int64_t dim, const float* queries,
                                              int64_t pitch, __m256i tail, float* scores, int64_t apart,
-                                             int64_t score_pitch) {
-  __m256 sum[Q][Rows][Chains];
+                                             int64_t score_pitch, float* squares) {
+  __m256 sum[Q][Rows][Chains], square[Rows];
+#pragma GCC unroll 8
+  for (int j = 0; j < Rows; ++j) square[j] = _mm256_setzero_ps();
 #pragma GCC unroll 16
   for (int i = 0; i < Q * Rows * Chains; ++i) (&sum[0][0][0])[i] = _mm256_setzero_ps();
   int64_t d = 0;
@@ -44,6 +47,7 @@ AESG_AVX2 static AESG_INLINE void rough_dots(const float* const* rows, int64_t d
         const __m256 row = _mm256_loadu_ps(rows[j] + d + 8 * c);
 #pragma GCC unroll 8
         for (int q = 0; q < Q; ++q) sum[q][j][c] = _mm256_fmadd_ps(x[q], row, sum[q][j][c]);
+        if (Lengths) square[j] = _mm256_fmadd_ps(row, row, square[j]);
       }
     }
   }
@@ -55,8 +59,12 @@ AESG_AVX2 static AESG_INLINE void rough_dots(const float* const* rows, int64_t d
 #pragma GCC unroll 8
       for (int q = 0; q < Q; ++q)
         sum[q][j][0] = _mm256_fmadd_ps(_mm256_loadu_ps(queries + q * pitch + d), row, sum[q][j][0]);
+      if (Lengths) square[j] = _mm256_fmadd_ps(row, row, square[j]);
     }
   }
+#pragma GCC unroll 8
+  for (int j = 0; j < Rows; ++j)
+    if (Lengths) squares[j * apart] = sum_across(square[j]);
 #pragma GCC unroll 8
   for (int q = 0; q < Q; ++q)
 #pragma GCC unroll 8
@@ -85,8 +93,8 @@ template <int Q, int Chains>
 AESG_AVX2 static void sift(const SeedSearch& job, int64_t groups, const float* queries, int64_t pitch,
                            int64_t first_row, int64_t last_row, TopK* best, float* bars) {
   constexpr int64_t kScores = kStreams * kMostApart;
-  alignas(64) float scores[kFewQueries * kScores];
-  const float margin = sieve_margin(job.dim);
+  alignas(64) float scores[kFewQueries * kScores], squares[kScores];
+  const __m256 one_margin = _mm256_set1_ps(sieve_margin(job.dim));
   const __m256i tail = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(job.dim % 8)),
                                           _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   int64_t row = first_row;
@@ -99,19 +107,22 @@ AESG_AVX2 static void sift(const SeedSearch& job, int64_t groups, const float* q
     const float* rows[kStreams];
     for (int j = 0; j < kStreams; ++j) rows[j] = job.vectors.at(row + j * apart);
     for (int64_t r = 0; r < apart; ++r) {
-      for (int64_t q = 0; q < groups * Q; q += Q)
-        rough_dots<Q, kStreams, Chains>(rows, job.dim, queries + q * pitch, pitch, tail,
-                                        scores + q * kScores + r, apart, kScores);
+      rough_dots<Q, kStreams, Chains, true>(rows, job.dim, queries, pitch, tail, scores + r, apart, kScores,
+                                            squares + r);
+      for (int64_t q = Q; q < groups * Q; q += Q)
+        rough_dots<Q, kStreams, Chains, false>(rows, job.dim, queries + q * pitch, pitch, tail,
+                                               scores + q * kScores + r, apart, kScores, nullptr);
       for (int j = 0; j < kStreams; ++j) rows[j] += job.dim;
     }
     for (int64_t r = 0; r < kStreams * apart; r += kTile) {
       const __m256 scale = _mm256_loadu_ps(job.inv_norm.at(row + r));
+      const __m256 length = _mm256_mul_ps(_mm256_sqrt_ps(_mm256_load_ps(squares + r)), scale);
+      const __m256 margin = _mm256_fmadd_ps(one_margin, length, one_margin);
       for (int64_t q = 0; q < job.batch; ++q) {
-        const __m256 score = _mm256_mul_ps(_mm256_load_ps(scores + q * kScores + r), scale);
-        // Not at or below the bar, NaN and infinities included: their sum in order may be another.
-        const __m256 high = _mm256_cmp_ps(score, _mm256_set1_ps(bars[q] - margin), _CMP_NLE_UQ);
-        const __m256 odd = _mm256_cmp_ps(_mm256_sub_ps(score, score), _mm256_setzero_ps(), _CMP_NEQ_UQ);
-        if (__builtin_expect(_mm256_movemask_ps(_mm256_or_ps(high, odd)) != 0, 0))
+        const __m256 most = _mm256_fmadd_ps(_mm256_load_ps(scores + q * kScores + r), scale, margin);
+        // Not at or below the bar, NaN included: the sum in order may be another.
+        const __m256 high = _mm256_cmp_ps(most, _mm256_broadcast_ss(bars + q), _CMP_NLE_UQ);
+        if (__builtin_expect(_mm256_movemask_ps(high) != 0, 0))
           offer_exactly(job, queries + q * pitch, row + r, kTile, bars + q, best + q);
       }
     }
