@@ -1,5 +1,6 @@
 """Types of the compiled store. The graph's functions (csrc/bindings/graph_binding.cpp) are untyped here."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -82,6 +83,30 @@ def group_bytes(vector_dim: int) -> int: ...
 def column_offset(vector_dim: int, column: int) -> int: ...
 def inspect(directory: str) -> dict[str, Any]: ...
 def crc32c(data: Buffer, crc: int = 0) -> int: ...
+
+# The answers of one call: csrc/bindings/answers_binding.cpp.
+def merge_answers(
+    energies: Sequence[npt.NDArray[np.float32]],
+    slots: Sequence[npt.NDArray[np.int64]],
+    shares: Sequence[float],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]: ...
+def gather_own(store: Store, members: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> None: ...
+def gather_of(
+    rows: npt.NDArray[np.float32],
+    members: npt.NDArray[np.int64],
+    origin: int,
+    vectors: npt.NDArray[np.float32],
+) -> None: ...
+def keep_primary(
+    store: Store | None,
+    members: npt.NDArray[np.int64],
+    energies: npt.NDArray[np.float32],
+    steps: int,
+    first: int,
+    slots: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.int64],
+    kept: npt.NDArray[np.float32],
+) -> None: ...
 
 # The graph: csrc/bindings/graph_binding.cpp. Slots are i64.
 def bear(

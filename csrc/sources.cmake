@@ -4,7 +4,8 @@
 # Free of torch and Python: the store and the graph.
 set(AESG_CORE_SOURCES csrc/base/*.cpp csrc/storage/*.cpp csrc/graph/*.cpp)
 # Their Python face (pybind11).
-set(AESG_CORE_BINDING_SOURCES csrc/bindings/core_module.cpp csrc/bindings/graph_binding.cpp)
+set(AESG_CORE_BINDING_SOURCES
+    csrc/bindings/answers_binding.cpp csrc/bindings/core_module.cpp csrc/bindings/graph_binding.cpp)
 # Free of torch and Python: CPU kernels on plain pointers.
 set(AESG_KERNEL_SOURCES csrc/ops/cpu/*.cpp)
 # Free of torch: CUDA kernels and their launchers.

@@ -57,6 +57,10 @@ class SemanticGraph:
         return self.state.storage
 
     @property
+    def store(self) -> _core.Store:
+        return self.state.storage.core
+
+    @property
     def vector_dim(self) -> int:
         return self.state.storage.vector_dim
 
@@ -195,6 +199,13 @@ class SemanticGraph:
         else:
             rows = groups[clamped >> GROUP_BITS, clamped & (groups.shape[1] - 1)]
         return rows.masked_fill_((slots < 0).unsqueeze(-1), 0.0)
+
+    def gather_members(self, members: Tensor, origin: int, vectors: Tensor) -> None:
+        """Writes the vectors of the memory's own `members` [Q, K] (origin 0, see `aesg.packs.ranking`) to
+        `vectors` [Q, K, D], zeros where there is no member.
+        """
+        assert origin == 0
+        _core.gather_own(self.store, members.numpy(), vectors.numpy())
 
     def ids(self, slots: Tensor) -> Tensor:
         """The identities of slots [...], i64 holding the bits of u64; 0 where the slot is negative."""

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGNavigationError
 from aesg.graph.core import SemanticGraph
-from aesg.graph.use_log import PRIMARY_COUNT
 from aesg.memory.calls import NOTHING, Answer, Found, Query, Source
 from aesg.memory.context import RetrievedContext
 from aesg.memory.state import BatchActiveContext
@@ -18,7 +17,7 @@ from aesg.memory.trace import trace_paths
 from aesg.ops import Activated, replay_energies
 from aesg.packs.graph import PackGraph
 from aesg.packs.manager import Answering
-from aesg.packs.ranking import ORIGIN_SHIFT, merge_answers, origins_of, slots_in
+from aesg.packs.ranking import ORIGIN_SHIFT, merge_answers
 from aesg.validation import Validator
 
 ONLY_OWN = ("memory",)
@@ -133,13 +132,11 @@ class Navigator:
 
         In the memory those of its own answer, whatever packs added to it.
         """
-        last = slice(query.steps - 1, None, query.steps)
         of_packs = streams.of_packs([answer.source.key for answer in answers[1:]])
         for answer, theirs in zip(answers, (streams, *of_packs), strict=True):
-            which = theirs.streams(query.streams.start, query.streams.stop - query.streams.start)
-            kept = answer.members.numpy()[last, :PRIMARY_COUNT]
-            energies = answer.energies.detach().numpy()[last, :PRIMARY_COUNT]
-            theirs.remember(which, kept, energies, answer.source.graph.identities(kept))
+            theirs.remember(
+                query.streams, query.steps, answer.members, answer.energies, answer.source.graph.store
+            )
 
     def _ask(
         self,
@@ -174,10 +171,12 @@ class Navigator:
     ) -> RetrievedContext:
         """The answer in the shape of the question, on its device."""
         lead, k = query.lead, found.members.shape[1]
-        vectors = answers[0].found.vectors if len(answers) == 1 else self.graph.gather(found.own_members)
-        for origin, answer in enumerate(answers[1:], 1):
-            theirs = origins_of(found.members) == origin
-            vectors[theirs] = answer.source.graph.gather(slots_in(found.members, origin)[theirs])
+        if len(answers) == 1:
+            vectors = answers[0].found.vectors
+        else:
+            vectors = torch.empty(*found.members.shape, self.graph.vector_dim)
+            for origin, answer in enumerate(answers):
+                answer.source.graph.gather_members(found.members, origin, vectors)
         energies, members, explanation = found.energies, found.members, found.explanation
         if len(lead) != 1:
             vectors, energies = vectors.view(*lead, k, vectors.shape[-1]), energies.view(*lead, k)
@@ -215,10 +214,13 @@ def _together(answers: Sequence[Answer]) -> Found:
     """The answers of the memory and its packs as one."""
     own = answers[0].found
     if len(answers) == 1:
-        return Found(own.seeds, own.similarities, own.members, answers[0].energies, own.similarities[:, 0])
+        explanation = own.similarities.select(1, 0)
+        return Found(own.seeds, own.similarities, own.members, answers[0].energies, explanation)
     energies, members = merge_answers(
         [(answer.energies, answer.members) for answer in answers],
         [answer.source.share for answer in answers],
     )
-    explanation = torch.stack([answer.found.similarities[:, 0] for answer in answers]).amax(dim=0)
+    explanation = own.similarities.select(1, 0)
+    for answer in answers[1:]:
+        explanation = torch.maximum(explanation, answer.found.similarities.select(1, 0))
     return Found(own.seeds, own.similarities, members, energies, explanation)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
+from aesg import _core
 from aesg.exceptions import AESGMemoryError
 from aesg.graph.arguments import whole_numbers
 from aesg.graph.use_log import PRIMARY_COUNT
@@ -51,21 +52,17 @@ class BatchActiveContext:
         self._grow(first + count)
         return slice(first, first + count)
 
-    def remember(self, streams: slice, members: np.ndarray, energies: np.ndarray, ids: np.ndarray) -> None:
-        """Keeps the strongest of each stream's context: slots, energies and identities [B, <= 3], strongest
-        first.
+    def remember(
+        self, streams: slice, steps: int, members: Tensor, energies: Tensor, store: _core.Store | None
+    ) -> None:
+        """Keeps the strongest of each stream's last step: slots and energies [B * steps, K], strongest first,
+        and what the slots hold in `store` (None: they always hold the same).
         """
-        width = members.shape[1]
-        # As arrays: on a few numbers an operation of torch's costs ten of numpy's.
-        for kept, given, nothing in (
-            (self.primary, members, -1),
-            (self.primary_ids, ids, 0),
-            (self.energies, energies, 0.0),
-        ):
-            rows = kept.numpy()[streams]
-            rows[:, :width] = given
-            if width < PRIMARY_COUNT:
-                rows[:, width:] = nothing
+        self._grow(streams.stop)
+        _core.keep_primary(
+            store, members.numpy(), energies.detach().numpy(), steps, streams.start,
+            self.primary.numpy(), self.primary_ids.numpy(), self.energies.numpy(),
+        )  # fmt: skip
 
     def primed(self, streams: slice, share: float) -> Primed:
         """What these streams were last about, to start with `share` of its energy."""

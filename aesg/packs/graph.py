@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aesg import _core
 from aesg.config import AESGConfig
 from aesg.graph.core import spreading_rules
 from aesg.graph.query_mean import QueryMean
@@ -71,9 +72,10 @@ class PackGraph:
             **spreading_rules(self.config),
         )
 
-    def identities(self, slots: np.ndarray) -> np.ndarray:
-        """What tells concepts apart over time, i64 [...]: in a pack, where nothing changes, the slots."""
-        return slots
+    @property
+    def store(self) -> None:
+        """None: nothing changes in a pack, so a slot is its concept's identity."""
+        return None
 
     def without(self, vectors: Tensor) -> Tensor:
         """As `SemanticGraph.without`."""
@@ -85,6 +87,10 @@ class PackGraph:
         if len(vectors) == 0:
             return torch.zeros(*slots.shape, self.vector_dim)
         return vectors[slots.clamp(min=0)].masked_fill_((slots < 0).unsqueeze(-1), 0.0)
+
+    def gather_members(self, members: Tensor, origin: int, vectors: Tensor) -> None:
+        """Writes the vectors of those `members` [Q, K] that are of this origin to `vectors` [Q, K, D]."""
+        _core.gather_of(self._tensors.vectors.numpy(), members.numpy(), origin, vectors.numpy())
 
     # For `aesg.memory.trace`, one concept at a time.
 

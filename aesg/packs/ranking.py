@@ -11,12 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from aesg import _core
+
 ORIGIN_SHIFT = 32
-
-
-def members_of(slots: Tensor, origin: int) -> Tensor:
-    """Slots of one graph [...] i64 (-1: none) as members."""
-    return slots if origin == 0 else torch.where(slots >= 0, slots + (origin << ORIGIN_SHIFT), slots)
 
 
 def origins_of(members: Tensor) -> Tensor:
@@ -43,12 +40,11 @@ def merge_answers(answers: Sequence[tuple[Tensor, Tensor]], shares: Sequence[flo
     sorted; shares: what scales the energies of each. Of equal ones the earlier graph comes first, then the
     lower slot. Differentiable in the energies.
     """
-    width = answers[0][0].shape[1]
-    energies = torch.cat(
-        [found if share == 1.0 else found * share for (found, _), share in zip(answers, shares, strict=True)],
-        dim=1,
+    energies = [found for found, _ in answers]
+    order, merged, members = _core.merge_answers(
+        [found.detach().numpy() for found in energies], [slots.numpy() for _, slots in answers], shares
     )
-    members = torch.cat([members_of(slots, origin) for origin, (_, slots) in enumerate(answers)], dim=1)
-    order = torch.sort(energies.detach(), dim=1, descending=True, stable=True).indices[:, :width]
-    energies, members = energies.gather(1, order), members.gather(1, order)
-    return energies, torch.where(energies.detach() > 0, members, -1)
+    if not (torch.is_grad_enabled() and any(found.requires_grad for found in energies)):
+        return torch.from_numpy(merged), torch.from_numpy(members)
+    scaled = [found if share == 1.0 else found * share for found, share in zip(energies, shares, strict=True)]
+    return torch.cat(scaled, dim=1).gather(1, torch.from_numpy(order)), torch.from_numpy(members)

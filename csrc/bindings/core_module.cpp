@@ -12,6 +12,7 @@
 
 #include "csrc/base/crc32c.h"
 #include "csrc/base/error.h"
+#include "csrc/bindings/answers_binding.h"
 #include "csrc/bindings/graph_binding.h"
 #include "csrc/graph/population.h"
 #include "csrc/storage/store.h"
@@ -344,5 +345,6 @@ PYBIND11_MODULE(_core, m) {
         return aesg::crc32c(crc, info.ptr, static_cast<size_t>(info.size * info.itemsize));
       },
       py::arg("data"), py::arg("crc") = 0);
+  aesg::bindings::bind_answers(m);
   aesg::bindings::bind_graph(m);
 }
