@@ -14,7 +14,7 @@ cells refined longer, and 0.999 in twice as many.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -38,11 +38,73 @@ USELESS = 0.005  # gain in recall below which more probes are no help
 WORTH = 4  # exact search where the cells looked into hold more than this part of all rows
 
 
-class CoarseIndex:
-    """One graph's cells and how much of them a search looks into."""
+class Rows(Protocol):
+    """The concepts that a `CoarseIndex` searches."""
+
+    @property
+    def vectors(self) -> Tensor: ...  # [N, D] or [G, 1024, D] f32
+    @property
+    def inv_norm(self) -> Tensor: ...  # [N] or [G, 1024] f32
+    @property
+    def active(self) -> Tensor: ...  # [N] or [G, 1024] u8
+    @property
+    def count(self) -> int: ...  # rows that were ever in use: the first ones
+    @property
+    def living(self) -> int: ...
+    def at(self, slots: Tensor) -> Tensor: ...  # their vectors [n, D]
+    def slots(self) -> Tensor: ...  # in use, ascending, i64
+    def only_used(self, slots: Tensor) -> Tensor: ...  # of these
+    def take_changes(self) -> tuple[bool, np.ndarray]: ...  # since the last call: all of them, or which
+
+
+class StoreRows:
+    """The concepts of a store."""
 
     def __init__(self, storage: AESGStorage) -> None:
         self._storage = storage
+
+    @property
+    def vectors(self) -> Tensor:
+        return self._storage.column("vector")
+
+    @property
+    def inv_norm(self) -> Tensor:
+        return self._storage.column("inv_norm")
+
+    @property
+    def active(self) -> Tensor:
+        return self._storage.column("is_active")
+
+    @property
+    def count(self) -> int:
+        return self._storage.core.node_count
+
+    @property
+    def living(self) -> int:
+        return self._storage.core.active_count
+
+    def at(self, slots: Tensor) -> Tensor:
+        groups = self.vectors
+        return groups[slots // groups.shape[1], slots % groups.shape[1]]
+
+    def slots(self) -> Tensor:
+        return torch.nonzero(self._storage.column("id").reshape(-1))[:, 0]
+
+    def only_used(self, slots: Tensor) -> Tensor:
+        ids = self._storage.column("id")
+        return slots[ids[slots // ids.shape[1], slots % ids.shape[1]] != 0]
+
+    def take_changes(self) -> tuple[bool, np.ndarray]:
+        return self._storage.core.take_vector_changes()
+
+
+class CoarseIndex:
+    """One graph's cells and how much of them a search looks into."""
+
+    def __init__(self, rows: Rows, *, ask: bool = True) -> None:
+        """ask: the recall is measured on queries, too, and not on stored concepts alone."""
+        self._rows = rows
+        self._ask = ask
         self._cells: Cells | None = None
         self._pending = torch.empty(0, dtype=torch.int64)  # ascending; in no cell
         self._asked: deque[Tensor] = deque(maxlen=CHECKED_QUERIES)
@@ -66,12 +128,12 @@ class CoarseIndex:
         O(N sqrt(N) D).
         """
         self._follow()
-        if self._cells is None or self._storage.core.active_count > GROWTH * self._made_of:
+        if self._cells is None or self._rows.living > GROWTH * self._made_of:
             self._make(centers)
         if self._target != target:
             self._tune(target)
         self._calls += 1
-        if self._calls % ASKED_EVERY == 1 and queries.shape[0]:
+        if self._ask and self._calls % ASKED_EVERY == 1 and queries.shape[0]:
             self._asked.append(queries.detach()[0].clone())
         if not self._serves:
             return self._exact(queries, k, min_score)
@@ -102,7 +164,7 @@ class CoarseIndex:
 
     def _follow(self) -> None:
         """Takes in what changed: out of the cells, among the pending, and into cells when these are many."""
-        everything, changed = self._storage.core.take_vector_changes()
+        everything, changed = self._rows.take_changes()
         if everything:
             self._cells = None
         if self._cells is None or len(changed) == 0:
@@ -117,29 +179,26 @@ class CoarseIndex:
 
     def _put(self, slots: Tensor) -> None:
         """Puts slots into cells, free ones excepted: nothing lives there until they change again."""
-        storage = self._storage
-        ids, vectors = storage.column("id"), storage.column("vector")  # [G, 1024], [G, 1024, D]
-        slots = slots[ids[slots // ids.shape[1], slots % ids.shape[1]] != 0]
+        rows = self._rows
+        slots = rows.only_used(slots)
         assert self._cells is not None
-        self._cells = with_room(self._cells, len(slots), ids.numel())
-        region_add_(self._cells, vectors, storage.column("inv_norm"), slots)
+        self._cells = with_room(self._cells, len(slots), rows.vectors.shape[:-1].numel())
+        region_add_(self._cells, rows.vectors, rows.inv_norm, slots)
         self._pending = self._pending[:0]
-        if int(self._cells.used) * 32 > 3 * storage.core.active_count + 64 * len(self._cells.heads):
+        if int(self._cells.used) * 32 > 3 * rows.living + 64 * len(self._cells.heads):
             self._cells = None  # mostly places of what went
 
     def _make(self, centers: Tensor | None) -> None:
-        storage = self._storage
-        slots = torch.nonzero(storage.column("id").reshape(-1))[:, 0]
+        rows = self._rows
+        slots = rows.slots()
         root = round(len(slots) ** 0.5)
         count = min(MOST_CELLS, max(1, root, min(2 * root, FINE_CELLS)))
-        vectors = storage.column("vector")
         picked = slots[evenly(len(slots), min(len(slots), count * SAMPLE_ROWS_PER_CELL))]
-        sample = vectors[picked // vectors.shape[1], picked % vectors.shape[1]]
-        sample = torch.nn.functional.normalize(sample, dim=1)
+        sample = torch.nn.functional.normalize(rows.at(picked), dim=1)
         fitting = centers is not None and len(centers) == count
         start = centers if fitting and centers is not None else sample[evenly(len(sample), count)]
-        self._cells = make_cells(refine_centers(sample, start, ROUNDS), vectors.shape[0] * vectors.shape[1])
-        self._made_of = storage.core.active_count
+        self._cells = make_cells(refine_centers(sample, start, ROUNDS), rows.vectors.shape[:-1].numel())
+        self._made_of = rows.living
         self._target = 0.0
         self._put(slots)
 
@@ -160,7 +219,7 @@ class CoarseIndex:
 
         pool, before = POOLS[0], 0.0
         for probes in PROBES:
-            if probes > 1 and WORTH * probes * rows > self._storage.core.node_count:
+            if probes > 1 and WORTH * probes * rows > self._rows.count:
                 return
             reached = recall(probes, pool)
             if reached < target and reached - before < USELESS:  # it is the codes that are too rough
@@ -175,38 +234,36 @@ class CoarseIndex:
         """What was asked, and where that is little, stored concepts."""
         if len(self._asked) >= CHECKED_QUERIES // 4:
             return torch.stack(list(self._asked))
-        storage = self._storage
-        living = torch.nonzero(storage.column("is_active").reshape(-1))[:, 0]
+        living = torch.nonzero(self._rows.active.reshape(-1))[:, 0]
         picked = living[evenly(len(living), min(len(living), CHECKED_QUERIES))]
-        vectors = storage.column("vector")
-        stored = vectors[picked // vectors.shape[1], picked % vectors.shape[1]]
+        stored = self._rows.at(picked)
         return torch.cat([stored, *(query[None] for query in self._asked)])
 
     def _exact(self, queries: Tensor, k: int, min_score: float) -> tuple[Tensor, Tensor]:
-        storage = self._storage
+        rows = self._rows
         return seed_search(
             queries,
-            storage.column("vector"),
+            rows.vectors,
             k,
-            inv_norm=storage.column("inv_norm"),
-            active=storage.column("is_active"),
-            count=storage.core.node_count,
+            inv_norm=rows.inv_norm,
+            active=rows.active,
+            count=rows.count,
             min_score=min_score,
         )
 
     def _look(
         self, queries: Tensor, k: int, min_score: float, probes: int, pool: int
     ) -> tuple[Tensor, Tensor]:
-        storage = self._storage
+        rows = self._rows
         assert self._cells is not None
         return region_search(
             queries,
-            storage.column("vector"),
+            rows.vectors,
             k,
             self._cells,
             self._pending,
-            inv_norm=storage.column("inv_norm"),
-            active=storage.column("is_active"),
+            inv_norm=rows.inv_norm,
+            active=rows.active,
             probes=probes,
             pool=max(LEAST_POOL, pool * k),
             min_score=min_score,

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGStorageError
 from aesg.graph.coactivation import PairCounts
-from aesg.graph.coarse import CoarseIndex
+from aesg.graph.coarse import CoarseIndex, StoreRows
 from aesg.graph.novelty import NoveltyPool
 from aesg.graph.permissions import Permissions
 from aesg.graph.query_mean import QueryMean
@@ -52,7 +52,7 @@ class GraphState:
         self.log = UseLog(storage.core)
         self.queries = QueryMean(storage.vector_dim)
         self.centers: Tensor | None = None  # [R, D], of the regions last found
-        self.coarse = CoarseIndex(storage)
+        self.coarse = CoarseIndex(StoreRows(storage))
         self.region_cursor = 0  # where the next detection goes on assigning concepts to regions
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self.pruning_wait = 0  # consolidations until survival counts again

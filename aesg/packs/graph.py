@@ -41,7 +41,13 @@ class PackGraph:
             min_score=min_score,
         )
 
-    seek = search  # packs are searched exactly
+    def seek(self, queries: Tensor, k: int, min_score: float) -> tuple[Tensor, Tensor]:
+        """As `SemanticGraph.seek`: through cells where the pack is large."""
+        config, pack = self.config, self._pack
+        exact = self._queries.common is not None or config.recall_target >= 1
+        if exact or pack.rows.living < config.approximate_search_from:
+            return self.search(queries, k, min_score)
+        return pack.coarse.search(queries, k, min_score, config.recall_target)
 
     def activate(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aesg.graph.coarse import CoarseIndex
 from aesg.packs import version1
 from aesg.packs.columns import PackColumns
 
@@ -41,6 +42,27 @@ class PackTensors:
         self.targets = view(columns.targets)  # [M, 7] i32
         self.strengths = view(columns.strengths)  # [M, 7] f32
         self.next_block = view(columns.next_block)  # [M] i32
+
+
+class PackRows:
+    """The concepts of a pack as `CoarseIndex` searches them: they never change."""
+
+    def __init__(self, tensors: PackTensors) -> None:
+        self.vectors, self.inv_norm, self.active = tensors.vectors, tensors.inv_norm, tensors.active
+        self.count = len(self.active)
+        self.living = int(self.active.count_nonzero())
+
+    def at(self, slots: Tensor) -> Tensor:
+        return self.vectors[slots]
+
+    def slots(self) -> Tensor:
+        return torch.arange(self.count)
+
+    def only_used(self, slots: Tensor) -> Tensor:
+        return slots
+
+    def take_changes(self) -> tuple[bool, np.ndarray]:
+        return False, np.empty(0, dtype=np.int64)
 
 
 class MemoryPack:
@@ -93,6 +115,18 @@ class MemoryPack:
     @cached_property
     def tensors(self) -> PackTensors:
         return PackTensors(self.columns)
+
+    @cached_property
+    def rows(self) -> PackRows:
+        return PackRows(self.tensors)
+
+    @cached_property
+    def coarse(self) -> CoarseIndex:
+        """Cells for approximate search, made by the first search that wants them and kept with the pack.
+
+        Measured on the pack's own concepts: so they are the same in every process.
+        """
+        return CoarseIndex(self.rows, ask=False)
 
     @property
     def nodes(self) -> np.ndarray:
