@@ -1,8 +1,8 @@
 """What packs cost: reading, attaching, detaching, and answering with one: `python -m aesg bench pack_speed`.
 
 A memory of N concepts with a pack of N attached is compared with one memory that holds both, at rest
-(INFERENCE), with the same queries: with vectors at random, which no index helps to search, and with vectors in
-1000 clusters, which large memories and packs search through cells.
+(INFERENCE), with the same queries: with vectors at random, which no index helps to search, and with vectors
+in 1000 clusters, which large memories and packs search through cells.
 """
 
 from __future__ import annotations

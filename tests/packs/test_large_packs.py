@@ -1,4 +1,4 @@
-"""Large packs are searched through cells, with the recall the memory asks for; their bits are the same anywhere."""
+"""Large packs are searched through cells, with the recall the memory asks for, the same in every process."""
 
 from dataclasses import replace
 
