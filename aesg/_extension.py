@@ -59,11 +59,12 @@ def direct_call(name: str) -> Callable[..., Any] | None:
 _function_modes = torch._C._len_torch_function_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_profiled = torch._C._autograd._profiler_enabled
+_is_traced = torch._C._is_tracing
 
 
 def is_unwatched() -> bool:
-    """Whether nobody follows what torch's dispatcher is asked for: no mode, no profiler."""
-    return not (_function_modes() or _dispatch_modes() or _is_profiled())
+    """Whether nobody follows what torch's dispatcher is asked for: no mode, profiler or torch.jit.trace."""
+    return not (_function_modes() or _dispatch_modes() or _is_profiled() or _is_traced())
 
 
 def raise_typed(error: RuntimeError, default: type[AESGError] = AESGMemoryError) -> NoReturn:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
-from aesg._extension import raise_typed
+from aesg._extension import direct_call, is_unwatched, raise_typed
 from aesg.exceptions import AESGNavigationError
 
 _op = torch.ops.aesg.activate_context.default
+_is_compiling = torch.compiler.is_compiling
+_try_direct = direct_call("try_activate_context")
 _replay_op = torch.ops.aesg.replay_energies.default
 _replay_backward_op = torch.ops.aesg.replay_energies_backward.default
 
@@ -79,15 +81,26 @@ def activate_context(
     k above 1024 and for `jacobian`, and what is not finite or outside the graph counts there as none.
     """
     slots, slot_ids, energies, share = (None, None, None, 0.0) if primed is None else primed
+    arguments = (
+        similarities, seeds, bar, slots, slot_ids, energies, vectors, ids, first_block, targets, strengths,
+        next_block, active, regions, relative, share, hops, decay, facilitation, source_floor, transfer_floor,
+        k, gather, jacobian,
+    )  # fmt: skip
     try:
+        # The dispatcher takes longer to hand over so many arguments than one query takes.
+        if not _is_compiling() and _try_direct is not None and is_unwatched():
+            found: tuple[Tensor, ...] | None = _try_direct(*arguments)
+            # What has torch's negative bit holds the opposite of what it means, which DLPack does not say.
+            if found is not None and not (
+                similarities.is_neg()
+                or vectors.is_neg()
+                or strengths.is_neg()
+                or (bar is not None and bar.is_neg())
+                or (energies is not None and energies.is_neg())
+            ):
+                return Activated(*found)
         with _AutoDispatchBelowAutograd():
-            return Activated(
-                *_op(
-                    similarities, seeds, bar, slots, slot_ids, energies, vectors, ids, first_block, targets,
-                    strengths, next_block, active, regions, relative, share, hops, decay, facilitation,
-                    source_floor, transfer_floor, k, gather, jacobian,
-                )
-            )  # fmt: skip
+            return Activated(*_op(*arguments))
     except RuntimeError as error:
         raise_typed(error, AESGNavigationError)
 

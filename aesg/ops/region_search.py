@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
-from aesg._extension import expect_one_device, raise_typed
+from aesg._extension import direct_call, expect_one_device, is_unwatched, raise_typed
 from aesg.exceptions import AESGMemoryError, AESGNavigationError
 from aesg.ops.seed_search import _backward as _cosine_backward
 from aesg.ops.seed_search import _setup_context
@@ -20,6 +20,8 @@ PANEL, QUAD = 32, 4  # rows of a panel, dimensions side by side in it
 CODE_ZERO, CODE_LIMIT = 128, 127  # the code of 0, the largest code beside it
 
 _op = torch.ops.aesg.region_search.default
+_is_compiling, _is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
+_try_direct = direct_call("try_region_search")
 _add_op = torch.ops.aesg.region_add_.default
 
 
@@ -185,8 +187,13 @@ def region_search(
         pool, min_score,
     )  # fmt: skip
     try:
-        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and queries.requires_grad):
+        if _is_compiling() or (_is_grad_enabled() and queries.requires_grad):
             return _op(*arguments)
+        if _try_direct is not None and is_unwatched():
+            found: tuple[Tensor, Tensor] | None = _try_direct(*arguments)
+            # What has torch's negative bit holds the opposite of what it means, which DLPack does not say.
+            if found is not None and not (queries.is_neg() or vectors.is_neg() or inv_norm.is_neg()):
+                return found
         with _AutoDispatchBelowAutograd():
             return _op(*arguments)
     except RuntimeError as error:

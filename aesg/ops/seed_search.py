@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
-from aesg._extension import expect_one_device, raise_typed
+from aesg._extension import direct_call, expect_one_device, is_unwatched, raise_typed
 from aesg.exceptions import AESGNavigationError
 from aesg.ops.reference import normalize_ref
 
 _op = torch.ops.aesg.seed_search.default
+_is_compiling, _is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
+_try_direct = direct_call("try_seed_search")
 
 
 def seed_search(
@@ -45,11 +47,18 @@ def seed_search(
     AESGMemoryError for columns of wrong dtype, shape, layout or device. k > N, N = 0 and B = 0 are fine.
     """
     try:
-        if torch.compiler.is_compiling() or (
-            torch.is_grad_enabled() and (queries.requires_grad or vectors.requires_grad)
-        ):
+        if _is_compiling() or (_is_grad_enabled() and (queries.requires_grad or vectors.requires_grad)):
             return _op(queries, vectors, k, inv_norm, active, count, min_score)
         # Nothing to differentiate: going straight to the kernel saves more than a small search takes.
+        if _try_direct is not None and is_unwatched():
+            found: tuple[Tensor, Tensor] | None = _try_direct(
+                queries, vectors, k, inv_norm, active, count, min_score
+            )
+            # What has torch's negative bit holds the opposite of what it means, which DLPack does not say.
+            if found is not None and not (
+                queries.is_neg() or vectors.is_neg() or (inv_norm is not None and inv_norm.is_neg())
+            ):
+                return found
         with _AutoDispatchBelowAutograd():
             return _op(queries, vectors, k, inv_norm, active, count, min_score)
     except RuntimeError as error:

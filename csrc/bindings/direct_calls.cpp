@@ -1,172 +1,135 @@
-// aesg._ops as a Python module: calls of ops without torch's dispatcher. A short spreading takes one or two
-// microseconds, the dispatcher some eight to convert fifteen arguments. Tensors are read through DLPack's C
-// exchange interface. Only the plain case is handled, CPU tensors that are all as they should be; of anything
-// else try_* returns None, and the caller asks the op, which says what is wrong.
-#define Py_LIMITED_API 0x030a0000
-#include <Python.h>
+// aesg._ops as a Python module: calls of ops without torch's dispatcher. A short search or spreading takes
+// one or two microseconds, the dispatcher some eight to convert a dozen arguments. Only the plain case is
+// handled, CPU tensors that are all as they should be; of anything else try_* returns None, and the caller
+// asks the op, which says what is wrong. Arguments are those of the op, in its order.
+#include "csrc/bindings/direct_args.h"
+#include "csrc/ops/plain_calls.h"
 
-#include <cmath>
-#include <cstddef>
-#include <cstdlib>
-#include <exception>
-
-#include "csrc/bindings/dlpack.h"
-#include "csrc/ops/spread_call.h"
-
-namespace aesg {
+namespace aesg::direct {
 namespace {
 
-const dlpack::ExchangeApi* api = nullptr;
-PyObject* tensor_type = nullptr;
-
-bool borrow(PyObject* object, dlpack::Tensor* made) {
-  if (reinterpret_cast<PyObject*>(Py_TYPE(object)) != tensor_type) return false;
-  if (api->from_object(object, made) != 0) {  // a wrapper without memory of its own, say
-    PyErr_Clear();
-    return false;
-  }
-  if (made->data == nullptr) {  // of zeros that are only said to be there; fine where there are none
-    int64_t values = 1;
-    for (int32_t i = 0; i < made->dims; ++i) values *= made->shape[i];
-    return values == 0 && made->device.type == dlpack::kCpu;
-  }
-  made->data = static_cast<char*>(made->data) + made->byte_offset;
-  return made->device.type == dlpack::kCpu;
+// (queries, vectors, k, inv_norm or None, active or None, count or None, min_score)
+PyObject* try_seed_search(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  cpu::SeedSearch job{};
+  int64_t k = 0;
+  bool plain = count == 7 && read_dense(args[0], &job.queries, {&job.batch, &job.dim}) && job.dim >= 1 &&
+               read_column(args[1], job.dim, &job.vectors) && read_integer(args[2], 1, INT64_MAX, &k);
+  const int64_t rows = job.vectors.rows;
+  job.count = rows;
+  plain = plain && read_optional_rows(args[3], rows, &job.inv_norm) &&
+          read_optional_rows(args[4], rows, &job.active) &&
+          (args[5] == Py_None || read_integer(args[5], 0, rows, &job.count)) &&
+          read_number(args[6], &job.min_score);
+  if (!plain) Py_RETURN_NONE;
+  Results results;
+  float* const scores = results.add_floats({job.batch, k});
+  int64_t* const slots = results.add_slots({job.batch, k});
+  return results.filled_by([&] { run_seed_search(job, k, scores, slots); });
 }
 
-bool is_of(const dlpack::Tensor& t, uint8_t code, uint8_t bits) {
-  return t.type.code == code && t.type.bits == bits && t.type.lanes == 1;
+bool read_panels(PyObject* object, int64_t dim, cpu::Panels* made) {
+  const uint8_t* base = nullptr;
+  if (!read_dense(object, &base, {&made->count, &made->bytes})) return false;
+  made->base = const_cast<uint8_t*>(base);  // only read by a search
+  return made->bytes == cpu::panel_bytes(dim) && reinterpret_cast<uintptr_t>(base) % alignof(int32_t) == 0;
 }
 
-bool is_of_kind(const dlpack::Tensor& t, const float*) { return is_of(t, dlpack::kFloat, 32); }
-bool is_of_kind(const dlpack::Tensor& t, const int32_t*) { return is_of(t, dlpack::kInt, 32); }
-bool is_of_kind(const dlpack::Tensor& t, const int64_t*) { return is_of(t, dlpack::kInt, 64); }
-bool is_of_kind(const dlpack::Tensor& t, const uint8_t*) {
-  return is_of(t, dlpack::kUInt, 8) || is_of(t, dlpack::kBool, 8);
+// (queries, vectors, k, inv_norm, active, centers, heads, panels, pending, probes, pool, min_score)
+PyObject* try_region_search(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  cpu::RegionSearch job{};
+  const bool plain =
+      count == 12 && read_dense(args[0], &job.queries, {&job.batch, &job.dim}) && job.dim >= 1 &&
+      read_column(args[1], job.dim, &job.vectors) && read_integer(args[2], 1, INT64_MAX, &job.k) &&
+      read_rows(args[3], job.vectors.rows, &job.inv_norm) &&
+      read_rows(args[4], job.vectors.rows, &job.active) && read_panels(args[5], job.dim, &job.centers) &&
+      read_dense(args[6], &job.heads, {&job.cells}) && read_panels(args[7], job.dim, &job.panels) &&
+      read_dense(args[8], &job.pending, {&job.pending_count}) &&
+      read_integer(args[9], 0, INT64_MAX, &job.probes) && read_integer(args[10], 1, INT64_MAX, &job.pool) &&
+      read_number(args[11], &job.min_score);
+  if (!plain || job.centers.count != cpu::panels_of(job.cells)) Py_RETURN_NONE;
+  job.pool = std::min(job.pool, std::max<int64_t>(job.vectors.rows, 1));
+  Results results;
+  float* const scores = results.add_floats({job.batch, job.k});
+  int64_t* const slots = results.add_slots({job.batch, job.k});
+  return results.filled_by([&] { run_region_search(job, scores, slots); });
 }
 
-// [batch, width], contiguous.
-template <typename T>
-bool read_matrix(PyObject* object, const T** made, int64_t* batch, int64_t* width) {
-  dlpack::Tensor t;
-  if (!borrow(object, &t) || !is_of_kind(t, *made) || t.dims != 2) return false;
-  if ((t.shape[1] > 1 && t.strides[1] != 1) || (t.shape[0] > 1 && t.strides[0] != t.shape[1])) return false;
-  *made = static_cast<const T*>(t.data);
-  *batch = t.shape[0];
-  *width = t.shape[1];
-  return true;
+// (first_block, targets, strengths, next_block, active, regions or None)
+bool read_graph(PyObject* const* args, cpu::SpreadGraph* made) {
+  return read_column(args[0], 0, &made->first_block) && made->first_block.rows <= INT32_MAX &&
+         read_column(args[1], cpu::kEdgesPerBlock, &made->targets, true) &&
+         read_column(args[2], cpu::kEdgesPerBlock, &made->strengths, true) &&
+         made->strengths.rows == made->targets.rows && read_column(args[3], 0, &made->next_block, true) &&
+         made->next_block.rows == made->targets.rows &&
+         read_rows(args[4], made->first_block.rows, &made->active) &&
+         read_optional_rows(args[5], made->first_block.rows, &made->regions);
 }
 
-// As column() in csrc/ops/tensor_args.h, which tells what is wrong where this only returns false.
-template <typename T>
-bool read_column(PyObject* object, int64_t width, Column<const T>* made, bool any_row_stride = false) {
-  dlpack::Tensor t;
-  if (!borrow(object, &t) || !is_of_kind(t, made->base)) return false;
-  const int tail = width > 0 ? 1 : 0, dims = t.dims - tail;
-  if (dims != 1 && dims != 2) return false;
-  const int64_t rows = t.shape[dims - 1], packed = tail ? width : 1;
-  if (tail != 0 && (t.shape[dims] != width || t.strides[dims] != 1)) return false;
-  if (dims == 2 && rows != kRowsPerGroup) return false;
-  if (!any_row_stride && rows > 1 && t.strides[dims - 1] != packed) return false;
-  made->base = static_cast<const T*>(t.data);
-  made->rows = rows;
-  made->row_stride = rows <= 1 && !any_row_stride ? packed : t.strides[dims - 1];
-  if (dims == 2) {
-    made->rows = t.shape[0] * rows;
-    made->group_stride = t.strides[0];
-    made->shift = kGroupShift;
-    made->mask = kRowsPerGroup - 1;
-  }
-  return true;
+// (hops, decay, facilitation, source_floor, transfer_floor)
+bool read_rules(PyObject* const* args, cpu::SpreadRules* made) {
+  return read_integer(args[0], 0, INT64_MAX, &made->hops) && read_amount(args[1], &made->decay) &&
+         read_amount(args[2], &made->facilitation) && read_amount(args[3], &made->source_floor) &&
+         read_amount(args[4], &made->transfer_floor);
 }
 
-bool read_number(PyObject* object, float* made) {  // finite and not negative
-  if (!PyFloat_Check(object) && !PyLong_CheckExact(object)) return false;
-  const double value = PyFloat_AsDouble(object);
-  if (PyErr_Occurred() != nullptr) PyErr_Clear();  // an integer too large; the value is -1
-  *made = static_cast<float>(value);
-  return std::isfinite(value) && value >= 0;
-}
-
-bool read_integer(PyObject* object, int64_t least, int64_t most, int64_t* made) {
-  if (!PyLong_CheckExact(object)) return false;
-  int overflow = 0;
-  *made = PyLong_AsLongLongAndOverflow(object, &overflow);
-  return overflow == 0 && *made >= least && *made <= most;
-}
-
-// A tensor [rows, columns] and its memory in one piece: half the time of asking torch's allocator for it.
-struct Owned {
-  dlpack::ManagedTensor managed;
-  int64_t shape[2], strides[2];
-};
-
-PyObject* make_matrix(int64_t rows, int64_t columns, dlpack::DataType type, void** data) {
-  constexpr size_t kAlign = 64;
-  const size_t bytes = static_cast<size_t>(rows * columns) * type.bits / 8;
-  auto* owned = static_cast<Owned*>(std::malloc(sizeof(Owned) + kAlign + bytes));
-  if (owned == nullptr) return nullptr;
-  const auto behind = reinterpret_cast<uintptr_t>(owned + 1);
-  *data = reinterpret_cast<void*>((behind + kAlign - 1) / kAlign * kAlign);
-  owned->shape[0] = rows;
-  owned->shape[1] = owned->strides[0] = columns;
-  owned->strides[1] = 1;
-  owned->managed = {{1, 0},
-                    owned,
-                    [](dlpack::ManagedTensor* tensor) { std::free(tensor->context); },
-                    0,
-                    {*data, {dlpack::kCpu, 0}, 2, type, owned->shape, owned->strides, 0}};
-  void* object = nullptr;
-  if (api->to_object(&owned->managed, &object) != 0) {
-    PyErr_Clear();
-    return nullptr;
-  }
-  return static_cast<PyObject*>(object);
-}
-
-constexpr Py_ssize_t kSpreadArguments = 14;
-constexpr int64_t kMostHere = int64_t{1} << 24;  // results; more are the op's business
-
-// (seed_indices, ..., active, regions or None, hops, decay, facilitation, source_floor, transfer_floor, k)
+// (seed_indices, seed_energies, 6 of the graph, 5 rules, k)
 PyObject* try_spread_activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
   SpreadCall call{};
-  cpu::SpreadGraph& graph = call.graph;
-  cpu::SpreadRules& rules = call.rules;
-  int64_t batch = 0, width = 0;
-  const bool plain =
-      api != nullptr && count == kSpreadArguments &&
-      read_matrix(args[0], &call.seeds, &call.batch, &call.width) &&
-      read_matrix(args[1], &call.energies, &batch, &width) && batch == call.batch && width == call.width &&
-      read_column(args[2], 0, &graph.first_block) &&
-      read_column(args[3], cpu::kEdgesPerBlock, &graph.targets, true) &&
-      read_column(args[4], cpu::kEdgesPerBlock, &graph.strengths, true) &&
-      read_column(args[5], 0, &graph.next_block, true) && read_column(args[6], 0, &graph.active) &&
-      (args[7] == Py_None || read_column(args[7], 0, &graph.regions)) &&
-      read_integer(args[8], 0, INT64_MAX, &rules.hops) && read_number(args[9], &rules.decay) &&
-      read_number(args[10], &rules.facilitation) && read_number(args[11], &rules.source_floor) &&
-      read_number(args[12], &rules.transfer_floor) && read_integer(args[13], 1, kMostHere, &call.k) &&
-      batch <= kMostHere / call.k;
-  const int64_t slots = graph.first_block.rows, blocks = graph.targets.rows;
-  const bool fits = slots <= INT32_MAX && graph.active.rows == slots && graph.strengths.rows == blocks &&
-                    graph.next_block.rows == blocks && (!graph.regions || graph.regions.rows == slots);
-  if (!plain || !fits) Py_RETURN_NONE;
-  void *energies = nullptr, *indices = nullptr;
-  PyObject* first = make_matrix(batch, call.k, {dlpack::kFloat, 32, 1}, &energies);
-  PyObject* second = make_matrix(batch, call.k, {dlpack::kInt, 64, 1}, &indices);
-  bool whole = false;
-  if (first != nullptr && second != nullptr) {
-    PyThreadState* const state = PyEval_SaveThread();
-    try {
-      whole = try_spread(call, static_cast<float*>(energies), static_cast<int64_t*>(indices));
-    } catch (const std::exception&) {  // no memory: the op will say so
-    }
-    PyEval_RestoreThread(state);
+  const bool plain = count == 14 && read_dense(args[0], &call.seeds, {&call.batch, &call.width}) &&
+                     read_matrix(args[1], call.batch, call.width, &call.energies) &&
+                     read_graph(args + 2, &call.graph) && read_rules(args + 8, &call.rules) &&
+                     read_integer(args[13], 1, INT64_MAX, &call.k);
+  if (!plain) Py_RETURN_NONE;
+  Results results;
+  float* const energies = results.add_floats({call.batch, call.k});
+  int64_t* const slots = results.add_slots({call.batch, call.k});
+  return results.filled_by([&] { run_spread_activation(call, energies, slots); });
+}
+
+// (primed, primed_ids, primed_energies), or None thrice, which leaves the ids of the slots unread.
+bool read_priming(PyObject* const* args, PyObject* ids, int64_t batch, int64_t slots, cpu::Priming* made) {
+  if (args[0] == Py_None) {
+    dlpack::Tensor any;
+    return args[1] == Py_None && args[2] == Py_None && (ids == Py_None || borrow(ids, &any));
   }
-  PyObject* both = whole ? PyTuple_Pack(2, first, second) : nullptr;
-  Py_XDECREF(first);
-  Py_XDECREF(second);
-  if (whole) return both;
-  Py_RETURN_NONE;
+  int64_t rows = 0;
+  return read_dense(args[0], &made->slots, {&rows, &made->count}) && rows == batch &&
+         read_matrix(args[1], batch, made->count, &made->ids) &&
+         read_matrix(args[2], batch, made->count, &made->energies) &&
+         read_optional_rows(ids, slots, &made->current_id);
+}
+
+bool read_bars(PyObject* object, int64_t batch, const float** made) {
+  int64_t size = batch;
+  return (object == Py_None || read_dense(object, made, {&size})) && size == batch;
+}
+
+// (similarities, seeds, bar or None, 3 of the priming, vectors, ids or None, 6 of the graph, relative,
+// priming, 5 rules, k, gather, jacobian)
+PyObject* try_activate_context(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  ContextCall call{};
+  cpu::ContextRules& context = call.context;
+  const bool plain =
+      count == 24 && read_dense(args[1], &call.seeds, {&call.batch, &context.seeds}) &&
+      read_matrix(args[0], call.batch, context.seeds, &call.similarities) &&
+      read_bars(args[2], call.batch, &call.bars) && read_vectors(args[6], &call.dim, &call.vectors) &&
+      read_graph(args + 8, &call.graph) && call.vectors.rows == call.graph.first_block.rows &&
+      read_priming(args + 3, args[7], call.batch, call.vectors.rows, &call.priming) &&
+      read_number(args[14], &context.relative) && read_amount(args[15], &call.priming.share) &&
+      read_rules(args + 16, &call.rules) && read_integer(args[21], 1, INT64_MAX, &context.members) &&
+      read_flag(args[22], &call.gather) && read_flag(args[23], &context.jacobian);
+  if (!plain) Py_RETURN_NONE;
+  const int64_t batch = call.batch, seeds = context.seeds, k = context.members;
+  Results results;
+  ContextResults to{};
+  to.seeds = results.add_slots({batch, seeds});
+  to.similarities = results.add_floats({batch, seeds});
+  to.members = results.add_slots({batch, k});
+  to.energies = results.add_floats({batch, k});
+  to.vectors = results.add_floats({call.gathered(), k, call.dim});
+  to.jacobian = results.add_floats({call.traced(), k, seeds});
+  to.seed_vectors = results.add_floats({call.traced(), seeds, call.dim});
+  return results.filled_by([&] { run_activate_context(call, to); });
 }
 
 // (torch.Tensor): whether its exchange interface is one that is known here. Without it try_* return None.
@@ -184,15 +147,26 @@ PyObject* use_tensor_type(PyObject*, PyObject* type) {
   return PyBool_FromLong(api != nullptr);
 }
 
+template <typename Call>
+PyCFunction as_function(Call* call) {  // Python calls it as METH_FASTCALL says, whatever its type
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call));
+}
+
 PyMethodDef methods[] = {
-    {"try_spread_activation", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(try_spread_activation)),
-     METH_FASTCALL, "(energies, indices) of spread_activation, or None where only the op will do."},
+    {"try_seed_search", as_function(try_seed_search), METH_FASTCALL,
+     "(scores, indices) of seed_search, or None where only the op will do."},
+    {"try_region_search", as_function(try_region_search), METH_FASTCALL,
+     "(scores, indices) of region_search, or None where only the op will do."},
+    {"try_spread_activation", as_function(try_spread_activation), METH_FASTCALL,
+     "(energies, indices) of spread_activation, or None where only the op will do."},
+    {"try_activate_context", as_function(try_activate_context), METH_FASTCALL,
+     "The seven tensors of activate_context, or None where only the op will do."},
     {"use_tensor_type", use_tensor_type, METH_O, "Takes torch.Tensor; whether calls can be made directly."},
     {nullptr, nullptr, 0, nullptr}};
 PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_ops", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
-}  // namespace aesg
+}  // namespace aesg::direct
 
-PyMODINIT_FUNC PyInit__ops() { return PyModule_Create(&aesg::definition); }
+PyMODINIT_FUNC PyInit__ops() { return PyModule_Create(&aesg::direct::definition); }

@@ -1,4 +1,4 @@
-// The part of DLPack 1.x that direct_calls.cpp reads: layout of its public C interface (dmlc/dlpack). torch's
+// The part of DLPack 1.x that direct_args.h reads: layout of its public C interface (dmlc/dlpack). torch's
 // copy of the header is closed to code that keeps to the stable ABI.
 #pragma once
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "csrc/ops/device.h"
+#include "csrc/ops/plain_calls.h"
 #include "csrc/ops/seed_search_math.h"
 #include "csrc/ops/spread_args.h"
 #include "csrc/ops/tensor_args.h"
@@ -40,16 +41,8 @@ void copy_row(const Column<const float>& vectors, int64_t slot, int64_t dim, flo
   }
 }
 
-struct Arguments {
-  Tensor similarities, seeds;  // contiguous, as all here
-  std::optional<Tensor> bar = {}, primed = {}, primed_ids = {}, primed_energies = {};
-  int64_t batch = 0, count = 0, slots = 0, dim = 0;
-  cpu::SpreadGraph graph = {};
-  cpu::SpreadRules rules = {};
-  cpu::Priming priming = {};
-  Column<const float> vectors = {};
-
-  const float* bars() const { return bar.has_value() ? values_of<float>(*bar) : nullptr; }
+struct Arguments : ContextCall {  // and what its pointers point into, contiguous
+  std::optional<Tensor> dense_similarities, dense_seeds, bar, primed, primed_ids, primed_energies;
 };
 
 // Types and shapes, on every device.
@@ -58,28 +51,35 @@ Arguments check(const Tensor& similarities, const Tensor& seeds, const std::opti
                 const std::optional<Tensor>& primed_energies, const Tensor& vectors,
                 const std::optional<Tensor>& ids, const Tensor& first_block, const Tensor& targets,
                 const Tensor& strengths, const Tensor& next_block, const Tensor& active,
-                const std::optional<Tensor>& regions, double priming, int64_t hops, double decay,
-                double facilitation, double source_floor, double transfer_floor, int64_t k) {
+                const std::optional<Tensor>& regions, double relative, double priming, int64_t hops,
+                double decay, double facilitation, double source_floor, double transfer_floor, int64_t k,
+                bool gather, bool jacobian) {
   expect_dense<float>(similarities, "similarities", 2, "[B, S]", kNavigationError);
   expect_dense<int64_t>(seeds, "seeds", 2, "[B, S]", kNavigationError);
   expect_shape(similarities, "similarities", {seeds.size(0), seeds.size(1)});
   expect(k >= 1, kNavigationError, "k: expected an integer >= 1, got ", k);
-  Arguments made{dense(similarities), dense(seeds)};
+  Arguments made{};
+  made.dense_similarities = dense(similarities);
+  made.dense_seeds = dense(seeds);
+  made.similarities = values_of<float>(*made.dense_similarities);
+  made.seeds = values_of<int64_t>(*made.dense_seeds);
   made.batch = seeds.size(0);
-  made.count = seeds.size(1);
+  made.context = {static_cast<float>(relative), seeds.size(1), k, jacobian};
+  made.gather = gather;
   made.rules = spread_rules(hops, decay, facilitation, source_floor, transfer_floor);
   made.graph = spread_graph(first_block, targets, strengths, next_block, active, regions, seeds, "seeds");
-  made.slots = made.graph.first_block.rows;
+  const int64_t slots = made.graph.first_block.rows;
   expect(vectors.dim() >= 2, kMemoryError, "vectors: expected shape [N, D] or [G, 1024, D], got ",
          shape_of{vectors});
   made.dim = vectors.size(vectors.dim() - 1);
   made.vectors = column<const float>(vectors, "vectors", made.dim);
-  expect(made.vectors.rows == made.slots, kMemoryError, "vectors: expected ", made.slots,
+  expect(made.vectors.rows == slots, kMemoryError, "vectors: expected ", slots,
          " rows as in first_block, got ", shape_of{vectors});
   if (bar.has_value()) {
     expect_dense<float>(*bar, "bar", 1, "[B]", kNavigationError);
     expect_shape(*bar, "bar", {made.batch});
     made.bar = dense(*bar);
+    made.bars = values_of<float>(*made.bar);
   }
   if (!primed.has_value()) return made;
   cpu::Priming& prime = made.priming;
@@ -101,26 +101,50 @@ Arguments check(const Tensor& similarities, const Tensor& seeds, const std::opti
   prime.share = spread_number(priming, "priming");
   if (ids.has_value()) {
     prime.current_id = column<const int64_t>(*ids, "ids", 0);
-    expect(prime.current_id.rows == made.slots, kMemoryError, "ids: expected ", made.slots,
+    expect(prime.current_id.rows == slots, kMemoryError, "ids: expected ", slots,
            " rows as in first_block, got ", shape_of{*ids});
   }
   return made;
 }
 
 // Values; the tensors are on the CPU here.
-void check_values(const Arguments& arguments) {
-  const auto* seed = values_of<int64_t>(arguments.seeds);
-  const int64_t n = arguments.batch * arguments.count, slots = arguments.slots;
+void check_values(const ContextCall& call) {
+  const int64_t n = call.batch * call.context.seeds, slots = call.graph.first_block.rows;
   for (int64_t i = 0; i < n; ++i)
-    expect(seed[i] >= -1 && seed[i] < slots, kNavigationError, "seeds: expected slots in -1..", slots - 1,
-           ", got ", seed[i]);
-  expect(all_finite(values_of<float>(arguments.similarities), n), kNavigationError,
+    expect(call.seeds[i] >= -1 && call.seeds[i] < slots, kNavigationError, "seeds: expected slots in -1..",
+           slots - 1, ", got ", call.seeds[i]);
+  expect(all_finite(call.similarities, n), kNavigationError,
          "similarities: expected finite values, got NaN or infinity");
-  const cpu::Priming& prime = arguments.priming;
-  for (int64_t i = 0; i < arguments.batch * prime.count; ++i)
+  const cpu::Priming& prime = call.priming;
+  for (int64_t i = 0; i < call.batch * prime.count; ++i)
     expect(prime.slots[i] >= -1 && prime.slots[i] < slots && std::isfinite(prime.energies[i]),
            kNavigationError, "primed: expected slots in -1..", slots - 1, " with finite energies, got ",
            prime.slots[i], " with ", prime.energies[i]);
+}
+
+// Writes every result, on all threads.
+void activate(const ContextCall& call, const ContextResults& to) {
+  const int64_t count = call.context.seeds, k = call.context.members, dim = call.dim;
+  const bool primed = call.priming.slots != nullptr, jacobian = call.context.jacobian;
+  std::atomic<bool> damaged{false};
+  torch::stable::parallel_for(0, call.batch, kQueriesPerTask, [&](int64_t begin, int64_t end) {
+    static thread_local cpu::ContextFinder finder;  // keeps its memory between calls
+    finder.begin_call(call.graph, call.rules);
+    for (int64_t b = begin; b < end; ++b) {
+      finder.run(call.graph, call.rules, call.context, call.priming, call.similarities + b * count,
+                 call.seeds + b * count, call.bars != nullptr ? call.bars[b] : 0.0f, primed ? b : -1,
+                 {to.similarities + b * count, to.seeds + b * count, to.energies + b * k, to.members + b * k,
+                  jacobian ? to.jacobian + b * k * count : nullptr});
+      if (call.gather)
+        for (int64_t i = b * k; i < (b + 1) * k; ++i)
+          copy_row(call.vectors, to.members[i], dim, to.vectors + i * dim);
+      if (jacobian)
+        for (int64_t s = b * count; s < (b + 1) * count; ++s)
+          copy_row(call.vectors, to.seeds[s], dim, to.seed_vectors + s * dim);
+    }
+    if (finder.take_damage()) damaged = true;
+  });
+  expect(!damaged, kMemoryError, kDamagedEdges);
 }
 
 struct Outputs {
@@ -129,19 +153,27 @@ struct Outputs {
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> all() const {
     return {seeds, similarities, members, energies, vectors, jacobian, seed_vectors};
   }
+  ContextResults pointers() const {
+    return {static_cast<int64_t*>(seeds.data_ptr()),     static_cast<float*>(similarities.data_ptr()),
+            static_cast<int64_t*>(members.data_ptr()),   static_cast<float*>(energies.data_ptr()),
+            static_cast<float*>(vectors.data_ptr()),     static_cast<float*>(jacobian.data_ptr()),
+            static_cast<float*>(seed_vectors.data_ptr())};
+  }
 };
 
 // Everything uninitialised.
-Outputs make_outputs(const Arguments& arguments, int64_t k, bool gather, bool jacobian) {
-  const int64_t batch = arguments.batch, count = arguments.count, dim = arguments.dim;
+Outputs make_outputs(const ContextCall& call, const Tensor& like) {
+  const int64_t batch = call.batch, count = call.context.seeds, k = call.context.members, dim = call.dim;
   const auto make = [&](std::initializer_list<int64_t> sizes, ScalarType type) {
-    return make_tensor(arguments.seeds, sizes, type);
+    return make_tensor(like, sizes, type);
   };
-  const int64_t found = gather ? batch : 0, traced = jacobian ? batch : 0;
-  return {make({batch, count}, ScalarType::Long),       make({batch, count}, ScalarType::Float),
-          make({batch, k}, ScalarType::Long),           make({batch, k}, ScalarType::Float),
-          make({found, k, dim}, ScalarType::Float),     make({traced, k, count}, ScalarType::Float),
-          make({traced, count, dim}, ScalarType::Float)};
+  return {make({batch, count}, ScalarType::Long),
+          make({batch, count}, ScalarType::Float),
+          make({batch, k}, ScalarType::Long),
+          make({batch, k}, ScalarType::Float),
+          make({call.gathered(), k, dim}, ScalarType::Float),
+          make({call.traced(), k, count}, ScalarType::Float),
+          make({call.traced(), count, dim}, ScalarType::Float)};
 }
 
 // For similarities and slots [B, S] of a search: those that count as seeds (others 0 and -1), the context's
@@ -155,41 +187,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> activate_cont
     double priming, int64_t hops, double decay, double facilitation, double source_floor,
     double transfer_floor, int64_t k, bool gather, bool jacobian) {
   const Arguments a = check(similarities, seeds, bar, primed, primed_ids, primed_energies, vectors, ids,
-                            first_block, targets, strengths, next_block, active, regions, priming, hops,
-                            decay, facilitation, source_floor, transfer_floor, k);
+                            first_block, targets, strengths, next_block, active, regions, relative, priming,
+                            hops, decay, facilitation, source_floor, transfer_floor, k, gather, jacobian);
   check_values(a);
-  const int64_t batch = a.batch, count = a.count, dim = a.dim;
-  const auto* seed = values_of<int64_t>(a.seeds);
-  const auto* similarity = values_of<float>(a.similarities);
-  const float* bars = a.bars();
-  const Outputs out = make_outputs(a, k, gather, jacobian);
-  auto* out_seed = static_cast<int64_t*>(out.seeds.data_ptr());
-  auto* out_similarity = static_cast<float*>(out.similarities.data_ptr());
-  auto* member = static_cast<int64_t*>(out.members.data_ptr());
-  auto* energy = static_cast<float*>(out.energies.data_ptr());
-  auto* vector = static_cast<float*>(out.vectors.data_ptr());
-  auto* slope = static_cast<float*>(out.jacobian.data_ptr());
-  auto* seed_vector = static_cast<float*>(out.seed_vectors.data_ptr());
-  const cpu::ContextRules context{static_cast<float>(relative), count, k, jacobian};
-  std::atomic<bool> damaged{false};
-  torch::stable::parallel_for(0, batch, kQueriesPerTask, [&](int64_t begin, int64_t end) {
-    static thread_local cpu::ContextFinder finder;  // keeps its memory between calls
-    finder.begin_call(a.graph, a.rules);
-    for (int64_t b = begin; b < end; ++b) {
-      finder.run(a.graph, a.rules, context, a.priming, similarity + b * count, seed + b * count,
-                 bars != nullptr ? bars[b] : 0.0f, a.primed.has_value() ? b : -1,
-                 {out_similarity + b * count, out_seed + b * count, energy + b * k, member + b * k,
-                  jacobian ? slope + b * k * count : nullptr});
-      if (gather)
-        for (int64_t i = 0; i < k; ++i)
-          copy_row(a.vectors, member[b * k + i], dim, vector + (b * k + i) * dim);
-      if (jacobian)
-        for (int64_t s = 0; s < count; ++s)
-          copy_row(a.vectors, out_seed[b * count + s], dim, seed_vector + (b * count + s) * dim);
-    }
-    if (finder.take_damage()) damaged = true;
-  });
-  expect(!damaged, kMemoryError, kDamagedEdges);
+  const Outputs out = make_outputs(a, seeds);
+  activate(a, out.pointers());
   return out.all();
 }
 
@@ -214,19 +216,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> activate_cont
                                      {&ids, "ids"}})
     if (tensor->has_value()) expect_same_device(**tensor, name, seeds, "seeds");
   const Arguments a = check(similarities, seeds, bar, primed, primed_ids, primed_energies, vectors, ids,
-                            first_block, targets, strengths, next_block, active, regions, priming, hops,
-                            decay, facilitation, source_floor, transfer_floor, k);
+                            first_block, targets, strengths, next_block, active, regions, relative, priming,
+                            hops, decay, facilitation, source_floor, transfer_floor, k, gather, jacobian);
   expect_k(k, a.batch);
   expect(k <= gpu::kMostK, kNavigationError, "k: expected at most ", gpu::kMostK, " on a CUDA device, got ",
          k);
-  expect(a.count <= gpu::kMostK, kNavigationError, "seeds: expected at most ", gpu::kMostK,
-         " a query on a CUDA device, got ", a.count);
+  expect(a.context.seeds <= gpu::kMostK, kNavigationError, "seeds: expected at most ", gpu::kMostK,
+         " a query on a CUDA device, got ", a.context.seeds);
   const cpu::Priming& prime = a.priming;
-  const gpu::ActivateContext launch{values_of<float>(a.similarities),
-                                    values_of<int64_t>(a.seeds),
-                                    a.bars(),
+  const gpu::ActivateContext launch{a.similarities,
+                                    a.seeds,
+                                    a.bars,
                                     a.batch,
-                                    a.count,
+                                    a.context.seeds,
                                     prime.slots,
                                     prime.ids,
                                     prime.energies,
@@ -237,18 +239,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> activate_cont
                                     a.dim,
                                     on_device(a.graph),
                                     on_device(a.rules),
-                                    static_cast<float>(relative),
+                                    a.context.relative,
                                     k};
   const OnDevice device(seeds);
-  const Outputs out = make_outputs(a, k, gather, false);
+  const Outputs out = make_outputs(a, seeds);
+  const ContextResults to = out.pointers();
   Tensor workspace = make_workspace(seeds, gpu::activate_context_workspace(launch));
   expect_launched(
       gpu::activate_context(
           launch, workspace.data_ptr(),
-          {static_cast<int64_t*>(out.seeds.data_ptr()), static_cast<float*>(out.similarities.data_ptr()),
-           static_cast<int64_t*>(out.members.data_ptr()), static_cast<float*>(out.energies.data_ptr()),
-           gather ? static_cast<float*>(out.vectors.data_ptr()) : nullptr},
-          device.stream),
+          {to.seeds, to.similarities, to.members, to.energies, gather ? to.vectors : nullptr}, device.stream),
       "activate_context");
   return out.all();
 }
@@ -317,6 +317,12 @@ Tensor replay_energies_backward_cpu(const Tensor& gradients, const Tensor& queri
 }
 
 }  // namespace
+
+void run_activate_context(const ContextCall& call, const ContextResults& results) {
+  check_values(call);
+  activate(call, results);
+}
+
 }  // namespace aesg
 
 #if defined(AESG_WITH_CUDA)

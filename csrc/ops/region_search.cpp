@@ -8,6 +8,7 @@
 #include <tuple>
 #include <vector>
 
+#include "csrc/ops/plain_calls.h"
 #include "csrc/ops/tensor_args.h"
 
 namespace aesg {
@@ -43,9 +44,28 @@ cpu::Panels check_panels(const Tensor& panels, const char* name, int64_t dim) {
 // Panels of centres have the numbers of the R cells in order.
 cpu::Panels check_centers(const Tensor& centers, int64_t cells, int64_t dim) {
   const cpu::Panels made = check_panels(centers, "centers", dim);
-  expect(made.count == (cells + cpu::kCellPanel - 1) / cpu::kCellPanel, kMemoryError,
-         "centers: expected panels of ", cells, " centres, got ", shape_of{centers});
+  expect(made.count == cpu::panels_of(cells), kMemoryError, "centers: expected panels of ", cells,
+         " centres, got ", shape_of{centers});
   return made;
+}
+
+// Values of the queries; their tensor is on the CPU here.
+void check_values(const cpu::RegionSearch& job) {
+  expect(all_finite(job.queries, job.batch * job.dim), kNavigationError,
+         "queries: expected finite values, got NaN or infinity");
+}
+
+// Writes [B, k] of both, on all threads.
+void search(const cpu::RegionSearch& job, float* scores, int64_t* slots) {
+  const int64_t k = job.k;
+  std::atomic<bool> sound{true};
+  torch::stable::parallel_for(0, job.batch, kQueriesPerTask, [&](int64_t begin, int64_t end) {
+    static thread_local cpu::RegionSearcher searcher;  // keeps its memory between calls
+    for (int64_t b = begin; b < end; ++b)
+      if (!searcher.run(job, b, scores + b * k, slots + b * k)) sound = false;
+  });
+  expect(sound, kMemoryError,
+         "cells: expected panels and slots inside the index and the graph, got damaged ones");
 }
 
 // [B, k] scores f32 and slots i64, best first, ties lower slot first, padded with 0 and -1.
@@ -74,9 +94,8 @@ std::tuple<Tensor, Tensor> region_search_cpu(const Tensor& queries, const Tensor
   expect_dense<int32_t>(heads, "heads", 1, "[R]");
   const Tensor dense_queries = dense(queries), dense_pending = dense(pending), dense_heads = dense(heads);
   const auto rows = column<const float>(vectors, "vectors", dim);
-  const auto* query = static_cast<const float*>(dense_queries.data_ptr());
   const cpu::RegionSearch job{
-      query,
+      static_cast<const float*>(dense_queries.data_ptr()),
       batch,
       dim,
       rows,
@@ -92,20 +111,10 @@ std::tuple<Tensor, Tensor> region_search_cpu(const Tensor& queries, const Tensor
       std::min(pool, std::max<int64_t>(rows.rows, 1)),
       k,
       static_cast<float>(min_score)};
-  expect(all_finite(query, batch * dim), kNavigationError,
-         "queries: expected finite values, got NaN or infinity");
+  check_values(job);
   Tensor best = make_tensor(queries, {batch, k}, ScalarType::Float);
   Tensor found = make_tensor(queries, {batch, k}, ScalarType::Long);
-  auto* score = static_cast<float*>(best.data_ptr());
-  auto* slot = static_cast<int64_t*>(found.data_ptr());
-  std::atomic<bool> sound{true};
-  torch::stable::parallel_for(0, batch, kQueriesPerTask, [&](int64_t begin, int64_t end) {
-    static thread_local cpu::RegionSearcher searcher;  // keeps its memory between calls
-    for (int64_t b = begin; b < end; ++b)
-      if (!searcher.run(job, b, score + b * k, slot + b * k)) sound = false;
-  });
-  expect(sound, kMemoryError,
-         "cells: expected panels and slots inside the index and the graph, got damaged ones");
+  search(job, static_cast<float*>(best.data_ptr()), static_cast<int64_t*>(found.data_ptr()));
   return {best, found};
 }
 
@@ -194,6 +203,12 @@ Tensor region_add_cpu(const Tensor& heads, const Tensor& tails, const Tensor& pa
 }
 
 }  // namespace
+
+void run_region_search(const cpu::RegionSearch& job, float* scores, int64_t* slots) {
+  check_values(job);
+  search(job, scores, slots);
+}
+
 }  // namespace aesg
 
 STABLE_TORCH_LIBRARY_IMPL(aesg, CPU, m) {

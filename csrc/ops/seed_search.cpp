@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "csrc/ops/device.h"
+#include "csrc/ops/plain_calls.h"
 #include "csrc/ops/tensor_args.h"
 
 namespace aesg {
@@ -48,18 +49,15 @@ Arguments check(const Tensor& queries, const Tensor& vectors, int64_t k,
   return made;
 }
 
-// [B, k] scores f32 and slots i64, best first, ties lower slot first, padded with 0 and -1.
-std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& vectors, int64_t k,
-                                           std::optional<Tensor> inv_norm, std::optional<Tensor> active,
-                                           std::optional<int64_t> count, double min_score) {
-  const Arguments arguments = check(queries, vectors, k, inv_norm, active, count, min_score);
-  const cpu::SeedSearch& job = arguments.job;
+// Values of the queries; their tensor is on the CPU here.
+void check_values(const cpu::SeedSearch& job) {
   expect(all_finite(job.queries, job.batch * job.dim), kNavigationError,
          "queries: expected finite values, got NaN or infinity");
-  Tensor scores = make_tensor(queries, {job.batch, k}, ScalarType::Float);
-  Tensor slots = make_tensor(queries, {job.batch, k}, ScalarType::Long);
-  if (job.batch == 0) return {scores, slots};
+}
 
+// Writes [B, k] of both, on all threads.
+void search(const cpu::SeedSearch& job, int64_t k, float* score, int64_t* slot) {
+  if (job.batch == 0) return;
   static thread_local std::vector<float> packed;  // kept between calls
   packed.resize(std::max(packed.size(), static_cast<size_t>(job.batch * job.dim)));
   cpu::seed_search_prepare(job, packed.data());
@@ -95,8 +93,6 @@ std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& 
     }
   });
 
-  float* score = static_cast<float*>(scores.data_ptr());
-  int64_t* slot = static_cast<int64_t*>(slots.data_ptr());
   for (int64_t b = 0; b < job.batch; ++b) {
     for (int64_t part = 1; part < row_parts; ++part) best[b].merge(best[part * job.batch + b]);
     const auto& found = best[b].sorted();
@@ -106,6 +102,18 @@ std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& 
       *slot++ = there ? found[i].slot : -1;
     }
   }
+}
+
+// [B, k] scores f32 and slots i64, best first, ties lower slot first, padded with 0 and -1.
+std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& vectors, int64_t k,
+                                           std::optional<Tensor> inv_norm, std::optional<Tensor> active,
+                                           std::optional<int64_t> count, double min_score) {
+  const Arguments arguments = check(queries, vectors, k, inv_norm, active, count, min_score);
+  const cpu::SeedSearch& job = arguments.job;
+  check_values(job);
+  Tensor scores = make_tensor(queries, {job.batch, k}, ScalarType::Float);
+  Tensor slots = make_tensor(queries, {job.batch, k}, ScalarType::Long);
+  search(job, k, static_cast<float*>(scores.data_ptr()), static_cast<int64_t*>(slots.data_ptr()));
   return {scores, slots};
 }
 
@@ -132,6 +140,12 @@ std::tuple<Tensor, Tensor> seed_search_cuda(const Tensor& queries, const Tensor&
 #endif
 
 }  // namespace
+
+void run_seed_search(const cpu::SeedSearch& job, int64_t k, float* scores, int64_t* slots) {
+  check_values(job);
+  search(job, k, scores, slots);
+}
+
 }  // namespace aesg
 
 #if defined(AESG_WITH_CUDA)

@@ -10,8 +10,8 @@
 
 #include "csrc/ops/cpu/spread_trace.h"
 #include "csrc/ops/device.h"
+#include "csrc/ops/plain_calls.h"
 #include "csrc/ops/spread_args.h"
-#include "csrc/ops/spread_call.h"
 #include "csrc/ops/tensor_args.h"
 
 namespace aesg {
@@ -194,12 +194,9 @@ std::tuple<Tensor, Tensor, Tensor> spread_activation_cuda(
 
 }  // namespace
 
-bool try_spread(const SpreadCall& call, float* energies, int64_t* slots) {
-  const int64_t n = call.batch * call.width;
-  bool inside = true;
-  for (int64_t i = 0; i < n; ++i)
-    inside &= call.seeds[i] >= -1 && call.seeds[i] < call.graph.first_block.rows;
-  return inside && all_finite(call.energies, n) && spread_plain(call, energies, slots);
+void run_spread_activation(const SpreadCall& call, float* energies, int64_t* slots) {
+  check_seeds(call);
+  expect(spread_plain(call, energies, slots), kMemoryError, kDamagedEdges);
 }
 
 }  // namespace aesg

@@ -144,6 +144,7 @@ def test_a_direct_call_has_the_results_of_the_op():
         {"energies": torch.complex(torch.zeros(12, 4), torch.ones(12, 4)).conj().imag},
         {"energies": torch.nn.Parameter(torch.ones(12, 4))},
         {"regions": torch.zeros(49, dtype=torch.int32)},
+        {"regions": torch.zeros(0, dtype=torch.int32)},
         {"decay": -1.0},
         {"decay": float("inf")},
         {"decay": 10**400},

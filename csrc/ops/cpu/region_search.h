@@ -36,6 +36,7 @@ struct Panels {
   Panel operator[](int64_t i) const { return {base + i * bytes}; }
 };
 
+inline int64_t panels_of(int64_t rows) { return (rows + kCellPanel - 1) / kCellPanel; }
 inline int64_t panel_bytes(int64_t dim) { return 320 + (dim + 3) / 4 * kCellPanel * kQuad; }
 
 struct RegionSearch {
