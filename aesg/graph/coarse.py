@@ -115,34 +115,49 @@ class CoarseIndex:
         self._recall: float | None = None
         self._serves = False  # whether the target is reached with less work than an exact search
 
-    @torch.inference_mode(False)  # the cells are kept and written to outside of it as well
-    @torch.no_grad()
     def search(
         self, queries: Tensor, k: int, min_score: float, target: float, centers: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The k nearest living concepts by a search whose sampled recall is at least `target`: (scores [B, k]
-        f32, slots [B, k] i64). See `region_search`, and `seed_search` for what is raised.
+        f32, slots [B, k] i64), without gradient. See `region_search`, and `seed_search` for what is raised.
 
         Exact where no number of probes worth it reaches the target. What was born or changed since is seen,
         what died is not. The first call makes the cells, from `centers` [R, D] where they fit, in
         O(N sqrt(N) D).
         """
-        self._follow()
+        bare = queries.detach() if queries.requires_grad else queries
+        everything, changed = self._rows.take_changes()
+        ready = self._cells is not None and self._target == target
+        if not ready or everything or len(changed) or self._rows.living > GROWTH * self._made_of:
+            self._keep_up(everything, changed, target, centers)
+        self._calls += 1
+        if self._ask and self._calls % ASKED_EVERY == 1 and queries.shape[0]:
+            self._keep_asked(bare)
+        if not self._serves:
+            return self._exact(bare, k, min_score)
+        return self._look(bare, k, min_score, self._probes, self._pool)
+
+    # The cells are kept, and written to, outside of inference_mode as well. Not a matter for every search:
+    # entering these modes takes a tenth of the time of one for one query.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _keep_up(
+        self, everything: bool, changed: np.ndarray, target: float, centers: Tensor | None = None
+    ) -> None:
+        self._follow(everything, changed)
         if self._cells is None or self._rows.living > GROWTH * self._made_of:
             self._make(centers)
         if self._target != target:
             self._tune(target)
-        self._calls += 1
-        if self._ask and self._calls % ASKED_EVERY == 1 and queries.shape[0]:
-            self._asked.append(queries.detach()[0].clone())
-        if not self._serves:
-            return self._exact(queries, k, min_score)
-        return self._look(queries, k, min_score, self._probes, self._pool)
+
+    @torch.inference_mode(False)
+    def _keep_asked(self, queries: Tensor) -> None:
+        self._asked.append(queries[0].clone())
 
     def renew(self) -> None:
         """Measures the recall anew, on what was asked since; nothing where there are no cells."""
         if self._cells is not None:
-            self._follow()
+            self._follow(*self._rows.take_changes())
         if self._cells is not None:
             self._tune(self._target)
 
@@ -162,9 +177,8 @@ class CoarseIndex:
 
     # -- keeping up ----------------------------------------------------------------------------------------
 
-    def _follow(self) -> None:
+    def _follow(self, everything: bool, changed: np.ndarray) -> None:
         """Takes in what changed: out of the cells, among the pending, and into cells when these are many."""
-        everything, changed = self._rows.take_changes()
         if everything:
             self._cells = None
         if self._cells is None or len(changed) == 0:
