@@ -52,8 +52,8 @@ class Rows(Protocol):
     @property
     def living(self) -> int: ...
     def at(self, slots: Tensor) -> Tensor: ...  # their vectors [n, D]
-    def slots(self) -> Tensor: ...  # in use, ascending, i64
-    def only_used(self, slots: Tensor) -> Tensor: ...  # of these
+    def slots(self) -> Tensor: ...  # of the living, ascending, i64
+    def only_used(self, slots: Tensor) -> Tensor: ...  # of these, those that were ever given to a concept
     def take_changes(self) -> tuple[bool, np.ndarray]: ...  # since the last call: all of them, or which
 
 
@@ -88,7 +88,7 @@ class StoreRows:
         return groups[slots // groups.shape[1], slots % groups.shape[1]]
 
     def slots(self) -> Tensor:
-        return torch.nonzero(self._storage.column("id").reshape(-1))[:, 0]
+        return torch.nonzero(self.active.reshape(-1))[:, 0]
 
     def only_used(self, slots: Tensor) -> Tensor:
         ids = self._storage.column("id")
@@ -248,7 +248,7 @@ class CoarseIndex:
         """What was asked, and where that is little, stored concepts."""
         if len(self._asked) >= CHECKED_QUERIES // 4:
             return torch.stack(list(self._asked))
-        living = torch.nonzero(self._rows.active.reshape(-1))[:, 0]
+        living = self._rows.slots()
         picked = living[evenly(len(living), min(len(living), CHECKED_QUERIES))]
         stored = self._rows.at(picked)
         return torch.cat([stored, *(query[None] for query in self._asked)])

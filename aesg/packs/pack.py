@@ -56,7 +56,7 @@ class PackRows:
         return self.vectors[slots]
 
     def slots(self) -> Tensor:
-        return torch.arange(self.count)
+        return torch.nonzero(self.active)[:, 0]
 
     def only_used(self, slots: Tensor) -> Tensor:
         return slots

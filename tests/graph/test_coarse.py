@@ -3,11 +3,13 @@
 import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError
+from aesg.graph.consolidation import retire
 from aesg.memory.controller import AESGMemory
 
 CONFIG = AESGConfig(vector_dim=16, approximate_search_from=1000, priming=0.0)
@@ -54,6 +56,16 @@ def test_the_recall_is_measured_on_what_is_asked(memory):
     memory.graph.state.coarse.renew()
     stats = memory.stats()
     assert stats["search"] == "exact" or stats["search_probes"] > before
+
+
+def test_cells_are_made_of_the_living_where_most_have_died(memory):
+    vectors = clustered(4000)
+    retire(memory.graph, np.arange(1100, 4000))
+    assert memory.storage.active_count == 1100 and memory.storage.node_count == 4000
+    exact, _ = memory.graph.search(vectors[:50], 10, -1.0)
+    scores, slots = memory.graph.seek(vectors[:50], 10, -1.0)
+    assert memory.stats()["search"] == "approximate" and int(slots.max()) < 1100
+    assert float((scores >= exact[:, -1:]).float().mean()) >= 0.9
 
 
 def test_small_graphs_and_a_target_of_one_are_searched_exactly(tmp_path):

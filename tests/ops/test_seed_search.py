@@ -216,11 +216,41 @@ def hard_rows(kind, rows, dim):
         queries[torch.arange(40), torch.arange(40) % dim] = 1.0
     inv_norm = (1 / vectors.double().norm(dim=1)).float()
     if kind == "any inverse norms":
-        odd = torch.tensor([0.0, -1.0, 1e-38, 1e30, 3e38, float("inf"), float("nan")])
-        inv_norm = odd[torch.arange(rows) % 7] * torch.where(torch.rand(rows) < 0.5, 1.0, inv_norm)
+        odd = torch.tensor([0.0, -1.0, -100.0, 1e-38, 1e30, 3e38, float("inf"), float("nan")])
+        inv_norm = odd[torch.arange(rows) % 8] * torch.where(torch.rand(rows) < 0.5, 1.0, inv_norm)
         vectors[::5] *= 1e-30
         vectors[1::5] *= 1e18
     return queries, vectors, inv_norm
+
+
+@pytest.mark.parametrize("scale, factor", [(1.0, -100.0), (1e-15, 1e6), (1e-24, 1e3), (1e-24, -1e6)])
+def test_rough_sums_that_are_nearly_all_rounding_lose_nothing(scale, factor):
+    """Rows at right angles to the query, scaled by far more than 1 / |row|."""
+    torch.manual_seed(7)
+    query = torch.randn(300, dtype=torch.float64)
+    vectors = torch.randn(2000, 300, dtype=torch.float64)
+    vectors -= (vectors @ query)[:, None] * query / (query @ query)
+    vectors = (scale * vectors).float()
+    inv_norm = (factor / vectors.double().norm(dim=1)).float()
+    options = {"inv_norm": inv_norm, "min_score": -2.0}
+    scores, indices = seed_search(query.float()[None], vectors, 2000, **options)
+    for batch in (1, 3, 13):
+        found = seed_search(query.float().repeat(batch, 1), vectors, 5, **options)
+        assert torch.equal(found[0], scores[:, :5].expand(batch, 5))
+        assert torch.equal(found[1], indices[:, :5].expand(batch, 5))
+
+
+def test_opposed_rows_tie_at_the_lower_slot_though_their_sums_round_below():
+    """-1.0000001 is clamped to -1: it equals what a later row had."""
+    active = torch.ones(64, dtype=torch.bool)
+    active[1:16] = False
+    for seed in range(60):
+        torch.manual_seed(seed)
+        query = torch.randn(1, 17)
+        vectors = -query.repeat(64, 1)
+        inv_norm = (1.0001 / vectors.double().norm(dim=1)).float()
+        found = seed_search(query.repeat(13, 1), vectors, 1, inv_norm=inv_norm, active=active, min_score=-1.0)
+        assert found[1].unique().tolist() == [0]
 
 
 @pytest.mark.parametrize("dim", [1, 3, 64, 255])

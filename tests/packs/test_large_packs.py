@@ -1,15 +1,18 @@
 """Large packs are searched through cells, with the recall the memory asks for, the same in every process."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from aesg.config import AESGConfig
+from aesg.graph.coarse import CoarseIndex
 from aesg.graph.query_mean import QueryMean
 from aesg.memory.controller import AESGMemory
 from aesg.packs import read_pack
 from aesg.packs.graph import PackGraph
+from aesg.packs.pack import PackRows
 
 CONFIG = AESGConfig(vector_dim=16, approximate_search_from=1000, priming=0.0)
 
@@ -56,6 +59,17 @@ def test_a_target_of_one_few_concepts_and_a_common_part_are_searched_exactly(pat
         exact, seek = graph.search(queries, 10, 0.1), graph.seek(queries, 10, 0.1)
         assert torch.equal(exact[0], seek[0]) and torch.equal(exact[1], seek[1])
         assert pack.coarse.stats()["search"] == "exact"
+
+
+def test_packs_of_which_most_concepts_are_inactive():
+    vectors = clustered(5000, 8)
+    columns = SimpleNamespace(
+        vectors=vectors, inv_norm=1 / vectors.norm(dim=1), active=torch.zeros(5000, dtype=torch.uint8)
+    )
+    columns.active[::5] = 1
+    index = CoarseIndex(PackRows(columns), ask=False)
+    _, slots = index.search(vectors[:20], 10, -1.0, 0.95)
+    assert index.stats()["search"] == "approximate" and bool((slots % 5 == 0).all())
 
 
 def test_what_was_asked_before_does_not_show(path, tmp_path):

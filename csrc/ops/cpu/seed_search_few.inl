@@ -13,9 +13,11 @@ constexpr int64_t kApartFloats = 4096;  // and the distance that is aimed at, 16
 
 // Two sums of D products of a unit query and a row differ by at most 2 D 2^-24 |row| (each order is off by at
 // most D roundings), times the inverse norm, which may be that of a part of the row: this times
-// 1 + |row| inv_norm. As much again is for products below the normal range, and twice that for the roundings
-// of the margin itself. (The squares of rows shorter than 2^-63 vanish: there the 1 must do.)
+// 1 + |row| |inv_norm|. As much again is for products below the normal range, and twice that for the
+// roundings of the margin itself.
 inline float sieve_margin(int64_t dim) { return static_cast<float>(dim) * 0x1p-21f; }
+// What |row|^2 may lack because squares were below the normal range.
+inline float lost_squares(int64_t dim) { return static_cast<float>(dim) * 0x1p-125f; }
 
 AESG_AVX2 static AESG_INLINE float sum_across(__m256 v) {
   __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -94,7 +96,8 @@ AESG_AVX2 static void sift(const SeedSearch& job, int64_t groups, const float* q
                            int64_t first_row, int64_t last_row, TopK* best, float* bars) {
   constexpr int64_t kScores = kStreams * kMostApart;
   alignas(64) float scores[kFewQueries * kScores], squares[kScores];
-  const __m256 one_margin = _mm256_set1_ps(sieve_margin(job.dim));
+  const __m256 one_margin = _mm256_set1_ps(sieve_margin(job.dim)),
+               lost = _mm256_set1_ps(lost_squares(job.dim));
   const __m256i tail = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(job.dim % 8)),
                                           _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   int64_t row = first_row;
@@ -116,8 +119,9 @@ AESG_AVX2 static void sift(const SeedSearch& job, int64_t groups, const float* q
     }
     for (int64_t r = 0; r < kStreams * apart; r += kTile) {
       const __m256 scale = _mm256_loadu_ps(job.inv_norm.at(row + r));
-      const __m256 length = _mm256_mul_ps(_mm256_sqrt_ps(_mm256_load_ps(squares + r)), scale);
-      const __m256 margin = _mm256_fmadd_ps(one_margin, length, one_margin);
+      const __m256 length = _mm256_sqrt_ps(_mm256_add_ps(_mm256_load_ps(squares + r), lost));
+      const __m256 scaled = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), _mm256_mul_ps(length, scale));
+      const __m256 margin = _mm256_fmadd_ps(one_margin, scaled, one_margin);
       for (int64_t q = 0; q < job.batch; ++q) {
         const __m256 most = _mm256_fmadd_ps(_mm256_load_ps(scores + q * kScores + r), scale, margin);
         // Not at or below the bar, NaN included: the sum in order may be another.

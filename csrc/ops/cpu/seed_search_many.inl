@@ -152,7 +152,8 @@ struct Waiting {
 };
 
 // Sums the pairs that wait in the promised order and offers them. Rows behind them may have been offered
-// before, so one that equals the last of a full list is offered too: the lower slot ranks first.
+// before, so one that equals the last of a full list (clamped, as that is) is offered too: the lower slot
+// ranks first.
 AESG_AVX2 static void offer_waiting(const SeedSearch& job, const float* units, Waiting* waiting, float* bars,
                                     TopK* best) {
   const float* query[kTogether];
@@ -169,9 +170,9 @@ AESG_AVX2 static void offer_waiting(const SeedSearch& job, const float* units, W
   }
   for (int i = 0; i < waiting->count; ++i) {
     const int64_t q = waiting->query[i], slot = waiting->row[i];
-    const float score = sum[i] * *job.inv_norm.at(slot);
-    if (!(score > bars[q] || (score == bars[q] && best[q].full()))) continue;
-    best[q].push({clamp_similarity(score), slot});
+    const float score = sum[i] * *job.inv_norm.at(slot), clamped = clamp_similarity(score);
+    if (!(score > bars[q] || (clamped == bars[q] && best[q].full()))) continue;
+    best[q].push({clamped, slot});
     if (best[q].full()) bars[q] = std::max(bars[q], best[q].last().score);
   }
   waiting->count = 0;
