@@ -50,7 +50,8 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         gradient, exactly, wherever they lie. The graph itself, learning, statistics and what primes the next
         call stay on the host, so every call, in every mode, waits for the device once; and the host answers
         whatever wants a gradient, attached packs, `one_call(traced=True)`, gradient checkpoints and
-        torch.compile. Answers go to the device of the query. This has never run on a GPU.
+        torch.compile. Answers go to the device of the query. `to()` moves the weights alone. All this has
+        never run on a GPU.
     read_only: opens the last committed state beside a writer; the mode is INFERENCE and stays so.
     clock: gives unix seconds for time stamps, so that runs can be repeated byte for byte.
 
