@@ -42,6 +42,9 @@ class Store:
     event_count: Final[int]
     node_groups: Final[int]
     vector_stamps: Final[npt.NDArray[np.uint64]]
+    group_stamps: Final[npt.NDArray[np.uint64]]
+    block_stamps: Final[npt.NDArray[np.uint64]]
+    changes: Final[int]
     block_groups: Final[int]
     @staticmethod
     def open(

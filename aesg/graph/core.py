@@ -21,6 +21,7 @@ from aesg.graph.arguments import (
     whole_number,
     whole_numbers,
 )
+from aesg.graph.device_copy import DeviceCopy
 from aesg.graph.permissions import Permissions
 from aesg.graph.state import GraphState
 from aesg.ops import Activated, Primed, activate_context, seed_search, spread_activation
@@ -51,6 +52,7 @@ class SemanticGraph:
         self.state = state
         self.config = config
         self._permissions = permissions
+        self.copied: DeviceCopy | None = None  # see `use_copy`
 
     @property
     def storage(self) -> AESGStorage:
@@ -63,6 +65,20 @@ class SemanticGraph:
     @property
     def vector_dim(self) -> int:
         return self.state.storage.vector_dim
+
+    def use_copy(self, device: torch.device | str | None) -> None:
+        """Keeps a copy on `device`, from which `seek`, `activate` and `gather` answer what is asked there,
+        where they stay; None: no copy. All else works on the store's columns, on the host.
+        """
+        self.copied = None if device is None else self.state.copy_on(device)
+
+    def _copied(self, asked: Tensor) -> DeviceCopy | None:
+        """The copy, brought up to date, where it is on the device of what is asked."""
+        copied = self.copied
+        if copied is None or asked.device != copied.device:
+            return None
+        copied.refresh()
+        return copied
 
     def search(self, queries: Tensor, k: int, min_score: float) -> tuple[Tensor, Tensor]:
         """Exact cosine top-k over living concepts: scores [B, k] f32, slots [B, k] i64. See `seed_search`.
@@ -83,8 +99,14 @@ class SemanticGraph:
     def seek(self, queries: Tensor, k: int, min_score: float) -> tuple[Tensor, Tensor]:
         """The same, through cells of like concepts where the graph holds `approximate_search_from` concepts:
         then with the `recall_target` only. See `CoarseIndex`. While likeness leaves out what all queries have
-        in common it is exact: the cells are those of the whole vectors.
+        in common it is exact: the cells are those of the whole vectors. On a copy it is exact as well.
         """
+        if self.copied is not None and (copied := self._copied(queries)) is not None:
+            rest, inverse_norms = copied.likeness(queries, self.state.queries)
+            return seed_search(
+                rest, copied.vector, k, inv_norm=inverse_norms, active=copied.is_active,
+                count=self.store.node_count, min_score=min_score,
+            )  # fmt: skip
         config, state = self.config, self.state
         if state.queries.common is not None:
             state.coarse.drop()
@@ -128,6 +150,10 @@ class SemanticGraph:
     ) -> Activated:
         """Contexts from what `search` found [B, S], by the config's rules. See `activate_context`."""
         storage = self.state.storage
+        if self.copied is not None and (copied := self._copied(seeds)) is not None:
+            return self._activate_copy(
+                copied, similarities, seeds, bar=bar, primed=primed, gather=gather, jacobian=jacobian
+            )
         blocks = storage.edge_blocks()
         return activate_context(
             similarities,
@@ -147,13 +173,36 @@ class SemanticGraph:
             **spreading_rules(self.config),
         )
 
+    def _activate_copy(
+        self,
+        copied: DeviceCopy,
+        similarities: Tensor,
+        seeds: Tensor,
+        *,
+        primed: Primed | None,
+        **options: Any,
+    ) -> Activated:
+        """`activate` on a copy. What primes may lie on the host."""
+        blocks, there = copied.edge_blocks, copied.device
+        if primed is not None:
+            slots, ids, energies, share = primed
+            primed = Primed(slots.to(there), ids.to(there), energies.to(there), share)
+        return activate_context(
+            similarities, seeds, copied.vector, blocks.first_block, blocks.targets, blocks.strengths,
+            blocks.next_block, copied.is_active, regions=copied.region_id, primed=primed,
+            ids=None if primed is None else copied.id, **options, **spreading_rules(self.config),
+        )  # fmt: skip
+
     def asker(self, jacobian: bool) -> Callable[[Tensor], Activated | None] | None:
         """`seek` and `activate`, unprimed, as one function of queries [B, D] in which everything is looked up
         already: for many small calls on a graph that nobody changes in between. None where search is not
-        exact. It raises as they do; once the graph has grown, or likeness is another, it returns None.
+        exact, and where a copy is in use. It raises as they do; once the graph has grown, or likeness is
+        another, it returns None.
         """
         config, storage, health = self.config, self.state.storage, self.state.queries
         core, common = storage.core, health.common
+        if self.copied is not None:
+            return None
         if (
             common is None
             and config.recall_target < 1
@@ -190,9 +239,10 @@ class SemanticGraph:
 
     def gather(self, slots: Tensor) -> Tensor:
         """Copies of the vectors [..., D] of slots [...]; zero where the slot is negative."""
-        groups = self.state.storage.column("vector")  # [G, 1024, D]
+        copied = None if self.copied is None else self._copied(slots)
+        groups = self.state.storage.column("vector") if copied is None else copied.vector  # [G, 1024, D]
         if groups.shape[0] == 0:
-            return torch.zeros(*slots.shape, self.vector_dim)
+            return groups.new_zeros(*slots.shape, self.vector_dim)
         clamped = slots.clamp(min=0)
         if groups.shape[0] == 1:  # one index costs half of two
             rows = groups[0].index_select(0, clamped.reshape(-1)).view(*slots.shape, self.vector_dim)

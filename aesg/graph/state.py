@@ -20,6 +20,7 @@ from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGStorageError
 from aesg.graph.coactivation import PairCounts
 from aesg.graph.coarse import CoarseIndex, StoreRows
+from aesg.graph.device_copy import DeviceCopy
 from aesg.graph.novelty import NoveltyPool
 from aesg.graph.permissions import Permissions
 from aesg.graph.query_mean import QueryMean
@@ -53,6 +54,7 @@ class GraphState:
         self.queries = QueryMean(storage.vector_dim)
         self.centers: Tensor | None = None  # [R, D], of the regions last found
         self.coarse = CoarseIndex(StoreRows(storage))
+        self._copies: weakref.WeakValueDictionary[torch.device, DeviceCopy] = weakref.WeakValueDictionary()
         self.region_cursor = 0  # where the next detection goes on assigning concepts to regions
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self.pruning_wait = 0  # consolidations until survival counts again
@@ -132,6 +134,11 @@ class GraphState:
     def now(self) -> int:
         """Unix seconds, from the injected clock."""
         return int(self.clock())
+
+    def copy_on(self, device: torch.device | str) -> DeviceCopy:
+        """The copy of the graph on that device: one for all memories on this directory, while one uses it."""
+        copied = DeviceCopy(self.storage, device)  # holds nothing yet, and knows the device's index
+        return self._copies.setdefault(copied.device, copied)
 
     def touch(self) -> None:
         """Says that the small state must be written by the next commit."""

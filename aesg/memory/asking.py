@@ -19,9 +19,10 @@ from aesg.memory import compiled
 from aesg.memory.calls import Answer, Call, Found, Pending, Query, Source, joined_answers, joined_steps
 from aesg.memory.context import RetrievedContext
 from aesg.memory.modes import ModeSwitch
-from aesg.memory.navigation import Navigator, Traces
+from aesg.memory.navigation import HOST, Navigator, Traces
 from aesg.memory.replays import Replays, recomputing, watched
 from aesg.memory.state import BatchActiveContext
+from aesg.memory.taking_over import taken_over
 from aesg.memory.work import Work
 from aesg.ops import Activated
 from aesg.packs.manager import PackManager
@@ -88,9 +89,19 @@ class AskMethods:
             context = self._retrieve_step(self._pending, query, learn, started)
             if context is not None:
                 return context
-        checked = self.navigator.check(query, self.active_state, batch_idx)
+        copied = self.graph.copied
+        device = HOST if copied is None else self._device_for(query)
+        checked = self.navigator.check(query, self.active_state, batch_idx, device)
         found, answers = self._find(checked, started, learn)
         return self.navigator.context(checked, found, answers, query.device)
+
+    def _device_for(self, query: Tensor) -> torch.device:
+        """Where to ask, while a device has a copy of the graph: what may be asked again is for the host."""
+        again = recomputing() or watched() or (self._pending is not None and self._pending.traced)
+        learning = self._permissions().learns and self.training
+        if again or (learning and not torch.is_grad_enabled()):  # see `_find`
+            return HOST
+        return self.navigator.device_for(query)
 
     def _retrieve_step(
         self, pending: Pending, query: Tensor, learn: bool, started: float
@@ -162,6 +173,9 @@ class AskMethods:
             )
             if second_pass:
                 self._replays.note(query, answers)
+        given = found, answers
+        if not query.on_host:
+            query, found, answers = taken_over(query, found, answers)
         if pending is not None:
             # What may be asked for again is kept whole: copying it costs less than gathering it again.
             kept = [answer.kept(whole=pending.traced) for answer in answers]
@@ -172,7 +186,7 @@ class AskMethods:
                 self._learn(query, found)
         if not again:
             self._work.note(query.bare, found.explanation, time.perf_counter() - started)
-        return found, answers
+        return given
 
     @contextmanager
     def one_call(self, traced: bool = True) -> Iterator[None]:

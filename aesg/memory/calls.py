@@ -22,10 +22,14 @@ NOTHING = torch.empty(0)  # in place of vectors that were not kept
 class Query(NamedTuple):
     """A checked query in the one shape the ops take."""
 
-    rows: Tensor  # [Q, D] f32 on the CPU, Q = B T, stream-major
+    rows: Tensor  # [Q, D] f32 on the CPU, or where the graph has a copy; Q = B T, stream-major
     lead: torch.Size  # the shape in front of D as asked: (), (B,) or (B, T)
     streams: slice  # which streams ask
     steps: int  # T, 1 unless [B, T, D]
+
+    @property
+    def on_host(self) -> bool:
+        return self.rows.is_cpu
 
     @property
     def bare(self) -> Tensor:

@@ -13,6 +13,7 @@ from aesg.graph.core import SemanticGraph
 from aesg.memory.calls import NOTHING, Answer, Found, Query, Source
 from aesg.memory.context import RetrievedContext
 from aesg.memory.state import BatchActiveContext
+from aesg.memory.taking_over import taken_over
 from aesg.memory.trace import trace_paths
 from aesg.ops import Activated, replay_energies
 from aesg.packs.graph import PackGraph
@@ -20,6 +21,7 @@ from aesg.packs.manager import Answering
 from aesg.packs.ranking import ORIGIN_SHIFT, merge_answers
 from aesg.validation import Validator
 
+HOST = torch.device("cpu")
 ONLY_OWN = ("memory",)
 MOST_STREAMS = 1 << 20  # each costs 76 bytes, and so do all before it
 
@@ -49,14 +51,30 @@ class Navigator:
         Raises AESGNavigationError for an empty query, one of another rank or one that is not finite, and
         AESGMemoryError for another vector_dim.
         """
-        query = self.check(query_vector, active_state, batch_idx)
+        query = self.check(query_vector, active_state, batch_idx, self.device_for(query_vector))
         found, answers = self.find(query, active_state)
-        self.remember(query, answers, active_state)
+        if query.on_host:
+            self.remember(query, answers, active_state)
+        else:
+            asked, _, theirs = taken_over(query, found, answers)
+            self.remember(asked, theirs, active_state)
         context = self.context(query, found, answers, query_vector.device)
         return context, context.explanation
 
-    def check(self, query: Tensor, streams: BatchActiveContext, batch_idx: int) -> Query:
-        """The query as rows [Q, D] with the streams that ask."""
+    def device_for(self, query: Tensor) -> torch.device:
+        """Where to ask: on the device that has a copy of the graph, unless packs, which have none, take part
+        or a gradient is wanted, which only the host can give.
+        """
+        copied = self.graph.copied
+        if copied is None or self._packs():
+            return HOST
+        wanted = isinstance(query, Tensor) and query.requires_grad and torch.is_grad_enabled()
+        return HOST if wanted else copied.device
+
+    def check(
+        self, query: Tensor, streams: BatchActiveContext, batch_idx: int, device: torch.device = HOST
+    ) -> Query:
+        """The query as rows [Q, D] with the streams that ask, on the device that is asked."""
         dim = self.graph.vector_dim
         if not isinstance(query, Tensor) or not query.is_floating_point():
             given = query.dtype if isinstance(query, Tensor) else type(query).__name__
@@ -78,7 +96,7 @@ class Navigator:
         first, count = (batch_idx, 1) if query.dim() == 1 else (0, lead[0])
         rows = query if len(lead) == 1 else query.reshape(-1, dim)
         return Query(
-            rows=rows.to("cpu", torch.float32),
+            rows=rows.to(device, torch.float32),
             lead=lead,
             streams=streams.streams(first, count),
             steps=lead[1] if len(lead) == 2 else 1,
@@ -181,7 +199,7 @@ class Navigator:
         if len(lead) != 1:
             vectors, energies = vectors.view(*lead, k, vectors.shape[-1]), energies.view(*lead, k)
             members, explanation = members.view(*lead, k), explanation.view(lead)
-        if device.type != "cpu":
+        if vectors.device != device:
             vectors, energies = vectors.to(device), energies.to(device)
             members, explanation = members.to(device), explanation.to(device)
         names = ONLY_OWN if len(answers) == 1 else tuple(answer.source.name for answer in answers)

@@ -30,6 +30,10 @@ py::array view(const StorePtr& store, uint8_t* data, int64_t bytes) {
   return py::array_t<uint8_t>({bytes}, {int64_t{1}}, data, owner);
 }
 
+py::array_t<uint64_t> copied(const std::vector<uint64_t>& numbers) {
+  return py::array_t<uint64_t>(static_cast<py::ssize_t>(numbers.size()), numbers.data());
+}
+
 py::bytes to_bytes(const std::vector<uint8_t>& v) {
   return py::bytes(reinterpret_cast<const char*>(v.data()), v.size());
 }
@@ -212,12 +216,11 @@ void bind_store(py::module_& m) {
       .def_property_readonly("generation", [](const st::Store& s) { return s.counters().generation; })
       .def_property_readonly("event_count", [](const st::Store& s) { return s.counters().event_count; })
       .def_property_readonly("node_groups", &st::Store::node_groups)
-      .def_property_readonly("vector_stamps",
-                             [](const st::Store& s) {  // u64 [groups marked so far]
-                               return py::array_t<uint64_t>(
-                                   static_cast<py::ssize_t>(s.vector_stamps().size()),
-                                   s.vector_stamps().data());
-                             })
+      // u64 [groups marked so far]
+      .def_property_readonly("vector_stamps", [](const st::Store& s) { return copied(s.vector_stamps()); })
+      .def_property_readonly("group_stamps", [](const st::Store& s) { return copied(s.group_stamps()); })
+      .def_property_readonly("block_stamps", [](const st::Store& s) { return copied(s.block_stamps()); })
+      .def_property_readonly("changes", &st::Store::changes)
       .def_property_readonly("block_groups", &st::Store::block_groups)
       .def("node_view",
            [](const StorePtr& s) {

@@ -29,6 +29,12 @@ enum class NodeColumn : int {
 };
 inline constexpr int kNodeColumnCount = 13;
 
+// Whether retrieval reads this column beside the vectors.
+constexpr bool is_looked_up(NodeColumn column) {
+  return column == NodeColumn::kId || column == NodeColumn::kInvNorm || column == NodeColumn::kRegionId ||
+         column == NodeColumn::kFirstBlock || column == NodeColumn::kIsActive;
+}
+
 class NodeLayout {
  public:
   explicit constexpr NodeLayout(int64_t dim) : dim_(dim) {

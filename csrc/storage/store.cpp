@@ -43,8 +43,10 @@ void Store::mark_rows(NodeColumn column, int64_t first, int64_t last) {
     if (changes.all) changes.slots.clear();
     for (int64_t slot = first; slot < last && !changes.all; ++slot) changes.slots.push_back(slot);
   }
-  if (column == NodeColumn::kVector && first < last)
-    impl_->stamp_vectors(first / kGroupRows, (last - 1) / kGroupRows + 1);
+  if (first < last && (column == NodeColumn::kVector || is_looked_up(column))) {
+    impl_->stamp(column == NodeColumn::kVector ? impl_->vector_stamps : impl_->group_stamps,
+                 first / kGroupRows, (last - 1) / kGroupRows + 1);
+  }
   const int64_t offset = layout_.offset(column), bytes = layout_.row_bytes(column);
   while (first < last) {
     int64_t group = first / kGroupRows, row = first % kGroupRows;
@@ -65,14 +67,25 @@ Store::VectorChanges Store::take_vector_changes() {
 }
 
 const std::vector<uint64_t>& Store::vector_stamps() const { return impl_->vector_stamps; }
+const std::vector<uint64_t>& Store::group_stamps() const { return impl_->group_stamps; }
+const std::vector<uint64_t>& Store::block_stamps() const { return impl_->block_stamps; }
+uint64_t Store::changes() const { return impl_->stamp_clock; }
 
-void Store::Impl::stamp_vectors(int64_t first, int64_t last) {
-  if (static_cast<int64_t>(vector_stamps.size()) < last) vector_stamps.resize(static_cast<size_t>(last));
-  ++vector_clock;
-  std::fill(vector_stamps.begin() + first, vector_stamps.begin() + last, vector_clock);
+void Store::Impl::stamp(std::vector<uint64_t>& stamps, int64_t first, int64_t last) {
+  if (static_cast<int64_t>(stamps.size()) < last) stamps.resize(static_cast<size_t>(last));
+  ++stamp_clock;
+  for (int64_t group = first; group < last; ++group) stamps[static_cast<size_t>(group)] = stamp_clock;
+}
+
+void Store::Impl::stamp_all() {
+  const int64_t groups = (node_arena.mapped() - kHeaderBytes) / layout.group_bytes();
+  stamp(vector_stamps, 0, groups);
+  stamp(group_stamps, 0, groups);
+  stamp(block_stamps, 0, (edge_arena.mapped() - kHeaderBytes) / kEdgeGroupBytes);
 }
 
 void Store::mark_hot(int64_t block) {
+  impl_->stamp(impl_->block_stamps, block / kGroupRows, block / kGroupRows + 1);
   int64_t line = block % kGroupRows;
   impl_->edge_dirty.mark(block / kGroupRows, line, line);
 }
@@ -273,7 +286,7 @@ bool Store::refresh() {
   if (impl_->writer()) return false;
   bool changed = impl_->refresh();
   if (changed) vector_changes_ = {};
-  if (changed) impl_->stamp_vectors(0, node_groups());
+  if (changed) impl_->stamp_all();
   counters_ = impl_->committed;
   return changed;
 }

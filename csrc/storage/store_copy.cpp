@@ -52,9 +52,9 @@ void Store::copy_from(Store& source) {
   impl_->edge_arena.grow(kHeaderBytes + groups_for(wanted.block_count) * kEdgeGroupBytes);
   copy_groups(node_bytes_, node_groups(), source.node_bytes_, groups_for(wanted.node_count),
               layout_.group_bytes(), impl_->node_dirty);
-  impl_->stamp_vectors(0, node_groups());
   copy_groups(edge_bytes_, block_groups(), source.edge_bytes_, groups_for(wanted.block_count),
               kEdgeGroupBytes, impl_->edge_dirty);
+  impl_->stamp_all();
   impl_->kept_events = same / kEventBytes;
   impl_->keep_events(impl_->kept_events);
   impl_->recent_events.insert(impl_->recent_events.end(), log.begin() + static_cast<std::ptrdiff_t>(same),

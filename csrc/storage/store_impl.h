@@ -24,7 +24,8 @@ struct Store::Impl {
   Impl(const OpenOptions& options, FileSystem& file_system, int64_t dim);
 
   // store.cpp
-  void stamp_vectors(int64_t first, int64_t last);  // groups [first, last)
+  void stamp(std::vector<uint64_t>& stamps, int64_t first, int64_t last);  // groups [first, last)
+  void stamp_all();                                                        // everything was replaced
 
   // store_open.cpp
   void open_files();  // all but LOCK; checks headers, stamps and lengths, scans the journal
@@ -71,8 +72,9 @@ struct Store::Impl {
 
   Arena node_arena, edge_arena;
   DirtyMap node_dirty, edge_dirty;
-  std::vector<uint64_t> vector_stamps;  // of the row groups so far marked, see Store::vector_stamps()
-  uint64_t vector_clock = 0;
+  // Of the groups so far marked, see Store::vector_stamps().
+  std::vector<uint64_t> vector_stamps, group_stamps, block_stamps;
+  uint64_t stamp_clock = 0;
 
   MetaSlot slot{};               // of the last fold
   Counters committed{};          // of the last commit
