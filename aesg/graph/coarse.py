@@ -13,8 +13,9 @@ cells refined longer, and 0.999 in twice as many.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -36,6 +37,10 @@ POOLS = (2, 8)  # rows compared exactly, times k
 LEAST_POOL = 24
 USELESS = 0.005  # gain in recall below which more probes are no help
 WORTH = 4  # exact search where the cells looked into hold more than this part of all rows
+
+_making = (
+    threading.RLock()
+)  # a pack's index may be shared by threads; no attribute, for locks cannot be copied
 
 
 class Rows(Protocol):
@@ -98,6 +103,15 @@ class StoreRows:
         return self._storage.core.take_vector_changes()
 
 
+class Setting(NamedTuple):
+    """How much of the cells a search looks into."""
+
+    probes: int
+    pool: int  # rows compared exactly, times k
+    recall: float | None = None  # as measured
+    serves: bool = False  # whether the recall asked for is reached with less work than an exact search
+
+
 class CoarseIndex:
     """One graph's cells and how much of them a search looks into."""
 
@@ -110,10 +124,8 @@ class CoarseIndex:
         self._asked: deque[Tensor] = deque(maxlen=CHECKED_QUERIES)
         self._calls = 0
         self._made_of = 0  # concepts when the cells were made
-        self._target = 0.0  # the recall asked for when it was last measured
-        self._probes, self._pool = 0, POOLS[0]
-        self._recall: float | None = None
-        self._serves = False  # whether the target is reached with less work than an exact search
+        self._settings: dict[float, Setting] = {}  # by the recall asked for, for the cells as they are
+        self._target = 0.0  # the recall last asked for
 
     def search(
         self, queries: Tensor, k: int, min_score: float, target: float, centers: Tensor | None = None
@@ -127,28 +139,31 @@ class CoarseIndex:
         """
         bare = queries.detach() if queries.requires_grad else queries
         everything, changed = self._rows.take_changes()
-        ready = self._cells is not None and self._target == target
-        if not ready or everything or len(changed) or self._rows.living > GROWTH * self._made_of:
-            self._keep_up(everything, changed, target, centers)
+        setting = self._settings.get(target)
+        if setting is None or everything or len(changed) or self._rows.living > GROWTH * self._made_of:
+            setting = self._keep_up(everything, changed, target, centers)
+        self._target = target
         self._calls += 1
         if self._ask and self._calls % ASKED_EVERY == 1 and queries.shape[0]:
             self._keep_asked(bare)
-        if not self._serves:
+        if not setting.serves:
             return self._exact(bare, k, min_score)
-        return self._look(bare, k, min_score, self._probes, self._pool)
+        return self._look(bare, k, min_score, setting)
 
     # The cells are kept, and written to, outside of inference_mode as well. Not a matter for every search:
     # entering these modes takes a tenth of the time of one for one query.
     @torch.inference_mode(False)
     @torch.no_grad()
     def _keep_up(
-        self, everything: bool, changed: np.ndarray, target: float, centers: Tensor | None = None
-    ) -> None:
-        self._follow(everything, changed)
-        if self._cells is None or self._rows.living > GROWTH * self._made_of:
-            self._make(centers)
-        if self._target != target:
-            self._tune(target)
+        self, everything: bool, changed: np.ndarray, target: float, centers: Tensor | None
+    ) -> Setting:
+        with _making:
+            self._follow(everything, changed)
+            if self._cells is None or self._rows.living > GROWTH * self._made_of:
+                self._make(centers)
+            if target not in self._settings:
+                self._settings[target] = self._tuned(target)
+            return self._settings[target]
 
     @torch.inference_mode(False)
     def _keep_asked(self, queries: Tensor) -> None:
@@ -158,29 +173,34 @@ class CoarseIndex:
         """Measures the recall anew, on what was asked since; nothing where there are no cells."""
         if self._cells is not None:
             self._follow(*self._rows.take_changes())
-        if self._cells is not None:
-            self._tune(self._target)
+        for target in self._settings:
+            self._settings[target] = self._tuned(target)
 
     def drop(self) -> None:
         """Gives up the cells and what was asked: the next search is as the first after opening."""
-        self._cells = None
+        self._give_up()
         self._asked.clear()
         self._calls = 0
+
+    def _give_up(self) -> None:
+        self._settings = {}
+        self._cells = None
 
     def stats(self) -> dict[str, Any]:
         """search: 'exact' or 'approximate'; search_recall: as last measured (1.0 where exact);
         search_probes: cells looked into.
         """
-        if self._cells is None or not self._serves:
+        setting = self._settings.get(self._target)
+        if setting is None or not setting.serves:
             return {"search": "exact", "search_recall": 1.0, "search_probes": 0}
-        return {"search": "approximate", "search_recall": self._recall, "search_probes": self._probes}
+        return {"search": "approximate", "search_recall": setting.recall, "search_probes": setting.probes}
 
     # -- keeping up ----------------------------------------------------------------------------------------
 
     def _follow(self, everything: bool, changed: np.ndarray) -> None:
         """Takes in what changed: out of the cells, among the pending, and into cells when these are many."""
         if everything:
-            self._cells = None
+            self._give_up()
         if self._cells is None or len(changed) == 0:
             return
         slots, pending = torch.from_numpy(np.unique(changed) if len(changed) > 1 else changed), self._pending
@@ -200,7 +220,7 @@ class CoarseIndex:
         region_add_(self._cells, rows.vectors, rows.inv_norm, slots)
         self._pending = self._pending[:0]
         if int(self._cells.used) * 32 > 3 * rows.living + 64 * len(self._cells.heads):
-            self._cells = None  # mostly places of what went
+            self._give_up()  # mostly places of what went
 
     def _make(self, centers: Tensor | None) -> None:
         rows = self._rows
@@ -213,36 +233,35 @@ class CoarseIndex:
         start = centers if fitting and centers is not None else sample[evenly(len(sample), count)]
         self._cells = make_cells(refine_centers(sample, start, ROUNDS), rows.vectors.shape[:-1].numel())
         self._made_of = rows.living
-        self._target = 0.0
+        self._settings = {}
         self._put(slots)
 
     # -- measuring -----------------------------------------------------------------------------------------
 
-    def _tune(self, target: float) -> None:
+    def _tuned(self, target: float) -> Setting:
         """The fewest probes whose recall on the sample reaches the target."""
         assert self._cells is not None
-        self._target, self._serves, self._recall = target, False, None
         queries = self._sample()
         exact, _ = self._exact(queries, CHECKED_K, -1.0)
         wanted = max(1, int((exact >= -1.0).sum()))
         rows = int(self._cells.used) * 32 / len(self._cells.heads)  # of a cell, on average
 
         def recall(probes: int, pool: int) -> float:
-            scores, slots = self._look(queries, CHECKED_K, -1.0, probes, pool)
+            scores, slots = self._look(queries, CHECKED_K, -1.0, Setting(probes, pool))
             return min(1.0, int(((scores >= exact[:, -1:]) & (slots >= 0)).sum()) / wanted)
 
         pool, before = POOLS[0], 0.0
         for probes in PROBES:
             if probes > 1 and WORTH * probes * rows > self._rows.count:
-                return
+                break
             reached = recall(probes, pool)
             if reached < target and reached - before < USELESS:  # it is the codes that are too rough
                 pool = POOLS[-1]
                 reached = recall(probes, pool)
             if reached >= target:
-                self._probes, self._pool, self._serves, self._recall = probes, pool, True, reached
-                return
+                return Setting(probes, pool, reached, True)
             before = reached
+        return Setting(0, pool)
 
     def _sample(self) -> Tensor:
         """What was asked, and where that is little, stored concepts."""
@@ -265,9 +284,7 @@ class CoarseIndex:
             min_score=min_score,
         )
 
-    def _look(
-        self, queries: Tensor, k: int, min_score: float, probes: int, pool: int
-    ) -> tuple[Tensor, Tensor]:
+    def _look(self, queries: Tensor, k: int, min_score: float, setting: Setting) -> tuple[Tensor, Tensor]:
         rows = self._rows
         assert self._cells is not None
         return region_search(
@@ -278,7 +295,7 @@ class CoarseIndex:
             self._pending,
             inv_norm=rows.inv_norm,
             active=rows.active,
-            probes=probes,
-            pool=max(LEAST_POOL, pool * k),
+            probes=setting.probes,
+            pool=max(LEAST_POOL, setting.pool * k),
             min_score=min_score,
         )

@@ -192,7 +192,9 @@ class Navigator:
         if len(answers) == 1:
             vectors = answers[0].found.vectors
         else:
-            vectors = torch.empty(*found.members.shape, self.graph.vector_dim)
+            vectors = torch.empty(
+                *found.members.shape, self.graph.vector_dim, dtype=torch.float32, device=HOST
+            )
             for origin, answer in enumerate(answers):
                 answer.source.graph.gather_members(found.members, origin, vectors)
         energies, members, explanation = found.energies, found.members, found.explanation

@@ -24,7 +24,7 @@ class BatchActiveContext:
 
     def __init__(self, batch_size: int = 1) -> None:
         self.primary = torch.empty(0, PRIMARY_COUNT, dtype=torch.int64)  # [streams, 3]
-        self.energies = torch.empty(0, PRIMARY_COUNT)  # [streams, 3] f32
+        self.energies = torch.empty(0, PRIMARY_COUNT, dtype=torch.float32)  # [streams, 3]
         self.primary_ids = torch.empty(0, PRIMARY_COUNT, dtype=torch.int64)  # [streams, 3], bits of u64
         self.last_seed = torch.empty(0, dtype=torch.int64)  # [streams]
         self.last_id = torch.empty(0, dtype=torch.int64)  # [streams], bits of u64
@@ -118,7 +118,9 @@ class BatchActiveContext:
         missing = size - self.batch_size
         if missing > 0:
             self.primary = torch.cat([self.primary, torch.full((missing, PRIMARY_COUNT), -1)])
-            self.energies = torch.cat([self.energies, torch.zeros(missing, PRIMARY_COUNT)])
+            self.energies = torch.cat(
+                [self.energies, torch.zeros(missing, PRIMARY_COUNT, dtype=torch.float32)]
+            )
             self.primary_ids = torch.cat(
                 [self.primary_ids, torch.zeros(missing, PRIMARY_COUNT, dtype=torch.int64)]
             )

@@ -152,10 +152,11 @@ void keep_primary(const StorePtr& store, const Array<int64_t>& members, const Ar
     throw ArgumentError("members: expected rows of " + std::to_string(steps) + " steps for at most " +
                         std::to_string(streams - first) + " streams, got " + std::to_string(rows));
   const int64_t count = store ? static_cast<int64_t>(store->counters().node_count) : INT64_MAX;
+  for (int64_t i = 0; i < rows * width; ++i) require_inside(members.data()[i], count);
   for (int64_t b = 0; b < rows / steps; ++b) {
     const int64_t from = ((b + 1) * steps - 1) * width, to = (first + b) * primary;
     for (int64_t p = 0; p < primary; ++p) {
-      const int64_t slot = p < width ? require_inside(members.data()[from + p], count) : -1;
+      const int64_t slot = p < width ? members.data()[from + p] : -1;
       slots.mutable_data()[to + p] = slot;
       kept.mutable_data()[to + p] = p < width ? energies.data()[from + p] : 0.0f;
       // In a pack, where nothing changes, the slot itself tells a concept from all others.
@@ -174,7 +175,8 @@ void bind_answers(py::module_& module) {
   module.def("merge_answers", &merge_answers, "energies"_a, "slots"_a, "shares"_a,
              "The K strongest of several answers [Q, K]: (order, energies, members), order counting the "
              "answers side by side.");
-  module.def("gather_own", &gather_own, "store"_a, "members"_a, py::arg("vectors").noconvert(),
+  module.def("gather_own", &gather_own, py::arg("store").none(false), "members"_a,
+             py::arg("vectors").noconvert(),
              "Copies the memory's own members [Q, K] to vectors [Q, K, D]; zeros where there is none.");
   module.def("gather_of", &gather_of, py::arg("rows").noconvert(), "members"_a, "origin"_a,
              py::arg("vectors").noconvert(),

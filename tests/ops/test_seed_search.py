@@ -180,6 +180,7 @@ HARD_ROWS = [
     "plain",
     "part of every row",
     "of all lengths",
+    "of overflowing lengths",
     "alike",
     "opposed",
     "one coordinate",
@@ -204,6 +205,9 @@ def hard_rows(kind, rows, dim):
         return part_of_every_row(rows, dim)
     if kind == "of all lengths":
         vectors *= 10.0 ** torch.linspace(-37, 37, rows)[:, None]
+    elif kind == "of overflowing lengths":
+        vectors *= torch.finfo(torch.float32).max / vectors.abs().amax(dim=1, keepdim=True)
+        vectors[::2] *= 1e-3
     elif kind == "alike":
         vectors = vectors[: rows // 50].repeat(50, 1) + 1e-7 * torch.randn(rows // 50 * 50, dim)
         queries = vectors[:40] + 0.01 * torch.randn(40, dim)
@@ -253,10 +257,23 @@ def test_opposed_rows_tie_at_the_lower_slot_though_their_sums_round_below():
         assert found[1].unique().tolist() == [0]
 
 
+def test_a_score_of_minus_infinity_does_not_take_the_place_of_an_opposed_row():
+    query, vectors = torch.ones(1, 8), -torch.ones(64, 8)
+    inv_norm = 1.0001 / vectors.norm(dim=1)
+    inv_norm[0] = float("inf")
+    active = torch.ones(64, dtype=torch.bool)
+    active[1:16] = False
+    for batch in (1, 13):
+        found = seed_search(
+            query.repeat(batch, 1), vectors, 1, inv_norm=inv_norm, active=active, min_score=-1
+        )
+        assert found[1].unique().tolist() == [16]
+
+
 @pytest.mark.parametrize("dim", [1, 3, 64, 255])
 @pytest.mark.parametrize("kind", HARD_ROWS)
 def test_no_sieve_loses_a_row(kind, dim):
-    """Where all rows are wanted nothing is sifted; the first of these are what any search must find."""
+    """Where all rows of any likeness are wanted nothing is sifted: the first are what a search must find."""
     torch.manual_seed(6)
     queries, vectors, inv_norm = hard_rows(kind, 3000, dim)
     active = torch.rand(len(vectors)) < 0.9

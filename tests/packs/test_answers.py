@@ -104,7 +104,11 @@ def test_the_last_step_of_every_stream_is_kept(tmp_path):
         for steps, first in ((0, 0), (3, 0), (1, 1), (2, -1)):
             with pytest.raises(AESGMemoryError, match="members: expected rows of"):
                 _core.keep_primary(memory.graph.store, members, energies, steps, first, slots, ids, kept)
+        before = slots.copy()
         with pytest.raises(AESGMemoryError, match="expected slots below 3, got 3"):
             _core.keep_primary(memory.graph.store, members + 1, energies, 2, 1, slots, ids, kept)
+        assert np.array_equal(slots, before)
+        with pytest.raises(TypeError):
+            _core.gather_own(None, members, np.zeros((4, 2, 2), np.float32))
     _core.keep_primary(None, members, energies, 2, 0, slots, ids, kept)
     assert slots[:2].tolist() == ids[:2].tolist() == [[2, -1, -1], [2, 1, -1]]

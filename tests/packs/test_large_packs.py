@@ -1,5 +1,7 @@
 """Large packs are searched through cells, with the recall the memory asks for, the same in every process."""
 
+import copy
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -59,6 +61,31 @@ def test_a_target_of_one_few_concepts_and_a_common_part_are_searched_exactly(pat
         exact, seek = graph.search(queries, 10, 0.1), graph.seek(queries, 10, 0.1)
         assert torch.equal(exact[0], seek[0]) and torch.equal(exact[1], seek[1])
         assert pack.coarse.stats()["search"] == "exact"
+
+
+def test_threads_that_share_a_pack_make_its_cells_once(path):
+    queries, targets = clustered(40, 9), [0.5, 0.95, 0.5, 0.95]
+    for _ in range(5):
+        alone = [
+            PackGraph(read_pack(path), replace(CONFIG, recall_target=t)).seek(queries, 10, -1.0)
+            for t in targets[:2]
+        ]
+        pack, found = read_pack(path), {}
+
+        def ask(place, target, pack=pack, found=found):
+            graph = PackGraph(pack, replace(CONFIG, recall_target=target))
+            found[place] = [graph.seek(queries, 10, -1.0) for _ in range(3)]
+
+        threads = [threading.Thread(target=ask, args=given) for given in enumerate(targets)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for place, answers in found.items():
+            for scores, slots in answers:
+                assert torch.equal(scores, alone[place % 2][0]) and torch.equal(slots, alone[place % 2][1])
+        assert len(found) == 4
+        copy.deepcopy(pack.coarse)
 
 
 def test_packs_of_which_most_concepts_are_inactive():

@@ -70,18 +70,23 @@ AESG_AVX2 static void pack_codes(const float* from, int64_t dim, const float* sc
   for (int first = 0; first < kPanel; first += 8) {
     const float* rows = from + first * dim;
     const __m256 inverse = _mm256_load_ps(scale + first);
-    __m256 back = _mm256_set1_ps(1.0f / (kUnit * kUnit));
-    __m256 length = write_codes(rows, dim, _mm256_mul_ps(unit, inverse), codes + first);
+    __m256 c = _mm256_mul_ps(unit, inverse), back = _mm256_set1_ps(1.0f / (kUnit * kUnit));
+    __m256 length = write_codes(rows, dim, c, codes + first);
     __m256 off = _mm256_cmp_ps(length, most, _CMP_NLE_UQ);
     // A row with NaN for its inverse norm needs no codes.
     const __m256 found = _mm256_cmp_ps(inverse, inverse, _CMP_ORD_Q);
     if (__builtin_expect(_mm256_movemask_ps(_mm256_and_ps(off, found)) != 0, 0)) {
       const __m256 shrink = _mm256_blendv_ps(_mm256_set1_ps(1.0f), _mm256_div_ps(unit, length), off);
+      c = _mm256_mul_ps(c, shrink);
       back = _mm256_div_ps(back, shrink);
-      length = write_codes(rows, dim, _mm256_mul_ps(_mm256_mul_ps(unit, inverse), shrink), codes + first);
-      const __m256 largest = _mm256_set1_ps(std::numeric_limits<float>::max());
-      off = _mm256_or_ps(_mm256_cmp_ps(length, most, _CMP_NLE_UQ), _mm256_cmp_ps(back, largest, _CMP_NLE_UQ));
+      length = write_codes(rows, dim, c, codes + first);
+      off = _mm256_or_ps(_mm256_cmp_ps(length, most, _CMP_NLE_UQ),
+                         _mm256_cmp_ps(back, _mm256_set1_ps(std::numeric_limits<float>::max()), _CMP_NLE_UQ));
     }
+    // The promised sum of a row so long may overflow, however near 1 the inverse norm brings it.
+    const __m256 longest =
+        _mm256_mul_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), c), _mm256_set1_ps(0x1p126f));
+    off = _mm256_or_ps(off, _mm256_cmp_ps(length, longest, _CMP_GT_OQ));
     __m256 margin = _mm256_mul_ps(back, _mm256_fmadd_ps(order, length, error));
     margin = _mm256_blendv_ps(margin, _mm256_set1_ps(INFINITY), off);
     back = _mm256_blendv_ps(back, _mm256_setzero_ps(), off);
@@ -171,7 +176,8 @@ AESG_AVX2 static void offer_waiting(const SeedSearch& job, const float* units, W
   for (int i = 0; i < waiting->count; ++i) {
     const int64_t q = waiting->query[i], slot = waiting->row[i];
     const float score = sum[i] * *job.inv_norm.at(slot), clamped = clamp_similarity(score);
-    if (!(score > bars[q] || (clamped == bars[q] && best[q].full()))) continue;
+    const bool ties = clamped == bars[q] && score > -INFINITY && best[q].full();
+    if (!(score > bars[q] || ties)) continue;
     best[q].push({clamped, slot});
     if (best[q].full()) bars[q] = std::max(bars[q], best[q].last().score);
   }
