@@ -131,6 +131,7 @@ CXX_RULES: list[tuple[str, tuple[str, ...], bool]] = [
     ("csrc/graph/", ("csrc/base/", "csrc/storage/", "csrc/graph/"), False),
     ("csrc/ops/cpu/", ("csrc/base/", "csrc/storage/layout.h", "csrc/ops/"), False),
     ("csrc/ops/gpu/", ("csrc/base/", "csrc/storage/layout.h", "csrc/ops/"), False),
+    ("csrc/bindings/answers_binding", ("csrc/",), False),
     ("csrc/bindings/core_module", ("csrc/",), False),
     ("csrc/bindings/graph_binding", ("csrc/",), False),
     ("csrc/tests/", ("csrc/",), False),
