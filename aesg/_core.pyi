@@ -108,7 +108,7 @@ def keep_primary(
     first: int,
     slots: npt.NDArray[np.int64],
     ids: npt.NDArray[np.int64],
-    kept: npt.NDArray[np.float32],
+    kept_energies: npt.NDArray[np.float32],
 ) -> None: ...
 
 # The graph: csrc/bindings/graph_binding.cpp. Slots are i64.

@@ -67,6 +67,13 @@ def is_unwatched() -> bool:
     return not (_function_modes() or _dispatch_modes() or _is_profiled() or _is_traced())
 
 
+def is_negative_view(*tensors: Tensor | None) -> bool:
+    """Whether one has torch's negative bit: its memory holds the opposite of what it means, which
+    DLPack, and so a direct call, does not say.
+    """
+    return any(tensor is not None and tensor.is_neg() for tensor in tensors)
+
+
 def raise_typed(error: RuntimeError, default: type[AESGError] = AESGMemoryError) -> NoReturn:
     """Raises what an op meant: kernels write the name of the AESGError before the message.
 

@@ -38,9 +38,8 @@ LEAST_POOL = 24
 USELESS = 0.005  # gain in recall below which more probes are no help
 WORTH = 4  # exact search where the cells looked into hold more than this part of all rows
 
-_making = (
-    threading.RLock()
-)  # a pack's index may be shared by threads; no attribute, for locks cannot be copied
+# A pack's index may be shared by threads. Not an attribute of it: locks cannot be copied.
+_making = threading.RLock()
 
 
 class Rows(Protocol):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
-from aesg._extension import direct_call, is_unwatched, raise_typed
+from aesg._extension import direct_call, is_negative_view, is_unwatched, raise_typed
 from aesg.exceptions import AESGNavigationError
 
 _op = torch.ops.aesg.activate_context.default
@@ -90,14 +90,7 @@ def activate_context(
         # The dispatcher takes longer to hand over so many arguments than one query takes.
         if not _is_compiling() and _try_direct is not None and is_unwatched():
             found: tuple[Tensor, ...] | None = _try_direct(*arguments)
-            # What has torch's negative bit holds the opposite of what it means, which DLPack does not say.
-            if found is not None and not (
-                similarities.is_neg()
-                or vectors.is_neg()
-                or strengths.is_neg()
-                or (bar is not None and bar.is_neg())
-                or (energies is not None and energies.is_neg())
-            ):
+            if found is not None and not is_negative_view(similarities, vectors, strengths, bar, energies):
                 return Activated(*found)
         with _AutoDispatchBelowAutograd():
             return Activated(*_op(*arguments))

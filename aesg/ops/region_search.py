@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
-from aesg._extension import direct_call, expect_one_device, is_unwatched, raise_typed
+from aesg._extension import direct_call, expect_one_device, is_negative_view, is_unwatched, raise_typed
 from aesg.exceptions import AESGMemoryError, AESGNavigationError
 from aesg.ops.seed_search import _backward as _cosine_backward
 from aesg.ops.seed_search import _setup_context
@@ -191,8 +191,7 @@ def region_search(
             return _op(*arguments)
         if _try_direct is not None and is_unwatched():
             found: tuple[Tensor, Tensor] | None = _try_direct(*arguments)
-            # What has torch's negative bit holds the opposite of what it means, which DLPack does not say.
-            if found is not None and not (queries.is_neg() or vectors.is_neg() or inv_norm.is_neg()):
+            if found is not None and not is_negative_view(queries, vectors, inv_norm):
                 return found
         with _AutoDispatchBelowAutograd():
             return _op(*arguments)

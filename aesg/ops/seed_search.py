@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
-from aesg._extension import direct_call, expect_one_device, is_unwatched, raise_typed
+from aesg._extension import direct_call, expect_one_device, is_negative_view, is_unwatched, raise_typed
 from aesg.exceptions import AESGNavigationError
 from aesg.ops.reference import normalize_ref
 
@@ -54,10 +54,7 @@ def seed_search(
             found: tuple[Tensor, Tensor] | None = _try_direct(
                 queries, vectors, k, inv_norm, active, count, min_score
             )
-            # What has torch's negative bit holds the opposite of what it means, which DLPack does not say.
-            if found is not None and not (
-                queries.is_neg() or vectors.is_neg() or (inv_norm is not None and inv_norm.is_neg())
-            ):
+            if found is not None and not is_negative_view(queries, vectors, inv_norm):
                 return found
         with _AutoDispatchBelowAutograd():
             return _op(queries, vectors, k, inv_norm, active, count, min_score)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
-from aesg._extension import direct_call, expect_one_device, is_unwatched, raise_typed
+from aesg._extension import direct_call, expect_one_device, is_negative_view, is_unwatched, raise_typed
 from aesg.exceptions import AESGNavigationError
 
 _op = torch.ops.aesg.spread_activation.default
@@ -64,14 +64,12 @@ def spread_activation(
         # fmt: off
         if direct:
             # The dispatcher takes longer to hand over fifteen arguments than one query takes to spread.
-            # What has torch's negative bit holds the opposite of what it means, which DLPack does not say.
-            turned = seed_energies.is_neg() or strengths.is_neg()
-            if _try_direct is not None and not turned and is_unwatched():
+            if _try_direct is not None and is_unwatched():
                 found: tuple[Tensor, Tensor] | None = _try_direct(
                     seed_indices, seed_energies, first_block, targets, strengths, next_block, active, regions,
                     hops, decay, facilitation, source_floor, transfer_floor, k,
                 )
-                if found is not None:
+                if found is not None and not is_negative_view(seed_energies, strengths):
                     return found
             with _AutoDispatchBelowAutograd():
                 energies, indices, _ = _op(

@@ -139,7 +139,8 @@ void gather_of(const Place<float>& rows, const Array<int64_t>& members, int64_t 
 
 // Row b of the streams from `first` on: the strongest members of answer row (b + 1) * steps - 1.
 void keep_primary(const StorePtr& store, const Array<int64_t>& members, const Array<float>& energies,
-                  int64_t steps, int64_t first, Place<int64_t> slots, Place<int64_t> ids, Place<float> kept) {
+                  int64_t steps, int64_t first, Place<int64_t> slots, Place<int64_t> ids,
+                  Place<float> kept_energies) {
   if (store) require_open(*store);
   if (members.ndim() != 2 || slots.ndim() != 2)
     throw ArgumentError("members, slots: expected shapes [Q, K] and [streams, P]");
@@ -147,7 +148,7 @@ void keep_primary(const StorePtr& store, const Array<int64_t>& members, const Ar
                 primary = slots.shape(1);
   require_shape("energies", energies, {rows, width});
   require_shape("ids", ids, {streams, primary});
-  require_shape("kept", kept, {streams, primary});
+  require_shape("kept_energies", kept_energies, {streams, primary});
   if (steps < 1 || rows % steps != 0 || first < 0 || rows / steps > streams - first)
     throw ArgumentError("members: expected rows of " + std::to_string(steps) + " steps for at most " +
                         std::to_string(streams - first) + " streams, got " + std::to_string(rows));
@@ -158,7 +159,7 @@ void keep_primary(const StorePtr& store, const Array<int64_t>& members, const Ar
     for (int64_t p = 0; p < primary; ++p) {
       const int64_t slot = p < width ? members.data()[from + p] : -1;
       slots.mutable_data()[to + p] = slot;
-      kept.mutable_data()[to + p] = p < width ? energies.data()[from + p] : 0.0f;
+      kept_energies.mutable_data()[to + p] = p < width ? energies.data()[from + p] : 0.0f;
       // In a pack, where nothing changes, the slot itself tells a concept from all others.
       ids.mutable_data()[to + p] = !store ? slot
                                    : slot < 0
@@ -182,7 +183,8 @@ void bind_answers(py::module_& module) {
              py::arg("vectors").noconvert(),
              "The same for the members of another origin, out of rows [N, D].");
   module.def("keep_primary", &keep_primary, "store"_a.none(true), "members"_a, "energies"_a, "steps"_a,
-             "first"_a, py::arg("slots").noconvert(), py::arg("ids").noconvert(), py::arg("kept").noconvert(),
+             "first"_a, py::arg("slots").noconvert(), py::arg("ids").noconvert(),
+             py::arg("kept_energies").noconvert(),
              "Keeps the strongest members [Q, K] of each stream's last step, with identities and energies.");
 }
 

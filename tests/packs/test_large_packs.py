@@ -88,6 +88,34 @@ def test_threads_that_share_a_pack_make_its_cells_once(path):
         copy.deepcopy(pack.coarse)
 
 
+def test_memories_of_two_targets_do_not_measure_anew_for_each_other(path, monkeypatch):
+    measured, tuned = [], CoarseIndex._tuned
+    monkeypatch.setattr(
+        CoarseIndex, "_tuned", lambda index, target: measured.append(target) or tuned(index, target)
+    )
+    pack, queries = read_pack(path), clustered(5, 11)
+    for target in (0.5, 0.99, 0.5, 0.99):
+        PackGraph(pack, replace(CONFIG, recall_target=target)).seek(queries, 10, -1.0)
+    assert measured == [0.5, 0.99]
+
+
+def test_answers_with_packs_do_not_follow_the_default_dtype(path, tmp_path):
+    asked, answers = clustered(6, 12), []
+    for name, dtype in (("a", torch.float32), ("b", torch.float64)):
+        with AESGMemory(tmp_path / name, CONFIG) as memory:
+            memory.graph.add_concepts(clustered(50, 13))
+            memory.set_mode("INFERENCE")
+            memory.attach_pack(read_pack(path))
+            torch.set_default_dtype(dtype)
+            try:
+                answers.append(memory.retrieve(asked))
+            finally:
+                torch.set_default_dtype(torch.float32)
+    assert answers[1].vectors.dtype == torch.float32
+    for field in ("vectors", "weights", "indices", "explanation"):
+        assert torch.equal(getattr(answers[0], field), getattr(answers[1], field))
+
+
 def test_packs_of_which_most_concepts_are_inactive():
     vectors = clustered(5000, 8)
     columns = SimpleNamespace(
