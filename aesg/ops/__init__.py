@@ -1,10 +1,12 @@
-"""The custom ops, one a file: search, search in cells, spreading, contexts, reading, consolidation, novelty.
+"""The custom ops, one a file: search, search in cells, spreading, contexts, reading, consolidation, novelty,
+streams.
 
 `reference` has the oracles.
 """
 
 from aesg.ops.activate_context import Activated, Primed, activate_context, replay_energies
 from aesg.ops.consolidate import consolidate_
+from aesg.ops.keep_primary import keep_primary_
 from aesg.ops.pool_novelty import pool_novelty_
 from aesg.ops.read_members import read_members
 from aesg.ops.region_search import Cells, make_cells, region_add_, region_remove_, region_search, with_room
@@ -17,6 +19,7 @@ __all__ = [
     "Primed",
     "activate_context",
     "consolidate_",
+    "keep_primary_",
     "make_cells",
     "pool_novelty_",
     "read_members",

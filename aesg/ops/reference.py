@@ -222,6 +222,28 @@ def consolidate_ref_(
     return (lives & (older > min_age) & weak & rare).to(torch.uint8)
 
 
+def keep_primary_ref_(
+    slots: Tensor,
+    slot_ids: Tensor,
+    slot_energies: Tensor,
+    members: Tensor,
+    energies: Tensor,
+    ids: Tensor,
+    *,
+    steps: int = 1,
+) -> None:
+    """Oracle of `aesg.ops.keep_primary_`; writes the first three."""
+    flat = ids.reshape(-1)
+    for b in range(len(slots)):
+        last = (b + 1) * steps - 1
+        for p in range(slots.shape[1]):
+            slot = int(members[last, p]) if p < members.shape[1] else -1
+            there = 0 <= slot < len(flat)
+            slots[b, p] = slot if there else -1
+            slot_ids[b, p] = flat[slot] if there else 0
+            slot_energies[b, p] = energies[last, p] if p < members.shape[1] else 0.0
+
+
 def pool_novelty_ref_(
     candidates: Tensor,  # [P, D]
     counts: Tensor,  # [P] i32

@@ -44,6 +44,9 @@ STABLE_TORCH_LIBRARY(aesg, m) {
       "replay_energies_backward(Tensor gradients, Tensor queries, Tensor seeds, Tensor similarities, "
       "Tensor jacobian, Tensor seed_vectors) -> Tensor");
   m.def(
+      "keep_primary_(Tensor(a!) slots, Tensor(b!) slot_ids, Tensor(c!) slot_energies, Tensor members, "
+      "Tensor energies, Tensor ids, int steps) -> ()");
+  m.def(
       "read_members(Tensor sought, Tensor queries, Tensor likeness_weight, Tensor vectors, Tensor energies) "
       "-> (Tensor found, Tensor mean, Tensor shares)");
   m.def(

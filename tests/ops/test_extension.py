@@ -7,7 +7,7 @@ import aesg.ops  # noqa: F401  (registers the fakes)
 from aesg import _extension
 from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGNavigationError
 
-OPS = ["seed_search", "spread_activation", "spread_activation_backward", "consolidate_", "pool_novelty_"]
+OPS = ["seed_search", "spread_activation", "spread_activation_backward", "consolidate_", "pool_novelty_", "keep_primary_"]
 WITH_CUDA = [
     "seed_search",
     "spread_activation",
@@ -16,6 +16,7 @@ WITH_CUDA = [
     "read_members_backward",
     "consolidate_",
     "pool_novelty_",
+    "keep_primary_",
 ]
 
 

@@ -8,6 +8,7 @@
 
 #include "csrc/ops/columns.h"
 #include "csrc/ops/consolidate_math.h"
+#include "csrc/ops/keep_primary_math.h"
 
 namespace aesg::gpu {
 
@@ -19,6 +20,8 @@ int consolidate(const ConsolidateRules& rules, int64_t count, Column<const uint8
                 Column<const uint32_t> use_frequency, Column<uint32_t> age, Column<float> relevance,
                 uint8_t* doomed,  // [rows of age], all written
                 Stream stream);
+
+int keep_primary(const KeepPrimary& job, Stream stream);
 
 struct SeedSearch {
   const float* queries;  // [B, D] contiguous; rows that are not finite find nothing
