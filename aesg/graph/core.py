@@ -64,11 +64,12 @@ class SemanticGraph:
 
     @property
     def vector_dim(self) -> int:
-        return self.state.storage.vector_dim
+        return self.state.vector_dim
 
     def use_copy(self, device: torch.device | str | None) -> None:
         """Keeps a copy on `device`, from which `seek`, `activate` and `gather` answer what is asked there,
-        where they stay; None: no copy. All else works on the store's columns, on the host.
+        where they stay; None: no copy. All else works on the store's columns, on the host. Who asks a copy
+        settles before what its answer depends on.
         """
         self.copied = None if device is None else self.state.copy_on(device)
 
@@ -102,10 +103,10 @@ class SemanticGraph:
         in common it is exact: the cells are those of the whole vectors. On a copy it is exact as well.
         """
         if self.copied is not None and (copied := self._copied(queries)) is not None:
-            rest, inverse_norms = copied.likeness(queries, self.state.queries)
+            health = self.state.bare_queries
             return seed_search(
-                rest, copied.vector, k, inv_norm=inverse_norms, active=copied.is_active,
-                count=self.store.node_count, min_score=min_score,
+                copied.without(queries, health), copied.vector, k, inv_norm=copied.inverse_norms(health),
+                active=copied.is_active, min_score=min_score,
             )  # fmt: skip
         config, state = self.config, self.state
         if state.queries.common is not None:
@@ -149,11 +150,15 @@ class SemanticGraph:
         jacobian: bool = False,
     ) -> Activated:
         """Contexts from what `search` found [B, S], by the config's rules. See `activate_context`."""
-        storage = self.state.storage
         if self.copied is not None and (copied := self._copied(seeds)) is not None:
-            return self._activate_copy(
-                copied, similarities, seeds, bar=bar, primed=primed, gather=gather, jacobian=jacobian
-            )
+            blocks = copied.edge_blocks
+            return activate_context(
+                similarities, seeds, copied.vector, blocks.first_block, blocks.targets, blocks.strengths,
+                blocks.next_block, copied.is_active, regions=copied.region_id, bar=bar, primed=primed,
+                ids=None if primed is None else copied.id, gather=gather, jacobian=jacobian,
+                **spreading_rules(self.config),
+            )  # fmt: skip
+        storage = self.state.storage
         blocks = storage.edge_blocks()
         return activate_context(
             similarities,
@@ -172,26 +177,6 @@ class SemanticGraph:
             jacobian=jacobian,
             **spreading_rules(self.config),
         )
-
-    def _activate_copy(
-        self,
-        copied: DeviceCopy,
-        similarities: Tensor,
-        seeds: Tensor,
-        *,
-        primed: Primed | None,
-        **options: Any,
-    ) -> Activated:
-        """`activate` on a copy. What primes may lie on the host."""
-        blocks, there = copied.edge_blocks, copied.device
-        if primed is not None:
-            slots, ids, energies, share = primed
-            primed = Primed(slots.to(there), ids.to(there), energies.to(there), share)
-        return activate_context(
-            similarities, seeds, copied.vector, blocks.first_block, blocks.targets, blocks.strengths,
-            blocks.next_block, copied.is_active, regions=copied.region_id, primed=primed,
-            ids=None if primed is None else copied.id, **options, **spreading_rules(self.config),
-        )  # fmt: skip
 
     def asker(self, jacobian: bool) -> Callable[[Tensor], Activated | None] | None:
         """`seek` and `activate`, unprimed, as one function of queries [B, D] in which everything is looked up
@@ -231,7 +216,10 @@ class SemanticGraph:
 
     def without(self, vectors: Tensor) -> Tensor:
         """Vectors [..., D] without what all queries have in common, where that is left out; with gradient."""
-        return self.state.queries.without(vectors)
+        health, copied = self.state.bare_queries, self.copied
+        if copied is not None and vectors.device == copied.device:
+            return copied.without(vectors, health)
+        return health.without(vectors)
 
     def directions(self, vectors: Tensor) -> Tensor:
         """What likeness compares of vectors [..., D]: `without` at length 1."""

@@ -6,6 +6,7 @@ The store stays the only truth: it is written on the host alone, and says by sta
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -26,20 +27,21 @@ class DeviceCopy:
     """Vectors, looked-up columns and edge blocks of one storage on one device, in the store's groups.
 
     `refresh` brings what changed; the properties are then views of the store's first `node_groups` and
-    `block_groups`, until the next `refresh`. Transfers and what reads the views must be on one stream.
-    With device "cpu" it is a true copy, too.
+    `block_groups`, until the next `refresh`, which precedes every use: it also orders what is asked on
+    different CUDA streams. With device "cpu" it is a true copy, too.
     """
 
     def __init__(self, storage: AESGStorage, device: torch.device | str) -> None:
         self.device = torch.empty(0, device=device).device  # with its index
         self._storage = storage
         self._changes = -1  # of the store, as of the last refresh
+        self._stream: torch.cuda.Stream | None = None  # on which it was last asked
         # On the device, a group a row, in words of 8 bytes:
         dim = storage.vector_dim
         self._vectors = _Groups(self.device, 4 * dim * GROUP)
         self._columns = _Groups(self.device, _COLUMN_BYTES)
         self._blocks = _Groups(self.device, _core.HOT_BLOCK_BYTES * GROUP)
-        self._lengths = _Groups(self.device, 4 * GROUP)  # see `likeness`
+        self._lengths = _Groups(self.device, 4 * GROUP)  # see `inverse_norms`
         self._common: Tensor | None = None  # as of `_lengths`, and on the device
         self._common_there: Tensor | None = None
         self._columns_at = [_core.column_offset(dim, NODE_COLUMNS[name][0]) for name, _ in _LOOKED_UP]
@@ -49,15 +51,28 @@ class DeviceCopy:
         """How many groups were ever brought: of vectors, of the other columns, of edge blocks."""
         return self._vectors.copied, self._columns.copied, self._blocks.copied
 
+    @property
+    def is_current(self) -> bool:
+        """Whether there is nothing for `refresh` to bring."""
+        core, known = self._storage.core, (self._changes, self._vectors.count, self._blocks.count)
+        return known == (core.changes, core.node_groups, core.block_groups)
+
+    def layout(self, health: QueryMean) -> tuple[int, ...]:
+        """Changes when what is read of this copy lies elsewhere or is longer. After `refresh`."""
+        lengths = self.inverse_norms(health)
+        common = 0 if health.common is None else self._common_of(health).data_ptr()
+        parts = [part.place for part in (self._vectors, self._columns, self._blocks)]
+        return (*itertools.chain(*parts), lengths.data_ptr(), common)
+
     def refresh(self) -> None:
         """Brings what changed in the store since the last call. O(groups) and the bytes of those that
         changed; O(1) when nothing did.
         """
-        core = self._storage.core
-        if (self._changes, self._vectors.count, self._blocks.count) == (
-            core.changes, core.node_groups, core.block_groups
-        ):  # fmt: skip
+        if self.device.type == "cuda":
+            self._join_streams()
+        if self.is_current:
             return
+        core = self._storage.core
         rows = core.node_view().reshape(core.node_groups, _core.group_bytes(core.vector_dim))
         blocks = core.edge_view().reshape(core.block_groups, _core.EDGE_GROUP_BYTES)
         vectors, hot = self._vectors, self._blocks
@@ -109,21 +124,41 @@ class DeviceCopy:
             blocks.part(torch.int32, 0, (GROUP, line))[..., 2 * BLOCK_EDGES],
         )
 
-    def likeness(self, queries: Tensor, health: QueryMean) -> tuple[Tensor, Tensor]:
-        """Queries [B, D] on this device without their common part, and by what a product with a stored vector
-        is scaled, [G, 1024] f32: `QueryMean.without` and `inverse_norms`, whose lengths of changed groups are
-        found on the host and brought here. After `refresh`.
+    def without(self, vectors: Tensor, health: QueryMean) -> Tensor:
+        """`QueryMean.without` of vectors [..., D] on this device."""
+        return vectors if health.common is None else without(vectors, self._common_of(health))
+
+    def inverse_norms(self, health: QueryMean) -> Tensor:
+        """By what a product with a stored vector is scaled, [G, 1024] f32: `QueryMean.inverse_norms`, of
+        which those of changed groups are found on the host and brought here. After `refresh`.
         """
-        common = health.common
-        if common is None:
-            return queries, self.inv_norm
-        if self._common is not common:
-            self._lengths = _Groups(self.device, 4 * GROUP)
-            self._common, self._common_there = common, common.to(self.device)
-        assert self._common_there is not None
+        if health.common is None:
+            return self.inv_norm
+        self._common_of(health)
         core, lengths = self._storage.core, health.inverse_norms(self._storage).numpy()
         self._lengths.bring(core.vector_stamps, core.node_groups, lambda g: [lengths[g].view(np.uint8)])
-        return without(queries, self._common_there), self._lengths.part(torch.float32, 0, (GROUP,))
+        return self._lengths.part(torch.float32, 0, (GROUP,))
+
+    def _common_of(self, health: QueryMean) -> Tensor:
+        """The direction that likeness leaves out, here; the lengths known so far go with the former one."""
+        if self._common is not health.common or self._common_there is None:
+            assert health.common is not None
+            self._lengths = _Groups(self.device, 4 * GROUP)
+            self._common, self._common_there = health.common, health.common.to(self.device)
+        return self._common_there
+
+    def _join_streams(self) -> None:
+        """Who asks on another stream than the last waits, on the device, for what was asked there: one of
+        them may write what the other reads.
+        """
+        stream = torch.cuda.current_stream(self.device)
+        if stream == self._stream or torch.cuda.is_current_stream_capturing():
+            return
+        if self._stream is not None:
+            stream.wait_stream(self._stream)
+        self._stream = stream
+        for part in (self._vectors, self._columns, self._blocks, self._lengths):
+            part.used_on(stream)
 
     def _column(self, name: str, dtype: torch.dtype) -> Tensor:
         return self._columns.part(dtype, _COLUMN_STARTS[name], (GROUP,))
@@ -146,6 +181,15 @@ class _Groups:
         self.copied = 0  # groups, ever
         self._words = torch.empty(0, group_bytes // 8, dtype=torch.int64, device=device)  # [capacity, words]
         self._stamps = np.zeros(0, dtype=np.uint64)  # [count]
+
+    def used_on(self, stream: torch.cuda.Stream) -> None:
+        """Keeps torch's allocator from giving the memory away before the stream's work is done."""
+        self._words.record_stream(stream)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where they lie, and how many."""
+        return self._words.data_ptr(), self.count
 
     @torch.inference_mode(False)  # what is kept is used outside of it as well
     @torch.no_grad()
@@ -193,6 +237,8 @@ class _Groups:
                 for piece in parts(group):
                     rows[row, at : at + len(piece)] = piece
                     at += len(piece)
-            there = staged.to(self._words.device, non_blocking=True)
-            self._words.index_copy_(0, torch.from_numpy(which).to(self._words.device), there)
+            places = torch.empty(len(which), dtype=torch.int64, device="cpu", pin_memory=on_cuda)
+            places.numpy()[:] = which
+            there, device = self._words, self._words.device
+            there.index_copy_(0, places.to(device, non_blocking=True), staged.to(device, non_blocking=True))
             self.copied += len(which)

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from aesg.config import AESGConfig
-from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGStorageError
+from aesg.exceptions import AESGConfigError, AESGError, AESGMemoryError, AESGStorageError
+from aesg.graph.awaited import Awaited
 from aesg.graph.coactivation import PairCounts
 from aesg.graph.coarse import CoarseIndex, StoreRows
 from aesg.graph.device_copy import DeviceCopy
@@ -40,23 +41,28 @@ _open_states: weakref.WeakValueDictionary[tuple[str, bool], GraphState] = weakre
 class GraphState:
     """Storage, novelty pool, use log and counters of one directory. Use `GraphState.open`.
 
+    What devices answered is awaited (`aesg.graph.awaited`): whoever reads here what such a call may have
+    changed settles it first.
+
     Lives as long as a memory uses it, and is closed with the last. When that is dropped, or the interpreter
     ends, what was learnt and not yet saved is committed: a clean end loses nothing.
     """
 
     def __init__(self, storage: AESGStorage, config: AESGConfig, key: tuple[str, bool]) -> None:
-        self.storage = storage
+        self.awaited: Awaited | None = None  # from the first copy on a device on
+        self.bare_storage = storage  # as it is, whatever is awaited
+        self.vector_dim = storage.vector_dim
         self.clock: Callable[[], float] = storage.clock
         self.logger = EvolutionLogger(storage)
         self.config = config
-        self.pool = NoveltyPool(config.novelty_pool_size, storage.vector_dim)
-        self.log = UseLog(storage.core)
-        self.queries = QueryMean(storage.vector_dim)
+        self._pool = NoveltyPool(config.novelty_pool_size, storage.vector_dim)
+        self._log = UseLog(storage.core)
+        self.bare_queries = QueryMean(storage.vector_dim)  # as it is: no awaited call changes its direction
         self.centers: Tensor | None = None  # [R, D], of the regions last found
         self.coarse = CoarseIndex(StoreRows(storage))
         self._copies: weakref.WeakValueDictionary[torch.device, DeviceCopy] = weakref.WeakValueDictionary()
         self.region_cursor = 0  # where the next detection goes on assigning concepts to regions
-        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self._counters = dict.fromkeys(_COUNTERS, 0)
         self.pruning_wait = 0  # consolidations until survival counts again
         self.aged_unpruned = False  # concepts were aged in a mode that does not prune
         self.streams: dict[str, Any] = {}  # streams as the last commit left them
@@ -69,7 +75,7 @@ class GraphState:
         self._load(storage.read_state())
         # A weak hook: a strong one would be a cycle, and a dropped memory would keep its lock until
         # collected.
-        digest = weakref.WeakMethod(self.log.digest)
+        digest = weakref.WeakMethod(self.digest)
         storage.before_read = lambda: (hook := digest()) and hook()
         guard = weakref.WeakMethod(self._permit_writing)
         storage.before_write = lambda: (hook := guard()) and hook()
@@ -88,10 +94,10 @@ class GraphState:
         directory = as_path(directory)
         key = (os.path.realpath(directory), read_only)
         state = _open_states.get(key)
-        if state is not None and not state.storage.closed:
-            if config is not None and config.vector_dim != state.storage.vector_dim:
+        if state is not None and not state.closed:
+            if config is not None and config.vector_dim != state.vector_dim:
                 raise AESGStorageError(
-                    f"Directory '{directory}' holds vector_dim {state.storage.vector_dim}, "
+                    f"Directory '{directory}' holds vector_dim {state.vector_dim}, "
                     f"expected {config.vector_dim}"
                 )
             return state
@@ -113,7 +119,7 @@ class GraphState:
         Raises AESGStorageError when the commit fails; the memory counts as open still.
         """
         if self._owners - {permissions}:
-            if not self.storage.read_only:
+            if not self.bare_storage.read_only:
                 self.commit()
         else:
             self.close()
@@ -127,9 +133,56 @@ class GraphState:
                 "expected another mode before assigning, call set_mode first"
             )
 
+    # -- what awaited calls may change ---------------------------------------------------------------------
+
+    @property
+    def storage(self) -> AESGStorage:
+        if self.awaited is not None:
+            self.awaited.settle()
+        return self.bare_storage
+
+    @property
+    def pool(self) -> NoveltyPool:
+        if self.awaited is not None:
+            self.awaited.settle()
+        return self._pool
+
+    @property
+    def log(self) -> UseLog:
+        if self.awaited is not None:
+            self.awaited.settle()
+        return self._log
+
+    @property
+    def queries(self) -> QueryMean:
+        if self.awaited is not None:
+            self.awaited.settle()
+        return self.bare_queries
+
+    @property
+    def counters(self) -> dict[str, int]:
+        if self.awaited is not None:
+            self.awaited.settle()
+        return self._counters
+
+    def settle(self) -> None:
+        """Learns from what devices answered. Raises what learning raises."""
+        if self.awaited is not None:
+            self.awaited.settle()
+
+    def digest(self) -> None:
+        """Settles, and writes into the graph what was noted of use."""
+        self.log.digest()
+
+    # ------------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        return self.bare_storage.closed
+
     @property
     def directory(self) -> Path:
-        return Path(self.storage.directory)
+        return Path(self.bare_storage.directory)
 
     def now(self) -> int:
         """Unix seconds, from the injected clock."""
@@ -137,7 +190,9 @@ class GraphState:
 
     def copy_on(self, device: torch.device | str) -> DeviceCopy:
         """The copy of the graph on that device: one for all memories on this directory, while one uses it."""
-        copied = DeviceCopy(self.storage, device)  # holds nothing yet, and knows the device's index
+        if self.awaited is None:
+            self.awaited = Awaited()
+        copied = DeviceCopy(self.bare_storage, device)  # holds nothing yet, and knows the device's index
         return self._copies.setdefault(copied.device, copied)
 
     def touch(self) -> None:
@@ -165,26 +220,40 @@ class GraphState:
         """Commits what is pending (unless told not to) and gives the directory free. Open still after an
         error.
         """
-        if self.storage.closed:
+        if self.closed:
             return
         if self._pid != os.getpid():  # a forked child never writes
             commit = False
-        if commit and not self.storage.read_only:
+        self.settle_at_the_end()
+        if commit and not self.bare_storage.read_only:
             self.commit()  # where this fails the state stays open: what was learnt can still be saved
-        self.log.clear()
-        self.storage.close(commit=False)
+        self._log.clear()
+        self.bare_storage.close(commit=False)
         if _open_states.get(self._key) is self:
             del _open_states[self._key]
+
+    def settle_at_the_end(self) -> None:
+        """Settles where nobody can be told: what cannot be learnt becomes a warning."""
+        while self.awaited and self._pid == os.getpid():
+            try:
+                with _outside_of_tracing():
+                    self.awaited.settle()
+            except (AESGError, RuntimeError) as error:
+                warnings.warn(
+                    f"A call that a device answered was not learnt in '{self.directory}': {error}",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
 
     def reload(self) -> None:
         """Takes the small state from the storage anew, after its contents were replaced."""
         self.log.clear()
         self.log.pairs = PairCounts()
-        self.pool = NoveltyPool(self.config.novelty_pool_size, self.storage.vector_dim)
-        self.queries = QueryMean(self.storage.vector_dim)
+        self._pool = NoveltyPool(self.config.novelty_pool_size, self.vector_dim)
+        self.bare_queries = QueryMean(self.vector_dim)
         self.centers = None
         self.region_cursor = 0
-        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self._counters = dict.fromkeys(_COUNTERS, 0)
         self.pause_pruning(0)
         self.streams = {}
         self.packs = []
@@ -247,14 +316,18 @@ def _config_of(storage: AESGStorage) -> AESGConfig:
         raise AESGStorageError(f"The configuration in '{storage.directory}' is unusable: {error}") from error
 
 
+def _outside_of_tracing() -> contextlib.AbstractContextManager[object]:
+    """A collection may come while torch.compile traces, where real tensors are not allowed."""
+    traced = torch._C._len_torch_dispatch_stack() > 0
+    return _disable_current_modes() if traced else contextlib.nullcontext()
+
+
 def _end(state: GraphState) -> None:
     """Closes a state that nobody closed. An error here has no caller, so it becomes a warning."""
     if getattr(state, "_key", None) is None:  # construction had failed
         return
     try:
-        # A collection may come while torch.compile traces, where real tensors are not allowed.
-        traced = torch._C._len_torch_dispatch_stack() > 0
-        with _disable_current_modes() if traced else contextlib.nullcontext():
+        with _outside_of_tracing():
             state.close()
     except AESGStorageError as error:
         state.close(commit=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -14,16 +15,14 @@ from aesg.config import AESGConfig
 from aesg.exceptions import AESGMemoryError
 from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
-from aesg.graph.use_log import Use
 from aesg.memory import compiled
-from aesg.memory.calls import Answer, Call, Found, Pending, Query, Source, joined_answers, joined_steps
+from aesg.memory.calls import Answer, Call, Found, Pending, Query, Source, joined_answers
+from aesg.memory.captured import CapturedRetrieve
 from aesg.memory.context import RetrievedContext
+from aesg.memory.learning import Learner
 from aesg.memory.modes import ModeSwitch
 from aesg.memory.navigation import HOST, Navigator, Traces
 from aesg.memory.replays import Replays, recomputing, watched
-from aesg.memory.state import BatchActiveContext
-from aesg.memory.taking_over import taken_over
-from aesg.memory.work import Work
 from aesg.ops import Activated
 from aesg.packs.manager import PackManager
 
@@ -36,7 +35,6 @@ class AskMethods:
     cognitive_engine: CognitiveEngine
     pack_manager: PackManager
     navigator: Navigator
-    active_state: BatchActiveContext
     abstraction_projection: nn.Linear
     number: int  # see `aesg.memory.compiled`
     clock: Tensor
@@ -44,7 +42,7 @@ class AskMethods:
     _permissions: ModeSwitch
     _pending: Pending | None
     _replays: Replays
-    _work: Work
+    _learner: Learner
 
     @property
     def vector_dim(self) -> int:
@@ -89,19 +87,17 @@ class AskMethods:
             context = self._retrieve_step(self._pending, query, learn, started)
             if context is not None:
                 return context
-        copied = self.graph.copied
-        device = HOST if copied is None else self._device_for(query)
-        checked = self.navigator.check(query, self.active_state, batch_idx, device)
+        checked = self.navigator.check(query, self._learner.streams, batch_idx, self.asked_on)
         found, answers = self._find(checked, started, learn)
         return self.navigator.context(checked, found, answers, query.device)
 
-    def _device_for(self, query: Tensor) -> torch.device:
-        """Where to ask, while a device has a copy of the graph: what may be asked again is for the host."""
-        again = recomputing() or watched() or (self._pending is not None and self._pending.traced)
-        learning = self._permissions().learns and self.training
-        if again or (learning and not torch.is_grad_enabled()):  # see `_find`
-            return HOST
-        return self.navigator.device_for(query)
+    @property
+    def asked_on(self) -> torch.device:
+        """Where queries are answered: on the device with a copy of the graph, unless packs, which have none,
+        take part.
+        """
+        copied = self.graph.copied
+        return HOST if copied is None or self.pack_manager.in_use else copied.device
 
     def _retrieve_step(
         self, pending: Pending, query: Tensor, learn: bool, started: float
@@ -118,7 +114,7 @@ class AskMethods:
         if (
             (grad and query.requires_grad)
             or self.pack_manager.in_use
-            or self.active_state.has_packs
+            or self._learner.streams.has_packs
             or recomputing()
             or watched()
             or (changes and self.training and not pending.traced and not grad)  # see `_find`
@@ -135,7 +131,7 @@ class AskMethods:
         explanation = found.similarities.select(1, 0)
         together = Found(found.seeds, found.similarities, found.members, found.energies, explanation)
         # A copy: who asked may write over what was asked with.
-        asked = Query(rows.clone(), query.shape[:2], self.active_state.streams(0, shape[0]), 1)
+        asked = Query(rows.clone(), query.shape[:2], self._learner.streams.streams(0, shape[0]), 1)
         call = Call(asked, together, [own], learn and changes)
         pending.calls.append(call)
         pending.unnoted.append(call)
@@ -168,25 +164,54 @@ class AskMethods:
                     changes and self.training and not traced and not once_more and not torch.is_grad_enabled()
                 )
             )
+            learner = self._learner
+            there = learner.ready_for(query, learns)
             found, answers = self.navigator.find(
-                query, self.active_state, traced=traced or once_more or second_pass
+                query, learner.streams, there, traced=traced or once_more or second_pass
             )
             if second_pass:
                 self._replays.note(query, answers)
-        given = found, answers
-        if not query.on_host:
-            query, found, answers = taken_over(query, found, answers)
         if pending is not None:
             # What may be asked for again is kept whole: copying it costs less than gathering it again.
             kept = [answer.kept(whole=pending.traced) for answer in answers]
-            pending.calls.append(Call(query.kept(), found.detached(), kept, learns))
+            call = Call(query.kept(), found.detached(), kept, learns, time.perf_counter() - started)
+            pending.calls.append(call)
+            if query.on_host and not again:
+                self._learner.note(call)
         elif not again:
-            self.navigator.remember(query, answers, self.active_state)
-            if learns:
-                self._learn(query, found)
-        if not again:
-            self._work.note(query.bare, found.explanation, time.perf_counter() - started)
-        return given
+            call = Call(query, found, answers, learns, time.perf_counter() - started)
+            if query.on_host:
+                self._learner.take_in_one(call)
+            else:
+                self._learner.await_calls([call])
+        return found, answers
+
+    # -- CUDA graphs ---------------------------------------------------------------------------------------
+
+    def capture(self, like: Tensor, batch_idx: int = 0) -> CapturedRetrieve:
+        """`retrieve(query, batch_idx, learn=False)` for queries of the shape of `like`, as one CUDA graph.
+
+        Raises AESGMemoryError for a memory that is not asked on a CUDA device. See `CapturedRetrieve`.
+        """
+        return CapturedRetrieve(self, like, batch_idx)
+
+    def made_ready(self, query: Tensor, batch_idx: int) -> tuple[object, ...]:
+        """Brings the device up to date for a query there; returns what changes when captured work on it no
+        longer fits.
+        """
+        self._require_open("retrieve")
+        copied = self.graph.copied
+        checked = self.navigator.check(query, self._learner.streams, batch_idx, self.asked_on)
+        there = self._learner.ready_for(checked, learns=False)
+        assert copied is not None and there is not None
+        copied.refresh()
+        return (*copied.layout(self.graph.state.bare_queries), *there.layout)
+
+    @contextmanager
+    def rehearsing(self) -> Iterator[None]:
+        """Inside, what a device answers is not counted, remembered or learnt from."""
+        with self._learner.rehearsing():
+            yield
 
     @contextmanager
     def one_call(self, traced: bool = True) -> Iterator[None]:
@@ -227,11 +252,14 @@ class AskMethods:
         if pending.unnoted:
             rows = np.concatenate([call.query.rows.numpy() for call in pending.unnoted])
             explained = np.concatenate([call.found.explanation.numpy() for call in pending.unnoted])
-            self._work.note(torch.from_numpy(rows), torch.from_numpy(explained), pending.seconds)
-        if calls and not recomputing():
-            self.navigator.remember(calls[-1].query, calls[-1].answers, self.active_state)
-        for query, found in joined_steps([(call.query, call.found) for call in calls if call.learns]):
-            self._learn(query, found)
+            self._learner.work.note(torch.from_numpy(rows), torch.from_numpy(explained), pending.seconds)
+        if not calls or recomputing():  # of a second pass nothing is learnt
+            return
+        for on_host, together in groupby(calls, key=lambda call: call.query.on_host):
+            if on_host:
+                self._learner.take_in(list(together))
+            else:
+                self._learner.await_calls(list(together))
 
     def retrieve_again(self, query: Tensor) -> RetrievedContext:
         """The answers to the last T calls of one step each in this `one_call`, as one answer to their queries
@@ -251,7 +279,7 @@ class AskMethods:
         return self._retrieve_again(query)
 
     def _retrieve_again(self, query: Tensor) -> RetrievedContext:
-        checked = self.navigator.check(query, self.active_state, 0)
+        checked = self.navigator.check(query, self._learner.streams, 0, self.asked_on)
         found, answers = self.navigator.replay(checked, self._last_steps(checked))
         return self.navigator.context(checked, found, answers, query.device)
 
@@ -281,7 +309,9 @@ class AskMethods:
         """`retrieve` to rows of any number of leading dimensions."""
         self._require_open("retrieve")
         started = time.perf_counter()
-        query = self.navigator.check(rows.reshape(*lead, rows.shape[1]), self.active_state, batch_idx)
+        query = self.navigator.check(
+            rows.reshape(*lead, rows.shape[1]), self._learner.streams, batch_idx, self.asked_on
+        )
         found = self._find(query, started, learn, traced)[1][0].found
         if traced:
             return found
@@ -289,46 +319,12 @@ class AskMethods:
 
     def common_part(self) -> Tensor:
         """The direction [D] f64 that likeness leaves out, or zeros."""
-        common = self.graph.state.queries.common
+        common = self.graph.state.bare_queries.common
         return torch.zeros(self.vector_dim, dtype=torch.float64) if common is None else common
 
     def answer_again(self, rows: Tensor, lead: torch.Size) -> Activated:
         """`retrieve_again` to rows."""
-        query = self.navigator.check(rows.reshape(*lead, rows.shape[1]), self.active_state, 0)
+        query = self.navigator.check(
+            rows.reshape(*lead, rows.shape[1]), self._learner.streams, 0, self.asked_on
+        )
         return self.navigator.replay(query, self._last_steps(query))[1][0].found
-
-    @torch.no_grad()
-    def _learn(self, query: Query, found: Found) -> None:
-        """Notes use and succession, and offers what nothing explained to the novelty pool."""
-        # As arrays: on a few numbers an operation of torch's costs ten of numpy's.
-        threshold, state, streams = self.config.novelty_explanation_threshold, self.graph.state, query.streams
-        rows, seeds = query.bare, found.seeds.numpy()
-        if state.queries.note(rows.numpy()):
-            state.touch()
-        novel = found.explanation.numpy() < threshold
-        own = found.similarities.numpy()[:, 0] >= threshold  # succession is between the memory's own concepts
-        meant = np.where(own, seeds[:, 0], -1)  # [Q]
-        if novel.any():
-            new = torch.from_numpy(rows.numpy()[novel])
-            meant[novel] = self._born_of(new, self.cognitive_engine.bear_novel(new), threshold)
-        current = meant.reshape(-1, query.steps)  # [B, T]
-        last_seed, last_id = self.active_state.last_seed.numpy(), self.active_state.last_id.numpy()
-        previous = np.empty_like(current)
-        previous[:, 0] = self.graph.still(last_seed[streams], last_id[streams])
-        previous[:, 1:] = current[:, :-1]
-        last_seed[streams] = current[:, -1]
-        last_id[streams] = self.graph.identities(current[:, -1])
-        members, energies = found.own_members.numpy(), found.energies.detach().numpy()
-        self.cognitive_engine.note_retrieval(Use(members, energies, seeds, previous.reshape(-1), meant))
-
-    def _born_of(self, rows: Tensor, born: np.ndarray, threshold: float) -> np.ndarray:
-        """The newborn (slots [m]) that each novel input [n, D] means, i64 [n]; -1 for none as like as
-        `threshold`. So what is told once is linked to what it was told with.
-        """
-        if len(born) == 0:
-            return np.full(len(rows), -1)
-        slots = torch.from_numpy(born)
-        likeness, nearest = (
-            self.graph.directions(rows) @ self.graph.directions(self.graph.gather(slots)).T
-        ).max(dim=1)
-        return np.where(likeness.float().numpy() >= threshold, born[nearest.numpy()], -1)

@@ -94,6 +94,7 @@ class Call(NamedTuple):
     found: Found
     answers: list[Answer]  # of each graph, the memory first
     learns: bool
+    seconds: float = 0.0  # it took
 
 
 @dataclass

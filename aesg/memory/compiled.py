@@ -48,7 +48,8 @@ def _retrieve(
 ) -> Parts:
     clock.add_(1)
     memory = _memory(number)
-    common = memory.common_part()  # as the answer knew it: what is learnt from the call may change it
+    # As the answer knew it: what is learnt from the call may change it.
+    common = memory.common_part().to(rows.device)
     return _own(memory.answer(rows, torch.Size(lead), batch_idx, learn=learn, traced=traced), common)
 
 
@@ -63,7 +64,7 @@ def _(
 def _retrieve_again(rows: Tensor, clock: Tensor, number: int, lead: list[int]) -> Parts:
     clock.add_(1)
     memory = _memory(number)
-    return _own(memory.answer_again(rows, torch.Size(lead)), memory.common_part())
+    return _own(memory.answer_again(rows, torch.Size(lead)), memory.common_part().to(rows.device))
 
 
 @_retrieve_again.register_fake
@@ -112,7 +113,7 @@ def retrieve(
         raise AESGMemoryError(
             f"Query: expected [..., {memory.vector_dim}] of rank 1 to 3, got {list(query.shape)}"
         )
-    rows = query.reshape(-1, dim).to("cpu", torch.float32)
+    rows = query.reshape(-1, dim).to(memory.asked_on, torch.float32)
     wanted = torch.is_grad_enabled() and rows.requires_grad
     bare, number = rows.detach(), memory.number
     if again:

@@ -26,12 +26,12 @@ from aesg.graph.state import GraphState
 from aesg.memory import compiled
 from aesg.memory.asking import AskMethods
 from aesg.memory.calls import Pending
+from aesg.memory.learning import Learner
 from aesg.memory.modes import MemoryMode, ModeSwitch
 from aesg.memory.navigation import Navigator
 from aesg.memory.packing import PackMethods
 from aesg.memory.replays import Replays
 from aesg.memory.state import BatchActiveContext
-from aesg.memory.work import Work
 from aesg.packs.manager import PackManager
 from aesg.storage.directory import as_path
 from aesg.storage.engine import AESGStorage
@@ -73,7 +73,8 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
             Validator.validate_config(config)
         if directory is None:
             directory = None if config is None else config.storage_directory
-        self.device = _checked_device(device)
+        wanted = _checked_device(device)
+        self.device = torch.device("cpu")  # until it is moved
         self._state = GraphState.open(as_path(directory), config, read_only=read_only, clock=clock)
         self.config = config if config is not None else self._state.config
         self.abstraction_projection = nn.Linear(self.vector_dim, self.vector_dim, bias=False)
@@ -87,8 +88,6 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         # None of these holds this module: a memory that is dropped gives its directory free at once, without
         # a collection.
         self.graph = SemanticGraph(self._state, self.config, self._permissions)
-        if self.device.type == "cuda" and has_cuda_kernels():
-            self.graph.use_copy(self.device)
         self.cognitive_engine = CognitiveEngine(
             self.graph,
             self.config,
@@ -99,16 +98,15 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         self.navigator = Navigator(
             self.graph, self.config, self.abstraction_projection, self.pack_manager.answering
         )
-        self.active_state = BatchActiveContext()
+        self._learner = Learner(self.graph, self.config, self.cognitive_engine, self.navigator)
         if self._state.streams:
-            self.active_state.load_state(self._state.streams)
+            self._learner.streams.load_state(self._state.streams)
         self._pending: Pending | None = None  # the calls of a `one_call`
         self._replays = Replays()
-        self._work = Work(self.vector_dim)
         self.number = compiled.number_of(self)
         # Counted up by the ops of `aesg.memory.compiled`; no part of the weights.
         self.register_buffer("clock", torch.zeros((), dtype=torch.int64), persistent=False)
-        self.to(self.device)
+        self.to(wanted)
         self.report = self.cognitive_engine.report
         counts = self.storage.core.active_count, self.storage.core.edge_count
         self.report.info("opened with %d concepts and %d edges, mode %s", *counts, self.mode.value)
@@ -121,7 +119,7 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
 
     @property
     def vector_dim(self) -> int:
-        return self._state.storage.vector_dim
+        return self._state.vector_dim
 
     @property
     def storage(self) -> AESGStorage:
@@ -130,7 +128,7 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
     @property
     def closed(self) -> bool:
         """Whether this memory was closed; others on the same directory may be open still."""
-        return self._closed or self.storage.closed
+        return self._closed or self._state.closed
 
     @property
     def logger(self) -> EvolutionLogger:
@@ -148,10 +146,36 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         if self.storage.read_only and mode is not MemoryMode.INFERENCE:
             raise AESGMemoryError(f"Mode {name}: the memory in '{self.directory}' is open for reading only")
         if not self.closed:
-            self._state.log.digest()  # what was noted belongs to the mode in which it was noted
+            self._state.digest()  # what was noted belongs to the mode in which it was noted
         if mode is not self._permissions.mode:
             self.report.info("mode %s", mode.value)
         self._permissions.mode = mode
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AESGMemory:
+        """Moves the memory with its weights: `to()`, `cuda()`, `cpu()`, of it or of a model that has it."""
+        super()._apply(fn, recurse)
+        device = self.clock.device
+        if device != self.device and device.type in ("cpu", "cuda"):
+            self.device = device
+            self.graph.use_copy(device if device.type == "cuda" and has_cuda_kernels() else None)
+        return self
+
+    def __del__(self) -> None:
+        # What is awaited holds the state, which commits and closes when nothing else does.
+        state = self.__dict__.get("_state")
+        if state is not None and not state.closed:
+            state.settle_at_the_end()
+
+    @property
+    def active_state(self) -> BatchActiveContext:
+        """What each stream was last about."""
+        self._state.settle()
+        return self._learner.streams
+
+    @active_state.setter
+    def active_state(self, streams: BatchActiveContext) -> None:
+        self._state.settle()
+        self._learner.streams = streams
 
     # -- asking --------------------------------------------------------------------------------------------
 
@@ -213,7 +237,7 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
 
     def check(self) -> list[str]:
         """Findings about broken invariants of the graph, one line each; none when it is sound. O(N D + E)."""
-        self._state.log.digest()
+        self._state.digest()
         return _core.check(self.storage.core)
 
     # -- learning and keeping ------------------------------------------------------------------------------
@@ -223,7 +247,7 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         started = time.perf_counter()
         self._replays.clear()
         self.cognitive_engine.update()
-        self._work.topology_seconds += time.perf_counter() - started
+        self._learner.work.topology_seconds += time.perf_counter() - started
 
     def save(self) -> None:
         """Makes everything learnt so far durable: it survives a crash from here on."""
@@ -240,6 +264,7 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         """
         if self.closed:
             return
+        self._state.settle_at_the_end()
         if not self.storage.read_only:
             self._state.streams = self.active_state.to_state()
         self._state.detach(self._permissions)
@@ -322,7 +347,7 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         search ('exact' or 'approximate'), search_recall (of the ten nearest, as last measured on a sample of
         queries), search_probes (cells looked into): of the graph.
         """
-        storage, counters = self.storage, self._state.counters
+        storage, counters, work = self.storage, self._state.counters, self._learner.work
         return {
             "concepts": storage.node_count,
             "active": storage.active_count,
@@ -330,13 +355,13 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
             "candidates": len(self._state.pool),
             **counters,
             **self._state.coarse.stats(),
-            "queries": self._work.queries,
-            "mean_explanation": self._work.explained / max(1, self._work.queries),
-            "query_resultant": self._work.spread.resultant(),
-            "query_effective_rank": self._work.spread.effective_rank(),
+            "queries": work.queries,
+            "mean_explanation": work.explained / max(1, work.queries),
+            "query_resultant": work.spread.resultant(),
+            "query_effective_rank": work.spread.effective_rank(),
             "common_part_removed": self._state.queries.common is not None,
-            "retrieval_seconds": self._work.retrieval_seconds,
-            "topology_seconds": self._work.topology_seconds,
+            "retrieval_seconds": work.retrieval_seconds,
+            "topology_seconds": work.topology_seconds,
         }
 
     def _require_learning(self, what: str) -> None:

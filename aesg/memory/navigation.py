@@ -12,8 +12,8 @@ from aesg.exceptions import AESGNavigationError
 from aesg.graph.core import SemanticGraph
 from aesg.memory.calls import NOTHING, Answer, Found, Query, Source
 from aesg.memory.context import RetrievedContext
+from aesg.memory.device_streams import DeviceStreams
 from aesg.memory.state import BatchActiveContext
-from aesg.memory.taking_over import taken_over
 from aesg.memory.trace import trace_paths
 from aesg.ops import Activated, replay_energies
 from aesg.packs.graph import PackGraph
@@ -51,25 +51,11 @@ class Navigator:
         Raises AESGNavigationError for an empty query, one of another rank or one that is not finite, and
         AESGMemoryError for another vector_dim.
         """
-        query = self.check(query_vector, active_state, batch_idx, self.device_for(query_vector))
+        query = self.check(query_vector, active_state, batch_idx)
         found, answers = self.find(query, active_state)
-        if query.on_host:
-            self.remember(query, answers, active_state)
-        else:
-            asked, _, theirs = taken_over(query, found, answers)
-            self.remember(asked, theirs, active_state)
+        self.remember(query, answers, active_state)
         context = self.context(query, found, answers, query_vector.device)
         return context, context.explanation
-
-    def device_for(self, query: Tensor) -> torch.device:
-        """Where to ask: on the device that has a copy of the graph, unless packs, which have none, take part
-        or a gradient is wanted, which only the host can give.
-        """
-        copied = self.graph.copied
-        if copied is None or self._packs():
-            return HOST
-        wanted = isinstance(query, Tensor) and query.requires_grad and torch.is_grad_enabled()
-        return HOST if wanted else copied.device
 
     def check(
         self, query: Tensor, streams: BatchActiveContext, batch_idx: int, device: torch.device = HOST
@@ -103,9 +89,14 @@ class Navigator:
         )
 
     def find(
-        self, query: Query, streams: BatchActiveContext, *, traced: bool = False
+        self,
+        query: Query,
+        streams: BatchActiveContext,
+        there: DeviceStreams | None = None,
+        *,
+        traced: bool = False,
     ) -> tuple[Found, list[Answer]]:
-        """Seeds, priming and spreading for all rows at once.
+        """Seeds, priming and spreading for all rows at once, on the host, or primed by `there` on its device.
 
         Returns what was found, and each graph's own answer, the memory's first. Packs add to what the memory
         answers by itself and never change that. traced: keeps what `replay` needs for gradients.
@@ -117,7 +108,7 @@ class Navigator:
             for name, pack, share in self._packs()
         ]
         wanted = torch.is_grad_enabled() and query.rows.requires_grad
-        own = self._ask(self.own, query, streams, traced=traced or wanted, gather=not packs)
+        own = self._ask(self.own, query, there or streams, traced=traced or wanted, gather=not packs)
         answers = [own]
         if packs or streams.has_packs:
             of_packs = streams.of_packs([pack.key for pack in packs])
@@ -160,7 +151,7 @@ class Navigator:
         self,
         source: Source,
         query: Query,
-        streams: BatchActiveContext,
+        streams: BatchActiveContext | DeviceStreams,
         bar: Tensor | None = None,
         *,
         traced: bool,
@@ -173,8 +164,7 @@ class Navigator:
         if (
             len(query.lead) < 2
         ):  # the steps of one [B, T, D] call run in parallel: they do not prime each other
-            which = streams.streams(query.streams.start, query.streams.stop - query.streams.start)
-            primed = streams.primed(which, config.priming)
+            primed = streams.primed(query.streams, config.priming)
         found = graph.activate(similarities, seeds, bar=bar, primed=primed, gather=gather, jacobian=traced)
         return Answer(source, found, found.energies)
 

@@ -31,6 +31,7 @@ class BatchActiveContext:
         # What the same streams were last about in each attached pack, so that the memory's own part is the
         # same with packs and without.
         self._packs: dict[str, BatchActiveContext] = {}
+        self.changes = 0  # counts them, so that a copy knows whether it is as new
         self._grow(batch_size)
 
     def of_packs(self, keys: Sequence[str]) -> list[BatchActiveContext]:
@@ -59,6 +60,7 @@ class BatchActiveContext:
         and what the slots hold in `store` (None: they always hold the same).
         """
         self._grow(streams.stop)
+        self.changes += 1
         _core.keep_primary(
             store, members.numpy(), energies.detach().numpy(), steps, streams.start,
             self.primary.numpy(), self.primary_ids.numpy(), self.energies.numpy(),
@@ -66,6 +68,7 @@ class BatchActiveContext:
 
     def primed(self, streams: slice, share: float) -> Primed:
         """What these streams were last about, to start with `share` of its energy."""
+        self._grow(streams.stop)
         slots, ids, energies = self.primary, self.primary_ids, self.energies
         if streams.stop - streams.start < self.batch_size:
             slots, ids, energies = slots[streams], ids[streams], energies[streams]
@@ -82,6 +85,7 @@ class BatchActiveContext:
             if any(stream < 0 for stream in wanted):
                 raise AESGMemoryError(f"Streams: expected numbers >= 0, got {wanted}")
             which = [stream for stream in wanted if stream < self.batch_size]
+        self.changes += 1
         # As arrays: torch lets nobody write in place what was made under its inference_mode.
         self.primary.numpy()[which] = -1
         self.primary_ids.numpy()[which] = 0
@@ -103,6 +107,7 @@ class BatchActiveContext:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
+        self.changes += 1
         count = len(state["last_seed"])
         self.primary = torch.tensor(state["primary"], dtype=torch.int64).reshape(count, PRIMARY_COUNT)
         self.primary_ids = torch.tensor(state["primary_ids"], dtype=torch.int64).reshape(count, PRIMARY_COUNT)

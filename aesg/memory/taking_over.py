@@ -1,4 +1,4 @@
-"""What a device answered, brought to the host, where everything is learnt: in one transfer."""
+"""What a device answered, as learning and the streams read it on the host."""
 
 from __future__ import annotations
 
@@ -8,48 +8,47 @@ import torch
 from torch import Tensor
 
 from aesg.exceptions import AESGNavigationError
-from aesg.memory.calls import NOTHING, Answer, Found, Query
+from aesg.memory.calls import NOTHING, Answer, Call, Found
+
+PARTS = 5
 
 
-def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Copies on the CPU of tensors of one device, i64 and f32 in any order: one kernel packs them, and one
-    transfer brings them. Waits for the device.
-    """
-    wide = [place for place, tensor in enumerate(tensors) if tensor.dtype == torch.int64]
-    order = wide + [place for place in range(len(tensors)) if place not in wide]  # so that each is aligned
-    packed = torch.cat([tensors[place].contiguous().view(torch.int32).reshape(-1) for place in order]).cpu()
-    copies, start = list(tensors), 0
-    for place in order:
-        like = tensors[place]
-        size = like.numel() * like.element_size() // 4
-        copies[place] = packed[start : start + size].view(like.dtype).view(like.shape)
-        start += size
-    return copies
+def parts_of(call: Call) -> list[Tensor]:
+    """What has to come to the host of a call that the memory alone answered on a device, without gradient."""
+    found = call.found
+    return [call.query.bare, found.seeds, found.similarities, found.members, found.energies.detach()]
 
 
-def taken_over(query: Query, found: Found, answers: Sequence[Answer]) -> tuple[Query, Found, list[Answer]]:
-    """A query answered on a device by the memory alone, and its answer, as learning and the streams read
-    them: on the host, without the members' vectors.
+def taken_over(call: Call, copies: Sequence[Tensor]) -> Call:
+    """The call with copies of its `parts_of` on the host, without the members' vectors.
 
     Raises AESGNavigationError for queries that are not finite, of which a device says nothing by itself.
     """
-    rows, seeds, similarities, members, energies = on_host(
-        (query.rows, found.seeds, found.similarities, found.members, found.energies)
-    )
+    rows, seeds, similarities, members, energies = copies
     if not bool(torch.isfinite(rows).all()):
-        raise AESGNavigationError("queries: expected finite values, got NaN or infinity")
-    own = answers[0].found
-    activated = own._replace(
-        seeds=seeds,
-        similarities=similarities,
-        members=members,
-        energies=energies,
-        vectors=NOTHING,
-        seed_vectors=NOTHING,
-        jacobian=own.jacobian.cpu(),  # empty
+        raise AESGNavigationError(
+            "queries: expected finite values, got NaN or infinity in a call that a device answered: nothing "
+            "was learnt from it"
+        )
+    own = call.answers[0]
+    activated = own.found._replace(
+        seeds=seeds, similarities=similarities, members=members, energies=energies, vectors=NOTHING,
+        jacobian=NOTHING, seed_vectors=NOTHING,
+    )  # fmt: skip
+    return call._replace(
+        query=call.query._replace(rows=rows),
+        found=Found(seeds, similarities, members, energies, similarities.select(1, 0)),
+        answers=[Answer(own.source, activated, energies)],
     )
-    return (
-        query._replace(rows=rows),
-        Found(seeds, similarities, members, energies, similarities.select(1, 0)),
-        [Answer(answers[0].source, activated, energies)],
+
+
+def outline(call: Call) -> Call:
+    """The call without the tensors that its `parts_of` bring, so that waiting for them holds no device
+    memory.
+    """
+    found = Found(*([NOTHING] * len(Found._fields)))
+    own = call.answers[0]
+    empty = own.found._replace(**dict.fromkeys(own.found._fields, NOTHING))
+    return call._replace(
+        query=call.query._replace(rows=NOTHING), found=found, answers=[Answer(own.source, empty, NOTHING)]
     )

@@ -1,7 +1,6 @@
 // keep_primary_ as torch sees it: checks and registration. What it does is csrc/ops/keep_primary_math.h.
-#include "csrc/ops/keep_primary_math.h"
-
 #include "csrc/ops/device.h"
+#include "csrc/ops/keep_primary_math.h"
 #include "csrc/ops/tensor_args.h"
 
 namespace aesg {

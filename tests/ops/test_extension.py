@@ -7,7 +7,14 @@ import aesg.ops  # noqa: F401  (registers the fakes)
 from aesg import _extension
 from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGNavigationError
 
-OPS = ["seed_search", "spread_activation", "spread_activation_backward", "consolidate_", "pool_novelty_", "keep_primary_"]
+OPS = [
+    "seed_search",
+    "spread_activation",
+    "spread_activation_backward",
+    "consolidate_",
+    "pool_novelty_",
+    "keep_primary_",
+]
 WITH_CUDA = [
     "seed_search",
     "spread_activation",

@@ -1,0 +1,111 @@
+"""Awaited: what devices answered and the host has yet to learn from, on its way and in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Take = Callable[[list[Tensor]], None]
+
+MOST_ROWS = 1 << 16  # queries on their way before the host waits for the oldest
+
+_transfer_streams: dict[torch.device, torch.cuda.Stream] = {}
+
+
+class Awaited:
+    """Calls answered on a device. Each is sent to the host when it was made, beside the device's other work,
+    and taken in when somebody next needs what it changed: by then it has mostly come.
+    """
+
+    def __init__(self) -> None:
+        self._queue: deque[_Sent] = deque()
+        self._rows = 0
+        self._taking = False
+        self._pid = os.getpid()
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    @property
+    def changes_graph(self) -> bool:
+        """Whether the next answer depends on what is awaited."""
+        return any(sent.changes_graph for sent in self._queue)
+
+    def send(self, tensors: Sequence[Tensor], take: Take, *, changes_graph: bool) -> None:
+        """Sends tensors of one device, i64 and f32 [Q, ...] without gradient, to the host. `take` is called
+        with the copies by the next `settle`. Does not wait, unless more than MOST_ROWS queries are on their
+        way.
+        """
+        self._queue.append(_Sent(_Transfer(tensors), take, len(tensors[0]), changes_graph))
+        self._rows += len(tensors[0])
+        while self._rows > MOST_ROWS and len(self._queue) > 1 and not self._taking:
+            self._take_one()
+
+    def settle(self) -> None:
+        """Waits for everything sent and takes it in, in order. What `take` raises comes out here; the calls
+        behind it are left for the next time. Does nothing from inside itself, and nothing in a forked child,
+        which has no device.
+        """
+        while self._queue and not self._taking and self._pid == os.getpid():
+            self._take_one()
+
+    def _take_one(self) -> None:
+        self._taking = True
+        sent = self._queue.popleft()
+        self._rows -= sent.rows
+        try:
+            sent.take(sent.transfer.arrived())
+        finally:
+            self._taking = False
+
+
+class _Sent(NamedTuple):
+    transfer: _Transfer
+    take: Take
+    rows: int
+    changes_graph: bool
+
+
+class _Transfer:
+    """Tensors of one device on their way to the host: one kernel packs them, one transfer brings them, on a
+    stream of its own.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._likes = [(tensor.dtype, tensor.shape) for tensor in tensors]
+        wide = [place for place, tensor in enumerate(tensors) if tensor.dtype == torch.int64]
+        # So that each is aligned:
+        self._order = wide + [place for place in range(len(tensors)) if place not in wide]
+        self._packed = torch.cat(
+            [tensors[place].contiguous().view(torch.int32).reshape(-1) for place in self._order]
+        )
+        self._done: torch.cuda.Event | None = None
+        if self._packed.is_cuda:
+            there, device = self._packed, self._packed.device
+            made = torch.cuda.current_stream(device).record_event()
+            if device not in _transfer_streams:
+                _transfer_streams[device] = torch.cuda.Stream(device)
+            stream = _transfer_streams[device]
+            with torch.cuda.stream(stream):
+                stream.wait_event(made)
+                self._packed = torch.empty(there.shape, dtype=torch.int32, device="cpu", pin_memory=True)
+                self._packed.copy_(there, non_blocking=True)
+                self._done = stream.record_event()
+            self._there = there  # not given back to torch's allocator before it was read
+
+    def arrived(self) -> list[Tensor]:
+        """The copies, when they are there. They share one piece of memory."""
+        if self._done is not None:
+            self._done.synchronize()
+        copies, start = [torch.empty(0)] * len(self._likes), 0
+        for place in self._order:
+            dtype, shape = self._likes[place]
+            size = shape.numel() * dtype.itemsize // 4
+            copies[place] = self._packed[start : start + size].view(dtype).view(shape)
+            start += size
+        return copies

@@ -1,0 +1,72 @@
+"""CapturedRetrieve: a memory's answers to queries of one shape as a CUDA graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from aesg.exceptions import AESGMemoryError, AESGNavigationError
+from aesg.memory.context import RetrievedContext
+
+if TYPE_CHECKING:
+    from aesg.memory.asking import AskMethods
+
+
+class CapturedRetrieve:
+    """`memory.retrieve(query, learn=False)` for queries like the one given, launched as one CUDA graph.
+
+    Each call answers from the graph as it is then: what changed is brought to the device first, and where the
+    device's buffers have moved or grown the graph is captured anew. Streams prime each other as ever; on the
+    host these calls are neither counted nor known to the streams.
+
+    Raises AESGMemoryError for a memory that is not asked on a CUDA device. Has never run on a GPU.
+    """
+
+    def __init__(self, memory: AskMethods, like: Tensor, batch_idx: int = 0) -> None:
+        device = memory.asked_on
+        if device.type != "cuda":
+            raise AESGMemoryError(
+                f"capture: expected a memory that is asked on a CUDA device, got one asked on {device}"
+            )
+        self._memory = memory
+        self._batch_idx = batch_idx
+        self._query = like.detach().to(device, torch.float32, copy=True)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._context: RetrievedContext | None = None
+        self._layout: tuple[object, ...] = ()
+        self.captures = 0  # how often it was captured
+
+    @torch.no_grad()
+    def __call__(self, query: Tensor) -> RetrievedContext:
+        """The answer. Its tensors are those of the last call, written over.
+
+        Raises AESGNavigationError for a query of another shape.
+        """
+        if query.shape != self._query.shape:
+            raise AESGNavigationError(
+                f"Query: expected shape {list(self._query.shape)} as captured, got {list(query.shape)}"
+            )
+        self._query.copy_(query, non_blocking=True)
+        layout = self._memory.made_ready(self._query, self._batch_idx)
+        if self._graph is None or layout != self._layout:
+            self._capture(layout)
+        assert self._graph is not None and self._context is not None
+        self._graph.replay()
+        return self._context
+
+    def _capture(self, layout: tuple[object, ...]) -> None:
+        memory, device = self._memory, self._query.device
+        self._graph = self._context = None  # gives its memory back first
+        with torch.cuda.device(device):
+            side = torch.cuda.Stream(device)
+            side.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(side), memory.rehearsing():  # modules load, the allocator gets memory
+                memory.retrieve(self._query, self._batch_idx, learn=False)
+            torch.cuda.current_stream(device).wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                context = memory.retrieve(self._query, self._batch_idx, learn=False)
+        self._graph, self._context, self._layout = graph, context, layout
+        self.captures += 1
