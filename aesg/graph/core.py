@@ -66,12 +66,12 @@ class SemanticGraph:
     def vector_dim(self) -> int:
         return self.state.vector_dim
 
-    def use_copy(self, device: torch.device | str | None) -> None:
+    def use_copy(self, device: torch.device | str | None, residency: str = "device") -> None:
         """Keeps a copy on `device`, from which `seek`, `activate` and `gather` answer what is asked there,
         where they stay; None: no copy. All else works on the store's columns, on the host. Who asks a copy
-        settles before what its answer depends on.
+        settles before what its answer depends on. residency: where its vectors are, see `DeviceCopy`.
         """
-        self.copied = None if device is None else self.state.copy_on(device)
+        self.copied = None if device is None else self.state.copy_on(device, residency)
 
     def _copied(self, asked: Tensor) -> DeviceCopy | None:
         """The copy, brought up to date, where it is on the device of what is asked."""
@@ -103,11 +103,7 @@ class SemanticGraph:
         in common it is exact: the cells are those of the whole vectors. On a copy it is exact as well.
         """
         if self.copied is not None and (copied := self._copied(queries)) is not None:
-            health = self.state.bare_queries
-            return seed_search(
-                copied.without(queries, health), copied.vector, k, inv_norm=copied.inverse_norms(health),
-                active=copied.is_active, min_score=min_score,
-            )  # fmt: skip
+            return copied.search(queries, k, min_score, self.state.bare_queries)
         config, state = self.config, self.state
         if state.queries.common is not None:
             state.coarse.drop()
@@ -151,13 +147,19 @@ class SemanticGraph:
     ) -> Activated:
         """Contexts from what `search` found [B, S], by the config's rules. See `activate_context`."""
         if self.copied is not None and (copied := self._copied(seeds)) is not None:
-            blocks = copied.edge_blocks
-            return activate_context(
+            blocks, here = copied.edge_blocks, copied.streamed is None
+            found = activate_context(
                 similarities, seeds, copied.vector, blocks.first_block, blocks.targets, blocks.strengths,
                 blocks.next_block, copied.is_active, regions=copied.region_id, bar=bar, primed=primed,
-                ids=None if primed is None else copied.id, gather=gather, jacobian=jacobian,
+                ids=None if primed is None else copied.id, gather=gather and here, jacobian=jacobian,
                 **spreading_rules(self.config),
             )  # fmt: skip
+            if here:
+                return found
+            return found._replace(
+                vectors=copied.gathered(found.members) if gather else found.vectors,
+                seed_vectors=copied.gathered(found.seeds) if jacobian else found.seed_vectors,
+            )
         storage = self.state.storage
         blocks = storage.edge_blocks()
         return activate_context(
@@ -228,6 +230,8 @@ class SemanticGraph:
     def gather(self, slots: Tensor) -> Tensor:
         """Copies of the vectors [..., D] of slots [...]; zero where the slot is negative."""
         copied = None if self.copied is None else self._copied(slots)
+        if copied is not None and copied.streamed is not None:
+            return copied.gathered(slots)
         groups = self.state.storage.column("vector") if copied is None else copied.vector  # [G, 1024, D]
         if groups.shape[0] == 0:
             return groups.new_zeros(*slots.shape, self.vector_dim)

@@ -7,20 +7,18 @@ The store stays the only truth: it is written on the host alone, and says by sta
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aesg import _core
+from aesg.graph.device_groups import Groups
 from aesg.graph.query_mean import QueryMean, without
+from aesg.graph.streamed_vectors import StreamedVectors
+from aesg.ops import seed_search
 from aesg.storage.engine import AESGStorage, EdgeBlocks
 from aesg.storage.nodes import BLOCK_EDGES, GROUP, NODE_COLUMNS
-
-_Parts = Callable[[int], list[np.ndarray]]
-
-STAGED_BYTES = 32 << 20  # at most so much goes to the device in one transfer; one group always may
 
 
 class DeviceCopy:
@@ -29,19 +27,23 @@ class DeviceCopy:
     `refresh` brings what changed; the properties are then views of the store's first `node_groups` and
     `block_groups`, until the next `refresh`, which precedes every use: it also orders what is asked on
     different CUDA streams. With device "cpu" it is a true copy, too.
+
+    residency "host": the vectors stay in pinned host memory and pass through the device when they are
+    searched; those of members come from the store, for which the host waits.
     """
 
-    def __init__(self, storage: AESGStorage, device: torch.device | str) -> None:
+    def __init__(self, storage: AESGStorage, device: torch.device | str, residency: str = "device") -> None:
         self.device = torch.empty(0, device=device).device  # with its index
         self._storage = storage
         self._changes = -1  # of the store, as of the last refresh
         self._stream: torch.cuda.Stream | None = None  # on which it was last asked
         # On the device, a group a row, in words of 8 bytes:
         dim = storage.vector_dim
-        self._vectors = _Groups(self.device, 4 * dim * GROUP)
-        self._columns = _Groups(self.device, _COLUMN_BYTES)
-        self._blocks = _Groups(self.device, _core.HOT_BLOCK_BYTES * GROUP)
-        self._lengths = _Groups(self.device, 4 * GROUP)  # see `inverse_norms`
+        self.streamed = StreamedVectors(self.device, dim, GROUP) if residency == "host" else None
+        self._vectors = self.streamed or Groups(self.device, 4 * dim * GROUP)
+        self._columns = Groups(self.device, _COLUMN_BYTES)
+        self._blocks = Groups(self.device, _core.HOT_BLOCK_BYTES * GROUP)
+        self._lengths = Groups(self.device, 4 * GROUP)  # see `inverse_norms`
         self._common: Tensor | None = None  # as of `_lengths`, and on the device
         self._common_there: Tensor | None = None
         self._columns_at = [_core.column_offset(dim, NODE_COLUMNS[name][0]) for name, _ in _LOOKED_UP]
@@ -90,7 +92,10 @@ class DeviceCopy:
 
     @property
     def vector(self) -> Tensor:
-        """[G, 1024, D] f32."""
+        """[G, 1024, D] f32; where they stay on the host, zeros in their place."""
+        if self.streamed is not None:
+            nothing = torch.zeros(1, GROUP, self._storage.vector_dim, device=self.device)
+            return nothing.expand(self._vectors.count, -1, -1)
         return self._vectors.part(torch.float32, 0, (GROUP, self._storage.vector_dim))
 
     @property
@@ -124,6 +129,20 @@ class DeviceCopy:
             blocks.part(torch.int32, 0, (GROUP, line))[..., 2 * BLOCK_EDGES],
         )
 
+    def search(self, queries: Tensor, k: int, min_score: float, health: QueryMean) -> tuple[Tensor, Tensor]:
+        """Exact cosine top-k of queries [B, D] here, as `SemanticGraph.search`."""
+        rest, lengths = self.without(queries, health), self.inverse_norms(health)
+        if self.streamed is not None:
+            return self.streamed.search(rest, k, lengths, self.is_active, min_score)
+        return seed_search(rest, self.vector, k, inv_norm=lengths, active=self.is_active, min_score=min_score)
+
+    def gathered(self, slots: Tensor) -> Tensor:
+        """Copies of the vectors [..., D] of slots [...] that stay on the host; zero where there is none."""
+        asked, dim = slots.reshape(1, -1).cpu(), self._storage.vector_dim
+        rows = torch.empty(*asked.shape, dim, dtype=torch.float32, device="cpu", pin_memory=slots.is_cuda)
+        _core.gather_own(self._storage.core, asked.numpy(), rows.numpy())
+        return rows.to(slots.device, non_blocking=True).view(*slots.shape, dim)
+
     def without(self, vectors: Tensor, health: QueryMean) -> Tensor:
         """`QueryMean.without` of vectors [..., D] on this device."""
         return vectors if health.common is None else without(vectors, self._common_of(health))
@@ -143,7 +162,7 @@ class DeviceCopy:
         """The direction that likeness leaves out, here; the lengths known so far go with the former one."""
         if self._common is not health.common or self._common_there is None:
             assert health.common is not None
-            self._lengths = _Groups(self.device, 4 * GROUP)
+            self._lengths = Groups(self.device, 4 * GROUP)
             self._common, self._common_there = health.common, health.common.to(self.device)
         return self._common_there
 
@@ -170,75 +189,3 @@ _COLUMN_STARTS = {
     name: GROUP * sum(item for _, item in _LOOKED_UP[:place]) for place, (name, _) in enumerate(_LOOKED_UP)
 }
 _COLUMN_BYTES = GROUP * sum(item for _, item in _LOOKED_UP)
-
-
-class _Groups:
-    """Groups of `bytes` bytes each on a device, and the stamps they had in the store when they came."""
-
-    def __init__(self, device: torch.device, group_bytes: int) -> None:
-        self.bytes = group_bytes  # a multiple of 8
-        self.count = 0
-        self.copied = 0  # groups, ever
-        self._words = torch.empty(0, group_bytes // 8, dtype=torch.int64, device=device)  # [capacity, words]
-        self._stamps = np.zeros(0, dtype=np.uint64)  # [count]
-
-    def used_on(self, stream: torch.cuda.Stream) -> None:
-        """Keeps torch's allocator from giving the memory away before the stream's work is done."""
-        self._words.record_stream(stream)
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Where they lie, and how many."""
-        return self._words.data_ptr(), self.count
-
-    @torch.inference_mode(False)  # what is kept is used outside of it as well
-    @torch.no_grad()
-    def bring(self, stamps: np.ndarray, count: int, parts: _Parts) -> None:
-        """Makes these groups those of the store: `count` of them, brought where the stamp [<= count] is not
-        what it was (0 where it is missing). `parts` of a group: its bytes in the store, in pieces.
-        """
-        now = np.zeros(count, dtype=np.uint64)
-        now[: len(stamps)] = stamps[:count]
-        both = min(count, self.count)
-        changed = np.arange(count) >= both
-        changed[:both] = now[:both] != self._stamps[:both]
-        self._make_room(count)
-        self.count = count
-        self._send(np.flatnonzero(changed), parts)
-        self._stamps = now
-
-    def part(self, dtype: torch.dtype, start: int, shape: tuple[int, ...]) -> Tensor:
-        """What lies `start` bytes into every group, as [count, *shape]."""
-        item = dtype.itemsize
-        flat = self._words[: self.count].view(dtype)
-        size = int(np.prod(shape))
-        return flat[:, start // item : start // item + size].unflatten(1, shape)
-
-    def _make_room(self, count: int) -> None:
-        held = len(self._words)
-        if count <= held:
-            return
-        grown = self._words.new_empty(max(count, held + held // 2), self._words.shape[1])
-        grown[: self.count] = self._words[: self.count]
-        self._words = grown
-
-    def _send(self, groups: np.ndarray, parts: _Parts) -> None:
-        on_cuda = self._words.is_cuda
-        at_once = max(1, STAGED_BYTES // self.bytes)
-        for start in range(0, len(groups), at_once):
-            which = groups[start : start + at_once]
-            # Pinned, so that the device fetches it by itself; torch keeps the room until it has.
-            staged = torch.empty(
-                len(which), self._words.shape[1], dtype=torch.int64, device="cpu", pin_memory=on_cuda
-            )
-            rows = staged.numpy().view(np.uint8)
-            for row, group in enumerate(which.tolist()):
-                at = 0
-                for piece in parts(group):
-                    rows[row, at : at + len(piece)] = piece
-                    at += len(piece)
-            places = torch.empty(len(which), dtype=torch.int64, device="cpu", pin_memory=on_cuda)
-            places.numpy()[:] = which
-            there, device = self._words, self._words.device
-            there.index_copy_(0, places.to(device, non_blocking=True), staged.to(device, non_blocking=True))
-            self.copied += len(which)

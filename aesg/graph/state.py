@@ -60,7 +60,9 @@ class GraphState:
         self.bare_queries = QueryMean(storage.vector_dim)  # as it is: no awaited call changes its direction
         self.centers: Tensor | None = None  # [R, D], of the regions last found
         self.coarse = CoarseIndex(StoreRows(storage))
-        self._copies: weakref.WeakValueDictionary[torch.device, DeviceCopy] = weakref.WeakValueDictionary()
+        self._copies: weakref.WeakValueDictionary[tuple[torch.device, str], DeviceCopy] = (
+            weakref.WeakValueDictionary()
+        )
         self.region_cursor = 0  # where the next detection goes on assigning concepts to regions
         self._counters = dict.fromkeys(_COUNTERS, 0)
         self.pruning_wait = 0  # consolidations until survival counts again
@@ -188,12 +190,13 @@ class GraphState:
         """Unix seconds, from the injected clock."""
         return int(self.clock())
 
-    def copy_on(self, device: torch.device | str) -> DeviceCopy:
+    def copy_on(self, device: torch.device | str, residency: str) -> DeviceCopy:
         """The copy of the graph on that device: one for all memories on this directory, while one uses it."""
         if self.awaited is None:
             self.awaited = Awaited()
-        copied = DeviceCopy(self.bare_storage, device)  # holds nothing yet, and knows the device's index
-        return self._copies.setdefault(copied.device, copied)
+        # Holds nothing yet, and knows the device's index.
+        copied = DeviceCopy(self.bare_storage, device, residency)
+        return self._copies.setdefault((copied.device, residency), copied)
 
     def touch(self) -> None:
         """Says that the small state must be written by the next commit."""

@@ -67,8 +67,12 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         *,
         read_only: bool = False,
         clock: Callable[[], float] = time.time,
+        residency: str = "device",
     ) -> None:
         super().__init__()
+        if residency not in ("device", "host"):
+            raise AESGConfigError(f"residency: expected 'device' or 'host', got {residency!r}")
+        self.residency = residency
         if config is not None:
             Validator.validate_config(config)
         if directory is None:
@@ -157,7 +161,8 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         device = self.clock.device
         if device != self.device and device.type in ("cpu", "cuda"):
             self.device = device
-            self.graph.use_copy(device if device.type == "cuda" and has_cuda_kernels() else None)
+            answers = device.type == "cuda" and has_cuda_kernels()
+            self.graph.use_copy(device if answers else None, self.residency)
         return self
 
     def __del__(self) -> None:
@@ -317,6 +322,7 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
             self.device,
             read_only=self.storage.read_only,
             clock=self._state.clock,
+            residency=self.residency,
         )
         memo[id(self)] = twin
         twin.load_state_dict(self.state_dict())

@@ -173,6 +173,10 @@ class Learner:
             )
         copied, awaited, there = self.graph.copied, self.graph.state.awaited, self.there
         assert copied is not None and awaited is not None
+        if copied.streamed is not None:
+            raise AESGMemoryError(
+                "retrieve: expected residency='device' for a CUDA graph, got 'host', where the host waits"
+            )
         known = there is not None and there.knows(self.streams) and copied.is_current
         if awaited.changes_graph or not known:
             raise AESGMemoryError(

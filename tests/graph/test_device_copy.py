@@ -13,8 +13,8 @@ import torch
 
 from aesg._extension import has_cuda_kernels
 from aesg.config import AESGConfig
-from aesg.exceptions import AESGNavigationError
-from aesg.graph import device_copy
+from aesg.exceptions import AESGMemoryError, AESGNavigationError
+from aesg.graph import device_groups, streamed_vectors
 from aesg.graph.device_copy import DeviceCopy
 from aesg.graph.query_mean import QueryMean
 from aesg.memory.calls import Query
@@ -145,7 +145,7 @@ def test_its_layout_tells_when_captured_work_no_longer_fits(make_memory) -> None
 
 def test_it_grows_by_half_at_least_and_goes_in_portions(make_memory, monkeypatch) -> None:
     memory = make_memory(vector_dim=DIM)
-    monkeypatch.setattr(device_copy, "STAGED_BYTES", 3 * 1024 * DIM * 4)  # three groups of vectors
+    monkeypatch.setattr(device_groups, "STAGED_BYTES", 3 * 1024 * DIM * 4)  # three groups of vectors
     copied = DeviceCopy(memory.storage, "cpu")
     sizes = []
     for seed in range(20):
@@ -156,6 +156,40 @@ def test_it_grows_by_half_at_least_and_goes_in_portions(make_memory, monkeypatch
     fresh = DeviceCopy(memory.storage, "cpu")
     assert_equal(fresh, memory.storage)
     assert fresh.copied_groups == (20, 20, 0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("n", [0, 1, 1024, 4096, 5000])
+def test_a_search_through_slabs_is_the_search(make_memory, monkeypatch, device, n) -> None:
+    monkeypatch.setattr(streamed_vectors, "SLAB_BYTES", 2 * 1024 * DIM * 4)
+    memory = make_memory(vector_dim=DIM)
+    memory.graph.add_concepts(rows(n // 2).repeat(2, 1) if n > 1 else rows(n))  # ties across slabs
+    copied = DeviceCopy(memory.storage, device, "host")
+    health = memory.graph.state.queries
+    for k, bar in ((4, 0.1), (30, -1.0), (700, 0.3)):
+        for _ in range(2):
+            copied.refresh()
+            wanted = memory.graph.search(rows(9, 3), k, bar)
+            got = copied.search(rows(9, 3).to(device), k, bar, health)
+            assert all(torch.equal(one.cpu(), other) for one, other in zip(got, wanted, strict=True))
+            if n > 2:
+                memory.forget(ids=[int(memory.storage.column("id").reshape(-1)[int(wanted[1][0, 0])])])
+                memory.update_concept(n - 2, rows(1, k)[0])
+
+
+def test_memory_that_is_missing_is_told(make_memory, monkeypatch) -> None:
+    memory = make_memory(vector_dim=DIM)
+    memory.graph.add_concepts(rows(5000))
+    copied = DeviceCopy(memory.storage, "cpu")
+
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as context:
+        context.setattr(torch.Tensor, "new_empty", refuse)
+        with pytest.raises(AESGMemoryError, match=r"needs 0.00 GiB in one piece.* residency='host'"):
+            copied.refresh()
+    assert_equal(copied, memory.storage)  # nothing was spoilt
 
 
 def test_a_restored_smaller_state_and_a_closed_store(make_memory, tmp_path) -> None:
@@ -290,7 +324,9 @@ FIELDS = {
 
 @pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
 @pytest.mark.parametrize("by_hand", [False, True], ids=["in place", "taken over"])
-def test_a_life_with_a_copy_is_the_same(make_memory, monkeypatch, fields, by_hand) -> None:
+@pytest.mark.parametrize("residency", ["device", "host"])
+def test_a_life_with_a_copy_is_the_same(make_memory, monkeypatch, fields, by_hand, residency) -> None:
+    monkeypatch.setattr(streamed_vectors, "SLAB_BYTES", 2 * 1024 * DIM * 4)  # two groups, so that one is left
     fields = {
         "vector_dim": DIM, "consolidation_epoch_interval": 4, "region_detection_interval": 3,
         "novelty_birth_threshold": 2, "merge_similarity_threshold": 0.9, **fields,
@@ -302,7 +338,7 @@ def test_a_life_with_a_copy_is_the_same(make_memory, monkeypatch, fields, by_han
     plain = life(without, lambda memory: None)
     taken = over_the_device(monkeypatch) if by_hand else []
     with_copy = make_memory("with", **fields)
-    copied = life(with_copy, lambda memory: memory.graph.use_copy("cpu"))
+    copied = life(with_copy, lambda memory: memory.graph.use_copy("cpu", residency))
     assert len(plain) == len(copied)
     for place, (one, other) in enumerate(zip(plain, copied, strict=True)):
         assert torch.equal(one, other), place

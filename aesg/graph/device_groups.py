@@ -1,0 +1,106 @@
+"""Groups: the groups of a store's columns as a device holds them, brought where they changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aesg.exceptions import AESGMemoryError
+
+Parts = Callable[[int], list[np.ndarray]]
+
+STAGED_BYTES = 32 << 20  # at most so much goes to the device in one transfer; one group always may
+
+
+class Groups:
+    """Groups of `bytes` bytes each on a device, and the stamps they had in the store when they came."""
+
+    def __init__(self, device: torch.device, group_bytes: int) -> None:
+        self.bytes = group_bytes  # a multiple of 8
+        self.count = 0
+        self.copied = 0  # groups, ever
+        self._words = torch.empty(0, group_bytes // 8, dtype=torch.int64, device=device)  # [capacity, words]
+        self._stamps = np.zeros(0, dtype=np.uint64)  # [count]
+
+    def used_on(self, stream: torch.cuda.Stream) -> None:
+        """Keeps torch's allocator from giving the memory away before the stream's work is done."""
+        self._words.record_stream(stream)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where they lie, and how many."""
+        return self._words.data_ptr(), self.count
+
+    @torch.inference_mode(False)  # what is kept is used outside of it as well
+    @torch.no_grad()
+    def bring(self, stamps: np.ndarray, count: int, parts: Parts) -> None:
+        """Makes these groups those of the store: `count` of them, brought where the stamp [<= count] is not
+        what it was (0 where it is missing). `parts` of a group: its bytes in the store, in pieces.
+        """
+        now = np.zeros(count, dtype=np.uint64)
+        now[: len(stamps)] = stamps[:count]
+        both = min(count, self.count)
+        changed = np.arange(count) >= both
+        changed[:both] = now[:both] != self._stamps[:both]
+        self._make_room(count)
+        self._send(np.flatnonzero(changed), parts)
+        self.count, self._stamps = count, now
+
+    def part(self, dtype: torch.dtype, start: int, shape: tuple[int, ...]) -> Tensor:
+        """What lies `start` bytes into every group, as [count, *shape]."""
+        item = dtype.itemsize
+        flat = self._words[: self.count].view(dtype)
+        size = int(np.prod(shape))
+        return flat[:, start // item : start // item + size].unflatten(1, shape)
+
+    def _make_room(self, count: int) -> None:
+        held = len(self._words)
+        if count <= held:
+            return
+        grown = self._allocated(max(count, held + held // 2), count)
+        grown[: self.count] = self._words[: self.count]
+        self._words = grown
+
+    def _allocated(self, wanted: int, needed: int) -> Tensor:
+        """Room for so many groups, for those needed alone where it is scarce."""
+        words = self._words.shape[1]
+        for count in dict.fromkeys((wanted, needed)):
+            try:
+                return self._words.new_empty(count, words)
+            except torch.OutOfMemoryError:
+                continue
+        device, asked = self._words.device, needed * self.bytes
+        free = torch.cuda.mem_get_info(device)[0] if self._words.is_cuda else 0
+        raise AESGMemoryError(
+            f"The memory's copy on {device} needs {_gib(asked)} in one piece, {_gib(free)} are free: "
+            f"{_gib(max(0, asked - free))} are missing at least. residency='host' leaves the vectors in host "
+            "memory"
+        )
+
+    def _send(self, groups: np.ndarray, parts: Parts) -> None:
+        on_cuda = self._words.is_cuda
+        at_once = max(1, STAGED_BYTES // self.bytes)
+        for start in range(0, len(groups), at_once):
+            which = groups[start : start + at_once]
+            # Pinned, so that the device fetches it by itself; torch keeps the room until it has.
+            staged = torch.empty(
+                len(which), self._words.shape[1], dtype=torch.int64, device="cpu", pin_memory=on_cuda
+            )
+            rows = staged.numpy().view(np.uint8)
+            for row, group in enumerate(which.tolist()):
+                at = 0
+                for piece in parts(group):
+                    rows[row, at : at + len(piece)] = piece
+                    at += len(piece)
+            places = torch.empty(len(which), dtype=torch.int64, device="cpu", pin_memory=on_cuda)
+            places.numpy()[:] = which
+            there, device = self._words, self._words.device
+            there.index_copy_(0, places.to(device, non_blocking=True), staged.to(device, non_blocking=True))
+            self.copied += len(which)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
