@@ -154,14 +154,16 @@ def heads_for(hidden_size: int) -> int:
 
 def check_tokens(tokens: Tensor, vocab_size: int) -> None:
     """Raises AESGMemoryError unless `tokens` is an integer tensor [B, T], B, T >= 1, of ids in [0,
-    vocab_size)."""
+    vocab_size). Ids on a CUDA device are not looked at, for which the host would wait: torch's embedding
+    checks them there.
+    """
     if not isinstance(tokens, Tensor):
         raise AESGMemoryError(f"Expected token ids as a tensor [B, T], got {type(tokens).__name__}")
     if tokens.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
         raise AESGMemoryError(f"Expected integer token ids, got dtype {tokens.dtype}")
     if tokens.dim() != 2 or tokens.numel() == 0:
         raise AESGMemoryError(f"Expected token ids [B, T] with B, T >= 1, got shape {list(tokens.shape)}")
-    if torch.compiler.is_compiling():  # the check below would split the graph
+    if torch.compiler.is_compiling() or tokens.is_cuda:  # the check below would split the graph, or wait
         return
     lowest, highest = (int(bound) for bound in torch.aminmax(tokens))
     if lowest < 0 or highest >= vocab_size:

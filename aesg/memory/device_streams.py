@@ -86,4 +86,4 @@ class DeviceStreams:
         for part, to, nothing in zip(parts, own, (-1, 0, 0), strict=True):
             pinned = part.pin_memory() if to.is_cuda and part.is_cpu else part
             to[: len(part)].copy_(pinned, non_blocking=True)
-            to[len(part) :] = nothing
+            to[len(part) :].fill_(nothing)
