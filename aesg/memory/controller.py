@@ -46,16 +46,18 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         with the last memory on it. None: the config's `storage_directory`.
     config: None takes what the directory says (defaults where there is nothing yet).
     device: where its weights are, and on a CUDA device a copy of what retrieval reads (4 D + 21 bytes a
-        concept, 64 a block of seven edges), brought up to date before each call. It answers queries without
-        gradient, exactly, wherever they lie. The graph itself, learning, statistics and what primes the next
-        call stay on the host, so every call, in every mode, waits for the device once; and the host answers
-        whatever wants a gradient, attached packs, `one_call(traced=True)`, gradient checkpoints and
-        torch.compile. Answers go to the device of the query. `to()` moves the weights alone. All this has
-        never run on a GPU.
+        concept, 64 a block of seven edges), brought up to date before each call; it answers every query,
+        exactly, while no packs are attached. The graph itself is written on the host alone: what a call
+        taught is on its way there while the device works on, and is learnt by whatever next needs it:
+        `update_topology()`, `save()`, any look at the graph, the next call that may learn. Nothing else waits
+        for the device. A query that is not finite finds nothing there, and what learns from it raises. Answers
+        go to the device of the query. `to()` moves all this. It has never run on a GPU.
+    residency: "device", or "host" for vectors that the device has no room for: they stay in pinned host
+        memory (beside the store's own) and pass through the device at every search.
     read_only: opens the last committed state beside a writer; the mode is INFERENCE and stays so.
     clock: gives unix seconds for time stamps, so that runs can be repeated byte for byte.
 
-    Raises AESGConfigError for a bad config or device, and AESGStorageError for a directory that is not ours,
+    Raises AESGConfigError for a bad config, device or residency, and AESGStorageError for a directory that is not ours,
     has another vector_dim, cannot be written, or is being written by another process (its pid is named).
     """
 
