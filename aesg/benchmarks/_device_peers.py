@@ -34,6 +34,11 @@ def that_fit(rows: int, bytes_of_one: int, on: Tensor) -> int:
     return max(1, min(rows, torch.cuda.mem_get_info(on.device)[0] // 2 // bytes_of_one))
 
 
+def recall(found: Tensor, exact: Tensor) -> float:
+    """Share of the indices [B, k] of an exact search that were found [B, k] as well."""
+    return float((found[:, :, None] == exact[:, None, :]).any(dim=2).float().mean())
+
+
 def torch_search(queries: Tensor, vectors: Tensor, k: int) -> Peer:
     """torch.matmul and torch.topk of unit queries [B, D] and vectors [N, D], in their dtype."""
     batch, n = len(queries), len(vectors)

@@ -144,7 +144,8 @@ def check(
         row: dict[str, Any] = {"mean": value, "half_width_95": None, "values": [value], "unit": target.unit}
         if aims:
             least = target.bound == ">="
-            row["aim"] = f"{target.bound} {target.bar:,g} {target.unit}".strip()
+            bar = f"{target.bar:,.0f}" if target.bar >= 1000 else f"{target.bar:g}"
+            row["aim"] = f"{target.bound} {bar} {target.unit}".strip()
             row["reached"] = value >= target.bar if least else value <= target.bar
             row["ratio"] = value / target.bar if least else target.bar / value
         figures[target.figure] = row

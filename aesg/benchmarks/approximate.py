@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from aesg.benchmarks._device import add_device
+from aesg.benchmarks._device_peers import recall
 from aesg.benchmarks._worlds import clustered, make_memory
 from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.config import AESGConfig
@@ -26,10 +27,6 @@ from aesg.graph.core import SemanticGraph
 
 Search = Callable[[Tensor], Tensor]  # queries [B, D] -> indices [B, k]
 QUERIES = 256
-
-
-def recall(found: Tensor, exact: Tensor) -> float:
-    return float((found[:, :, None] == exact[:, None, :]).any(dim=2).float().mean())
 
 
 def faiss_settings(vectors: np.ndarray, k: int, threads: int) -> Iterator[tuple[str, Search]]:

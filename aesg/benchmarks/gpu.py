@@ -53,7 +53,7 @@ BENCHMARKS: dict[str, tuple[float, str, str]] = {
     ),
     "spread": (
         110,
-        "--n 1e6 --hops 4 --batch 1,256,4096 --threads 4",
+        "--n 1e6 --hops 4 --batch 1,4096 --threads 4",
         "--n 2000 --hops 4 --batch 1,32 --graph random --seconds 0.02",
     ),
     "train": (

@@ -17,8 +17,7 @@ from torch import Tensor
 from aesg.benchmarks import _device
 from aesg.benchmarks._ceilings import add_roofline, measured, roofline, told
 from aesg.benchmarks._device import add_device, tried
-from aesg.benchmarks._device_peers import approximate_searches, cupy_search, torch_search
-from aesg.benchmarks.approximate import recall
+from aesg.benchmarks._device_peers import approximate_searches, cupy_search, recall, torch_search
 from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.ops import seed_search
 from aesg.ops.reference import normalize_ref

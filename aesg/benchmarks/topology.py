@@ -43,7 +43,7 @@ def live(memory: AESGMemory, updates: int) -> dict[str, list[tuple[float, float]
     config, found = memory.config, dict[str, list[tuple[float, float]]]()
     generator = torch.Generator().manual_seed(1)
     for update in range(1, updates + 1):
-        device = str(memory.device.type)
+        device = str(memory.device)
         memory.retrieve(torch.randn(64, memory.vector_dim, generator=generator).to(device))
         due = "no sweep"
         if update % config.consolidation_epoch_interval == 0:
