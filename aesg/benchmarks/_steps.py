@@ -74,7 +74,7 @@ def run(step: Step, folder: Path, log: Path, most: float) -> dict[str, Any]:
     if counts:
         told["tests"] = counts
     there = step.result is None or step.result.is_file()
-    if reason is None and status != 0 and not (step.judges and status == 1 and there):
+    if reason is None and status != 0 and not (step.judges and status == 1):
         reason = f"exit status {status}"
     if reason is None and not there:
         reason = "it left no results"

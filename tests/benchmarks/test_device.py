@@ -254,6 +254,7 @@ def test_consolidation_must_agree(monkeypatch):
 def test_models_and_topology_there(pretended, tmp_path):
     arguments = [*ON, "--short", "--models", "AESGTransformer", "--out", str(tmp_path)]
     assert train.main(arguments) == 0
+    assert pretended[0] >= 2 * 2 * 2, "two models, two kinds of run, each once to warm up"
     for case in cases(tmp_path / "train.json"):
         plain = case["results"]["plain"]
         assert plain["low_ms"] <= plain["ms"] <= plain["high_ms"]

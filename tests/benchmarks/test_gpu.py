@@ -270,8 +270,8 @@ def made_up(benchmarks) -> dict:
     facts = {"name": "NVIDIA Made-Up", "driver": "1.2.3"}
     machine = {"cpu": "c", "torch": "2.11.0+cu130", "revision": "abc", "gpu_facts": facts}
     return {
-        "benchmark": "gpu", "date": "2031-02-03T04:05:06Z", "machine": machine, "figures": figures,
-        "not_measured": missing,
+        "benchmark": "gpu", "device": "cuda", "small": False, "date": "2031-02-03T04:05:06Z",
+        "machine": machine, "figures": figures, "not_measured": missing,
     }  # fmt: skip
 
 
@@ -307,7 +307,13 @@ def wrong_tables(readme: str, results: Path) -> list[str]:
     there = {path.name for path in results.glob("*.json")}
     wrong = [f"no such file: {name}" for name in shown if name not in there]
     wrong += [f"not what is in {n}" for n in set(shown) & there if shown[n] != _table(results / n)]
+    wrong += [f"no whole run on a GPU: {name}" for name in sorted(there) if not _whole(results / name)]
     return wrong + (["results that are not shown"] if there and not shown else [])
+
+
+def _whole(path: Path) -> bool:
+    record = gpu.read(path)
+    return record["device"] == "cuda" and not record["small"]
 
 
 def _table(path: Path) -> str:
@@ -327,3 +333,5 @@ def test_a_wrong_table_is_found(benchmarks, tmp_path):
     assert wrong_tables(readme.replace("measured", "guessed"), tmp_path) == ["not what is in a.json"]
     assert wrong_tables(readme.replace("a.json", "b.json"), tmp_path) == ["no such file: b.json"]
     assert wrong_tables("nothing", tmp_path) == ["results that are not shown"]
+    (tmp_path / "a.json").write_text(json.dumps(made_up(benchmarks) | {"small": True}))
+    assert wrong_tables(readme, tmp_path) == ["no whole run on a GPU: a.json"]
