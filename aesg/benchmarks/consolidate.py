@@ -107,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"  {'aesg 3.0.0 consolidate()':28} {1e6 * taken[3]:10.0f} us, {ratio:.0f} x ours")
             case["seconds"]["aesg 3.0.0"] = taken
         cases.append(case)
+        write_json(options.json, "consolidate", options, cases, ceilings, done=False)
     write_json(options.json, "consolidate", options, cases, ceilings)
     return 0
 

@@ -31,7 +31,7 @@ from aesg.benchmarks._device import gpu_facts
 from aesg.benchmarks._steps import Step
 from aesg.benchmarks.timing import machine
 from aesg.exceptions import AESGConfigError, AESGStorageError
-from aesg.tools.files import replacing
+from aesg.tools.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout
 RESULTS = ROOT / "benchmarks" / "results"
@@ -155,8 +155,7 @@ def gather(record: dict[str, Any], step: Step) -> None:
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

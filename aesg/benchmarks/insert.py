@@ -154,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"  {told(used)}")
             case: dict[str, Any] = {"n": options.n, "at a time": size, "births a second": rates}
             cases.append(case | {"roofline": used})
+            write_json(options.json, "insert", options, cases, ceilings, done=False)
         if released is not None:
             released.close()
         memory.close()

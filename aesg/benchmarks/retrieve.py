@@ -111,14 +111,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases: list[dict[str, Any]] = []
     for n in options.n:
         with tempfile.TemporaryDirectory(prefix="aesg-bench-") as folder:
-            cases += _one_size(Path(folder), n, options, ceilings)
+            _one_size(Path(folder), n, options, ceilings, cases)
     write_json(options.json, "retrieve", options, cases, ceilings)
     return 0
 
 
 def _one_size(
-    folder: Path, n: int, options: argparse.Namespace, ceilings: Ceilings | None
-) -> list[dict[str, Any]]:
+    folder: Path, n: int, options: argparse.Namespace, ceilings: Ceilings | None, cases: list[dict[str, Any]]
+) -> None:
+    """Adds the cases of one number of concepts, and writes what there is after each."""
     vectors, queries = clustered(n, options.dim, 0), clustered(4096, options.dim, 1)
     config = AESGConfig(vector_dim=options.dim, max_concepts=max(2 * n, 1000))
     memory = make_memory(folder / "memory", vectors, options.degree, config)
@@ -131,7 +132,7 @@ def _one_size(
     asked: dict[int, AESGMemory] = {}
     for hops in options.hops:
         asked[hops] = with_hops(memory.directory, replace(config, priming=0.0), hops, options.device)
-    cases: list[dict[str, Any]] = []
+    before = len(cases)
     for batch in options.batch:
         asked[options.hops[0]].retrieve(there[:batch])
         stats = memory.stats()
@@ -171,15 +172,16 @@ def _one_size(
                 case["roofline"] = roofline(moved, 2.0 * n * dim * batch, ours["p50"], ceilings)
                 notes.append(f"{hops} hops: {told(case['roofline'])}")
             cases.append(case)
+            write_json(options.json, "retrieve", options, cases, ceilings, done=False)
         print("\n".join(notes))
     if options.device != "cpu":  # last: what fails in a capture may spoil what comes after it
-        for case in cases:
+        for case in cases[before:]:
             _captured(case, asked[case["hops"]], there, options)
+            write_json(options.json, "retrieve", options, cases, ceilings, done=False)
     if released is not None:
         released.close()
     for each in (*asked.values(), memory):
         each.close()
-    return cases
 
 
 def _in_turn(

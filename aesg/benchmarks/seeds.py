@@ -153,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 case: dict[str, Any] = {"n": n, "dim": dim, "batch": batch, "k": options.k}
                 case |= {"seconds": as_json(timings), "roofline": used, "recall": recalls}
                 cases.append(case)
+                write_json(options.json, "seeds", options, cases, ceilings, done=False)
     write_json(options.json, "seeds", options, cases, ceilings)
     return 0
 

@@ -344,6 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     print_case(title, timings, 1e-6 * batch, "us/query")
                     case = {"n": n, "graph": kind, "hops": hops, "batch": batch}
                     cases.append(case | {"seconds": as_json(timings), "roofline": used})
+                    write_json(options.json, "spread", options, cases, ceilings, done=False)
     write_json(options.json, "spread", options, cases, ceilings)
     return 0
 

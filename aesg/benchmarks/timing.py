@@ -19,6 +19,7 @@ import torch
 
 import aesg
 from aesg.benchmarks._device import seconds_of, synchronize
+from aesg.tools.files import write_text
 
 
 @dataclass(frozen=True)
@@ -123,16 +124,20 @@ def write_json(
     options: argparse.Namespace,
     cases: list[dict[str, Any]],
     ceilings: Mapping[str, float] | None = None,
+    done: bool = True,
 ) -> None:
-    """Cases with their timings, the options, the machine and what it can do to `path` (None: nothing)."""
+    """Cases with their timings, the options, the machine and what it can do to `path` (None: nothing), as a
+    whole. `done=False`: more will follow; what ends the run then leaves those there are.
+    """
     if path is None:
         return
     record: dict[str, Any] = {"benchmark": name, "machine": machine(), "options": vars(options)}
     if ceilings is not None:
         record["ceilings"] = dict(ceilings)
     record["cases"] = cases
-    Path(path).write_text(json.dumps(record, indent=2) + "\n")
-    print(f"\nwritten: {path}")
+    write_text(path, json.dumps(record, indent=2) + "\n")
+    if done:
+        print(f"\nwritten: {path}")
 
 
 def as_json(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:

@@ -283,11 +283,11 @@ def main(argv: Sequence[str]) -> int:
     torch.set_num_threads(options.threads)
     print(machine())
     ceilings = measured(options)
-    cases = []
+    cases: list[dict[str, Any]] = []
+    path = None if options.out is None else str(Path(options.out, "train.json"))
     for name in options.models.split(","):
         for vocab in options.vocab if name in TEXTS else options.vocab[:1]:
             cases += bench(name, options, vocab, ceilings)
-    if options.out is not None:
-        Path(options.out).mkdir(parents=True, exist_ok=True)
-        write_json(str(Path(options.out, "train.json")), "train", options, cases, ceilings)
+            write_json(path, "train", options, cases, ceilings, done=False)
+    write_json(path, "train", options, cases, ceilings)
     return 0

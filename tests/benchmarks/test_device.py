@@ -361,3 +361,30 @@ def test_a_call_is_captured_or_says_why_not():
     waits = _device.capture(lambda asked: asked.sum().item(), query)
     assert waits.replay is None and "capture failed" in waits.failed
     assert (query + 1).tolist() == [2.0] * 3, "the device is not what it was"
+
+
+@pytest.mark.parametrize("bench", [consolidate, insert, retrieve, seeds, spread])
+def test_what_ends_a_run_leaves_the_cases_there_were(bench, tmp_path, monkeypatch):
+    out = tmp_path / "out.json"
+    small = {
+        consolidate: ["--n", "100,200", "--seconds", "0.01"],
+        insert: ["--n", "200", "--dim", "8", "--rows", "64", "--rounds", "1", "--at-a-time", "16,32"],
+        retrieve: ["--n", "200", "--dim", "8", "--hops", "1,2", "--seconds", "0.02"],
+        seeds: ["--n", "200", "--dim", "8", "--batch", "1,2", "--seconds", "0.01"],
+        spread: ["--n", "200", "--hops", "1,2", "--batch", "2", "--graph", "random", "--seconds", "0.01"],
+    }
+
+    class Enough(Exception):
+        pass
+
+    def once(*arguments, done=True):
+        write(*arguments, done=done)
+        raise Enough
+
+    write = bench.write_json
+    monkeypatch.setattr(bench, "write_json", once)
+    threads = torch.get_num_threads()
+    with pytest.raises(Enough):
+        bench.main([*small[bench], "--threads", "1", "--json", str(out)])
+    torch.set_num_threads(threads)
+    assert len(cases(out)) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import os
 import re
@@ -176,6 +177,24 @@ def test_every_target_is_asked_for_by_the_plan():
                 assert target.case[key] in [int(float(part)) for part in options[name].split(",")], target
         if target.benchmark == "train":
             assert "AESGTransformer" in options["models"] and "100000" in options["concepts"].split(",")
+
+
+@pytest.mark.parametrize("name", gpu.BENCHMARKS)
+def test_every_command_is_understood(name, monkeypatch):
+    """All of them read their arguments, then set torch's threads, then begin."""
+
+    class Begun(Exception):
+        pass
+
+    def begin(threads):
+        raise Begun
+
+    monkeypatch.setattr(torch, "set_num_threads", begin)
+    for small in (False, True):
+        (step,) = (step for step in gpu.plan("cpu", small, Path("folder")) if step.name == name)
+        assert step.command[1:5] == ["-m", "aesg", "bench", name]
+        with pytest.raises(Begun):
+            importlib.import_module(f"aesg.benchmarks.{name}").main(step.command[5:])
 
 
 # --- figures -----------------------------------------------------------------------------------------------
