@@ -100,7 +100,7 @@ def plan(device: str, small: bool, folder: Path) -> list[Step]:
         command += [] if name in WITHOUT_ROOFLINE else ["--roofline"]
         words = (little if small else full).split()
         steps.append(Step(name, command + words, limit, result=result, judges=name == "topology"))
-    sanitizer = shutil.which("compute-sanitizer")
+    sanitizer = _sanitizer()
     no_sanitizer = None if sanitizer is not None else "compute-sanitizer is not there"
     some_tests = [python, "-m", "pytest", "-q", "-m", "cuda", "tests/ops", "-k", SANITIZED]
     for tool in ("memcheck", "racecheck"):
@@ -115,6 +115,15 @@ def plan(device: str, small: bool, folder: Path) -> list[Step]:
             )
         )
     return steps
+
+
+def _sanitizer() -> str | None:
+    """compute-sanitizer on PATH, else where CUDA has it, which often is not on it."""
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    beside = [str(Path(home, "bin")), str(Path(home, "compute-sanitizer"))]
+    return shutil.which("compute-sanitizer") or shutil.which(
+        "compute-sanitizer", path=os.pathsep.join(beside)
+    )
 
 
 def _architecture() -> str:

@@ -155,7 +155,7 @@ def test_a_run_on_the_cpu_needs_a_place(monkeypatch):
 def test_the_plan_of_a_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
-    monkeypatch.setattr(gpu.shutil, "which", lambda name: f"bin/{name}")
+    monkeypatch.setattr(gpu.shutil, "which", lambda name, path=None: f"bin/{name}")
     steps = {step.name: step for step in gpu.plan("cuda", False, tmp_path)}
     assert list(steps)[:2] == ["build", "tests"] and set(gpu.BENCHMARKS) < set(steps)
     assert not any(step.left_out for step in steps.values())
@@ -163,7 +163,7 @@ def test_the_plan_of_a_gpu(monkeypatch, tmp_path):
     assert steps["tests"].must_pass and "--collect-only" not in steps["tests"].command
     assert steps["memcheck"].command[0] == "bin/compute-sanitizer" and steps["memcheck"].must_pass
     assert all(" ".join(steps[name].command).count("--device cuda") == 1 for name in gpu.BENCHMARKS)
-    monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
+    monkeypatch.setattr(gpu.shutil, "which", lambda name, path=None: None)
     assert gpu.plan("cuda", False, tmp_path)[-1].left_out == "compute-sanitizer is not there"
 
 
@@ -177,6 +177,18 @@ def test_every_target_is_asked_for_by_the_plan():
                 assert target.case[key] in [int(float(part)) for part in options[name].split(",")], target
         if target.benchmark == "train":
             assert "AESGTransformer" in options["models"] and "100000" in options["concepts"].split(",")
+
+
+def test_the_sanitizer_is_found_beside_cuda(tmp_path, monkeypatch):
+    tool = tmp_path / "bin" / "compute-sanitizer"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert gpu._sanitizer() == str(tool)
+    tool.chmod(0o644)
+    assert gpu._sanitizer() is None
 
 
 @pytest.mark.parametrize("name", gpu.BENCHMARKS)
