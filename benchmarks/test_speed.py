@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from aesg.benchmarks import consolidate, seeds, spread
+from aesg.benchmarks._device_peers import recall
 from aesg.benchmarks._worlds import clustered, make_memory
-from aesg.benchmarks.approximate import recall
 from aesg.config import AESGConfig
 from aesg.ops import consolidate_
 

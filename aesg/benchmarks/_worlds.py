@@ -25,9 +25,11 @@ def clustered(rows: int, dim: int, seed: int) -> Tensor:
     return torch.nn.functional.normalize(centers[which] + noise, dim=1)
 
 
-def make_memory(directory: Path, vectors: Tensor, degree: int, config: AESGConfig) -> AESGMemory:
+def make_memory(
+    directory: Path, vectors: Tensor, degree: int, config: AESGConfig, device: str = "cpu"
+) -> AESGMemory:
     """A memory of these concepts with `degree` edges each to random others, weight 0.2 to 1, confidence 1."""
-    memory = AESGMemory(directory, config)
+    memory = AESGMemory(directory, config, device)
     memory.graph.add_concepts(vectors)
     edges = random_edges(len(vectors), degree)
     if degree:

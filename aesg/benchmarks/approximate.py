@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aesg.benchmarks._device import add_device
+from aesg.benchmarks._device_peers import recall
 from aesg.benchmarks._worlds import clustered, make_memory
 from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.config import AESGConfig
@@ -25,10 +27,6 @@ from aesg.graph.core import SemanticGraph
 
 Search = Callable[[Tensor], Tensor]  # queries [B, D] -> indices [B, k]
 QUERIES = 256
-
-
-def recall(found: Tensor, exact: Tensor) -> float:
-    return float((found[:, :, None] == exact[:, None, :]).any(dim=2).float().mean())
 
 
 def faiss_settings(vectors: np.ndarray, k: int, threads: int) -> Iterator[tuple[str, Search]]:
@@ -110,6 +108,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="a contestant and case")
     parser.add_argument("--short", action="store_true", help="a quick look: small N")
     parser.add_argument("--json", default=None, help="file to write")
+    add_device(
+        parser,
+        nothing="a memory on a device searches exactly: bench seeds, bench retrieve",
+    )
     options = parser.parse_args(argv)
     if options.short:
         options.n, options.seconds = [4000], 0.1

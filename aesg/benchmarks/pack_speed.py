@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from aesg import AESGConfig, AESGMemory
+from aesg.benchmarks._device import add_device
 from aesg.benchmarks._worlds import clustered
 from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.packs import read_pack
@@ -117,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="a contestant and case")
     parser.add_argument("--short", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--out", default=None, metavar="DIR", help="where to write pack_speed.json")
+    add_device(parser, nothing="packs are read, attached and searched on the host")
     options = parser.parse_args(argv)
     if options.short:
         options.n, options.dim, options.seconds, options.batch = 2000, 16, 0.05, [1, 8]

@@ -1,7 +1,8 @@
 """Latency of the whole `memory.retrieve` by hops: `python -m aesg bench retrieve --hops 1,2,4,8`.
 
 One query at a time over clustered concepts with random edges, in INFERENCE; beside it the time of its two ops
-alone and, with `--released PYTHON`, that of aesg 3.0.0 on the same vectors and edges.
+alone and, with `--released PYTHON`, that of aesg 3.0.0 on the same vectors and edges. On a device a call ends
+when the device is done; what a captured CUDA graph takes comes last.
 """
 
 from __future__ import annotations
@@ -19,27 +20,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aesg.benchmarks._ceilings import Ceilings, add_roofline, measured, roofline, told
+from aesg.benchmarks._device import add_device, capture, until_done
 from aesg.benchmarks._released import Released
 from aesg.benchmarks._worlds import clustered, make_memory, random_edges
 from aesg.benchmarks.timing import integers, machine, write_json
 from aesg.config import AESGConfig
 from aesg.memory.controller import AESGMemory
 
+ROUNDS = 4  # in which the hops are timed in turn
 LONGEST = 1.0  # seconds of one call beyond which a contestant is not asked for more hops
 
 
-def latencies(run: Callable[[Tensor], object], queries: Tensor, batch: int, seconds: float) -> list[float]:
-    """Seconds of single calls, with other queries each time."""
+def latencies(
+    run: Callable[[Tensor], object], queries: Tensor, batch: int, seconds: float, least: int = 20
+) -> list[float]:
+    """Seconds of single calls, with other queries each time. A call that takes a fifth of `seconds` is made
+    three times, others `least` times and more.
+    """
     taken: list[float] = []
+    parts = len(queries) - batch + 1
     collecting = gc.isenabled()
     gc.disable()
     try:
         run(queries[:batch])
         began = time.perf_counter()
-        while len(taken) < 20 or time.perf_counter() - began < seconds:
-            at = len(taken) * batch % (len(queries) - batch + 1)
+        while len(taken) < least or time.perf_counter() - began < seconds:
+            at = len(taken) * batch % parts
+            asked = queries[at : at + batch]
             start = time.perf_counter()
-            run(queries[at : at + batch])
+            run(asked)
             taken.append(time.perf_counter() - start)
             if len(taken) >= 3 and taken[-1] > 0.2 * seconds:
                 break
@@ -50,8 +60,19 @@ def latencies(run: Callable[[Tensor], object], queries: Tensor, batch: int, seco
 
 
 def summary(taken: Sequence[float]) -> dict[str, float]:
-    p50, p99 = np.percentile(taken, [50, 99])
-    return {"average": float(np.mean(taken)), "p50": float(p50), "p99": float(p99), "calls": len(taken)}
+    p10, p50, p90, p99 = np.percentile(taken, [10, 50, 90, 99])
+    found = {"average": np.mean(taken), "p10": p10, "p50": p50, "p90": p90, "p99": p99}
+    return {name: float(value) for name, value in found.items()} | {"calls": len(taken)}
+
+
+def with_hops(directory: Path, config: AESGConfig, hops: int, device: str) -> AESGMemory:
+    """The memory, at rest, that spreads so many hops: also none, which a config refuses and the ops take."""
+    rules = replace(config, spreading_activation_steps=max(1, hops))
+    memory = AESGMemory(directory, rules, device)
+    for reader in (memory, memory.graph, memory.navigator):
+        reader.config = replace(rules, spreading_activation_steps=hops)
+    memory.set_mode("INFERENCE")
+    return memory
 
 
 def check_nearest(memory: AESGMemory, released: Released, queries: Tensor) -> None:
@@ -71,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--hops", type=integers, default=[1, 2, 4, 8])
     parser.add_argument("--batch", type=integers, default=[1])
     parser.add_argument("--degree", type=int, default=8)
+    add_device(parser)
+    add_roofline(parser)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=2.0, help="a contestant and case")
     parser.add_argument("--released", default=None, metavar="PYTHON", help="a Python that has aesg 3.0.0")
@@ -84,15 +107,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"memory.retrieve, D={options.dim}, degree {options.degree}, {options.threads} thread(s), {machine()}"
     )
+    ceilings = measured(options)
     cases: list[dict[str, Any]] = []
     for n in options.n:
         with tempfile.TemporaryDirectory(prefix="aesg-bench-") as folder:
-            cases += _one_size(Path(folder), n, options)
-    write_json(options.json, "retrieve", options, cases)
+            _one_size(Path(folder), n, options, ceilings, cases)
+    write_json(options.json, "retrieve", options, cases, ceilings)
     return 0
 
 
-def _one_size(folder: Path, n: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _one_size(
+    folder: Path, n: int, options: argparse.Namespace, ceilings: Ceilings | None, cases: list[dict[str, Any]]
+) -> None:
+    """Adds the cases of one number of concepts, and writes what there is after each."""
     vectors, queries = clustered(n, options.dim, 0), clustered(4096, options.dim, 1)
     config = AESGConfig(vector_dim=options.dim, max_concepts=max(2 * n, 1000))
     memory = make_memory(folder / "memory", vectors, options.degree, config)
@@ -101,32 +128,27 @@ def _one_size(folder: Path, n: int, options: argparse.Namespace) -> list[dict[st
         edges = tuple(part.numpy() for part in random_edges(n, options.degree)) if options.degree else None
         released = Released(options.released, vectors.numpy(), queries[:64].numpy(), edges)
         check_nearest(memory, released, queries[:64])
-    cases: list[dict[str, Any]] = []
+    there = queries.to(options.device)
+    asked: dict[int, AESGMemory] = {}
+    for hops in options.hops:
+        asked[hops] = with_hops(memory.directory, replace(config, priming=0.0), hops, options.device)
+    before = len(cases)
     for batch in options.batch:
-        memory.retrieve(queries[:batch])
+        asked[options.hops[0]].retrieve(there[:batch])
         stats = memory.stats()
-        print(f"\nN={n} B={batch}, search {stats['search']} (recall {stats['search_recall']:.3f})")
+        where = f"search {stats['search']} (recall {stats['search_recall']:.3f})"
+        print(f"\nN={n} B={batch}, {where if options.device == 'cpu' else 'on the device'}")
         print("| hops | average | p50 | p99 | its two ops | ratio | aesg 3.0.0, p50 | times ours |")
         print("|:--:|--:|--:|--:|--:|--:|--:|--:|")
-        slow = False
+        whole, two = _in_turn(asked, there, batch, options)
+        slow, notes = False, []
         for hops in options.hops:
-            asked = AESGMemory(
-                memory.directory, replace(config, spreading_activation_steps=hops, priming=0.0)
-            )
-            asked.set_mode("INFERENCE")
-
-            def ops(rows: Tensor, graph: Any = asked.graph, hops: int = hops) -> object:
-                scores, slots = graph.seek(rows, config.seed_top_k, config.seed_min_similarity)
-                return graph.spread(slots, scores, hops=hops, k=config.context_size)
-
-            with torch.no_grad():
-                whole = summary(latencies(asked.retrieve, queries, batch, options.seconds))
-                two = summary(latencies(ops, queries, batch, options.seconds))
+            ours, ops = whole[hops], two[hops]
             case: dict[str, Any] = {
                 "n": n,
                 "batch": batch,
                 "hops": hops,
-                "seconds": {"aesg": whole, "two ops": two},
+                "seconds": {"aesg": ours, "two ops": ops},
             }
             theirs = "| | |"
             if released is not None and batch == 1 and not slow:
@@ -136,15 +158,84 @@ def _one_size(folder: Path, n: int, options: argparse.Namespace) -> list[dict[st
                 slow = min(taken) > LONGEST
                 other = summary(taken)
                 case["seconds"]["aesg 3.0.0"] = other
-                theirs = f"| {1e3 * other['p50']:.2f} ms | {other['p50'] / whole['p50']:.0f} |"
-            times = " | ".join(f"{1e3 * whole[name]:.3f} ms" for name in ("average", "p50", "p99"))
-            ratio = whole["p50"] / two["p50"]
-            print(f"| {hops} | {times} | {1e3 * two['p50']:.3f} ms | {ratio:.2f} {theirs}", flush=True)
+                theirs = f"| {1e3 * other['p50']:.2f} ms | {other['p50'] / ours['p50']:.0f} |"
+            times = " | ".join(f"{1e3 * ours[name]:.3f} ms" for name in ("average", "p50", "p99"))
+            ratio = ours["p50"] / ops["p50"]
+            print(f"| {hops} | {times} | {1e3 * ops['p50']:.3f} ms | {ratio:.2f} {theirs}", flush=True)
+            if 0 in whole and hops:
+                case["times 0 hops"] = ours["p50"] / whole[0]["p50"]
+                notes.append(f"{hops} hops: {case['times 0 hops']:.3f} times as long as 0 hops")
+            if options.device != "cpu" or stats["search"] == "exact":
+                # All vectors, the queries, the members and their vectors; the products of the search.
+                dim, k = options.dim, config.context_size
+                moved = 4 * dim * (n + batch) + batch * k * (8 * dim + 12)
+                case["roofline"] = roofline(moved, 2.0 * n * dim * batch, ours["p50"], ceilings)
+                notes.append(f"{hops} hops: {told(case['roofline'])}")
             cases.append(case)
+            write_json(options.json, "retrieve", options, cases, ceilings, done=False)
+        print("\n".join(notes))
+    if options.device != "cpu":  # last: what fails in a capture may spoil what comes after it
+        for case in cases[before:]:
+            _captured(case, asked[case["hops"]], there, options)
+            write_json(options.json, "retrieve", options, cases, ceilings, done=False)
     if released is not None:
         released.close()
-    memory.close()
-    return cases
+    for each in (*asked.values(), memory):
+        each.close()
+
+
+def _in_turn(
+    asked: dict[int, AESGMemory], queries: Tensor, batch: int, options: argparse.Namespace
+) -> tuple[dict[int, dict[str, float]], dict[int, dict[str, float]]]:
+    """By hops: the whole call, and its two ops alone. The hops are timed in turn, ROUNDS times."""
+    whole: dict[int, list[float]] = {hops: [] for hops in asked}
+    two: dict[int, list[float]] = {hops: [] for hops in asked}
+    device = options.device
+    with torch.no_grad():
+        for _ in range(ROUNDS):
+            for hops, memory in asked.items():
+                for found, run in ((whole, memory.retrieve), (two, _two_ops(memory, device))):
+                    done = _done(run, device)
+                    found[hops] += latencies(done, queries, batch, options.seconds / ROUNDS)
+    return {h: summary(t) for h, t in whole.items()}, {h: summary(t) for h, t in two.items()}
+
+
+def _two_ops(memory: AESGMemory, device: str) -> Callable[[Tensor], object]:
+    config, graph = memory.config, memory.graph
+
+    def ops(rows: Tensor) -> object:
+        scores, slots = graph.seek(rows, config.seed_top_k, config.seed_min_similarity)
+        if device != "cpu":
+            return graph.activate(scores, slots)
+        return graph.spread(slots, scores, hops=config.spreading_activation_steps, k=config.context_size)
+
+    return ops
+
+
+def _done(run: Callable[[Tensor], object], device: str) -> Callable[[Tensor], object]:
+    return run if device == "cpu" else lambda rows: until_done(lambda: run(rows))()
+
+
+def _captured(case: dict[str, Any], memory: AESGMemory, queries: Tensor, options: argparse.Namespace) -> None:
+    """Adds what the call takes in a captured CUDA graph, the query put in its place included; or why it has
+    none. Raises AssertionError where a replay answers otherwise than the call.
+    """
+    named = f"N={case['n']} B={case['batch']} T={case['hops']}, in a captured graph"
+    with torch.no_grad():
+        # Captured with others than it is then asked: an answer that only stayed where it was would show.
+        others = queries.roll(1, dims=0)[: case["batch"]]
+        wanted = memory.retrieve(others).indices.clone()
+        captured = capture(memory.retrieve, queries[: case["batch"]])
+        if captured.replay is None:
+            case["captured"] = captured.failed
+            print(f"{named}: {captured.failed}")
+            return
+        if not torch.equal(captured.replay(others).indices, wanted):
+            raise AssertionError(f"{named}: other members than the call itself finds")
+        run = _done(captured.replay, options.device)
+        case["captured"] = summary(latencies(run, queries, case["batch"], options.seconds / 2))
+    times = ", ".join(f"{name} {1e3 * case['captured'][name]:.3f} ms" for name in ("p50", "p99"))
+    print(f"{named}: {times}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import aesg
+from aesg.benchmarks._device import add_device
 from aesg.runs import Store
 
 SIZES = {"artifacts": 1_000, "events": 10_000, "best_over": 100_000, "recent_over": 1_000_000}
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="tiny sizes, to see that it works")
     parser.add_argument("--out", metavar="DIR", help="write runs.json there")
     parser.add_argument("--no-mlflow", action="store_true")
+    add_device(parser, nothing="it times files")
     options = parser.parse_args(argv)
     sizes = SHORT if options.short else SIZES
     scratch = Path(tempfile.mkdtemp(prefix="aesg-bench-runs-"))

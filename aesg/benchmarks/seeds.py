@@ -1,7 +1,8 @@
 """Exact top-k cosine search against its peers: `python -m aesg bench seeds`.
 
 Peers get vectors and queries scaled to length 1 beforehand; ours takes them as a memory has them (raw
-vectors, stored inverse norms, an active mask), so the comparison is on the cautious side.
+vectors, stored inverse norms, an active mask), so the comparison is on the cautious side. On a device the
+peers are torch, also with products in tf32 and bf16, whose recall is shown, and CuPy.
 """
 
 from __future__ import annotations
@@ -13,15 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aesg.benchmarks.timing import (
-    as_json,
-    integers,
-    machine,
-    print_case,
-    time_in_turn,
-    until_done,
-    write_json,
-)
+from aesg.benchmarks import _device
+from aesg.benchmarks._ceilings import add_roofline, measured, roofline, told
+from aesg.benchmarks._device import add_device, tried
+from aesg.benchmarks._device_peers import approximate_searches, cupy_search, recall, torch_search
+from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.ops import seed_search
 from aesg.ops.reference import normalize_ref
 
@@ -29,7 +26,7 @@ Search = Callable[[], tuple[Tensor, Tensor]]  # scores [B, k], indices [B, k]
 
 
 def contestants(queries: Tensor, vectors: Tensor, k: int, threads: int) -> dict[str, Search]:
-    """Ours first, then every peer that is installed; on a device only torch, each run to its end."""
+    """Ours first, then every peer that is installed: those that are exact."""
     inv_norm = 1 / vectors.norm(dim=1)
     active = torch.ones(vectors.shape[0], dtype=torch.uint8, device=vectors.device)
     unit_queries, unit_vectors = normalize_ref(queries), normalize_ref(vectors)
@@ -37,13 +34,13 @@ def contestants(queries: Tensor, vectors: Tensor, k: int, threads: int) -> dict[
     def ours() -> tuple[Tensor, Tensor]:
         return seed_search(queries, vectors, k, inv_norm=inv_norm, active=active, min_score=-1.0)
 
-    def torch_search() -> tuple[Tensor, Tensor]:
-        scores, indices = (unit_queries @ unit_vectors.T).topk(k)
-        return scores, indices
-
-    found: dict[str, Search] = {"aesg.seed_search": ours, "torch matmul + topk": torch_search}
-    if vectors.is_cuda:
-        return {name: until_done(run) for name, run in found.items()}
+    found: dict[str, Search] = {
+        "aesg.seed_search": ours,
+        "torch matmul + topk": torch_search(unit_queries, unit_vectors, k),
+    }
+    if _device.is_there(vectors):
+        with_cupy = tried("CuPy", lambda: cupy_search(unit_queries, unit_vectors, k))
+        return found if with_cupy is None else found | {"CuPy matmul + argpartition": with_cupy}
     try:
         import numpy as np
 
@@ -85,6 +82,18 @@ def contestants(queries: Tensor, vectors: Tensor, k: int, threads: int) -> dict[
     return found
 
 
+def approximate(
+    queries: Tensor, vectors: Tensor, k: int, exact: Search
+) -> tuple[dict[str, Search], dict[str, float]]:
+    """Peers with coarser products, and the recall of each against an exact search."""
+    wanted = exact()[1]
+    found: dict[str, Search] = {}
+    for name, run in approximate_searches(normalize_ref(queries), normalize_ref(vectors), k).items():
+        if tried(name, lambda run=run: run) is not None:  # type: ignore[misc]
+            found[name] = run
+    return found, {name: recall(run()[1], wanted) for name, run in found.items()}
+
+
 def check_equal(runs: dict[str, Search]) -> None:
     """Scores agree to rounding; indices too, except among scores that are equal to rounding."""
     reference, *others = runs.items()
@@ -109,12 +118,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=integers, default=[1, 32, 256])
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    add_device(parser)
+    add_roofline(parser)
     parser.add_argument("--seconds", type=float, default=1.0, help="a contestant and case")
     parser.add_argument("--json", default=None, help="file to write")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     print(f"exact top-{options.k} cosine, {options.threads} thread(s), {machine()}")
+    ceilings = measured(options)
     cases: list[dict[str, Any]] = []
     for n in options.n:
         for dim in options.dim:
@@ -124,17 +135,26 @@ def main(argv: Sequence[str] | None = None) -> int:
                 queries = torch.randn(batch, dim).to(options.device)
                 runs = contestants(queries, vectors, options.k, options.threads)
                 check_equal(runs)
+                recalls: dict[str, float] = {}
+                if options.device != "cpu":
+                    found, recalls = approximate(queries, vectors, options.k, runs["torch matmul + topk"])
+                    runs |= found
                 work: dict[str, Callable[[], object]] = dict(runs)
                 if batch == 1:  # what one query cannot go much below
                     work["reading the vectors (sum)"] = vectors.sum
-                timings = time_in_turn(work, options.seconds)
+                timings = time_in_turn(work, options.seconds, device=options.device)
                 ours = next(iter(timings.values())).median
-                rate = f"{2e-9 * n * dim * batch / ours:.1f} GFLOP/s, {4e-9 * n * dim / ours:.1f} GB/s"
-                print_case(f"N={n} D={dim} B={batch} ({rate})", timings, 1e-6 * batch, "us/query")
-                cases.append(
-                    {"n": n, "dim": dim, "batch": batch, "k": options.k, "seconds": as_json(timings)}
-                )
-    write_json(options.json, "seeds", options, cases)
+                # The vectors once, the queries, what was found; norms and marks are ours to save.
+                least = 4 * dim * (n + batch) + 12 * batch * options.k
+                used = roofline(least, 2.0 * n * dim * batch, ours, ceilings)
+                print_case(f"N={n} D={dim} B={batch} ({told(used)})", timings, 1e-6 * batch, "us/query")
+                for name, value in recalls.items():
+                    print(f"  recall@{options.k} {value:.4f}  {name}")
+                case: dict[str, Any] = {"n": n, "dim": dim, "batch": batch, "k": options.k}
+                case |= {"seconds": as_json(timings), "roofline": used, "recall": recalls}
+                cases.append(case)
+                write_json(options.json, "seeds", options, cases, ceilings, done=False)
+    write_json(options.json, "seeds", options, cases, ceilings)
     return 0
 
 

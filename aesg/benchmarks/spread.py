@@ -4,7 +4,8 @@ Contestants follow the same rule in the same fixed point, so their results must 
 the last. The rule drops every single transfer energy * strength * decay that is not above a floor, which no
 product of a sparse matrix and a vector can express. scipy.sparse can still do it, by scaling the rows that
 fire and summing them by a product with ones. torch.sparse offers the product only: it is timed with another
-rule, without that floor and in f32, dense over all concepts, and its results are not compared.
+rule, without that floor and in f32, dense over all concepts, and its results are not compared. On a device
+so are CuPy and PyG, and the op on the CPU is what ours there must equal.
 """
 
 from __future__ import annotations
@@ -17,23 +18,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aesg.benchmarks import _device
+from aesg.benchmarks._ceilings import add_roofline, measured, roofline, told
+from aesg.benchmarks._device import add_device, tried
+from aesg.benchmarks._device_peers import Dense, least_traffic
 from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.ops import spread_activation
 
 DECAY, SOURCE_FLOOR, TRANSFER_FLOOR = 0.8, 0.1, 0.05
-MOST_DENSE = 1 << 25  # energies of a dense contestant, 128 MiB
+MOST_DENSE = 1 << 25  # energies of a dense contestant on a CPU, 128 MiB
+SAMPLE = 16  # queries whose least traffic is counted
 Spread = Callable[[], tuple[Tensor, Tensor]]  # energies [B, k], indices [B, k]
 
 
 class Graph(NamedTuple):
-    """One random graph twice: as CSR for the peers, as edge blocks for the op."""
+    """One random graph twice: as CSR for the peers, as edge blocks for the op. A line of 64 bytes holds what
+    is together in a block.
+    """
 
     offsets: np.ndarray  # [N + 1] i64
     target: np.ndarray  # [E] i32
     strength: np.ndarray  # [E] f32
-    blocks: tuple[
-        Tensor, Tensor, Tensor, Tensor, Tensor
-    ]  # first_block, targets, strengths, next_block, active
+    heads: Tensor  # [N] i32, each concept's first block
+    lines: Tensor  # [G, 40960] i32, blocks as a store has them
+
+    def blocks(self, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """first_block, targets, strengths, next_block and active on a device."""
+        heads, lines = self.heads.to(device), self.lines.to(device)
+        stride, groups = (lines.shape[1], 16, 1), len(lines)
+        return (
+            heads,
+            lines.as_strided((groups, 1024, 7), stride),
+            lines.view(torch.float32).as_strided((groups, 1024, 7), stride, 7),
+            lines.as_strided((groups, 1024), stride[:2], 14),
+            torch.ones(len(heads), dtype=torch.uint8, device=device),
+        )
 
 
 def make_graph(n: int, degree: int, power_law: bool, seed: int = 0) -> Graph:
@@ -52,13 +71,13 @@ def make_graph(n: int, degree: int, power_law: bool, seed: int = 0) -> Graph:
     strength = (0.2 + 0.8 * rng.random(len(pairs))).astype(np.float32)
     offsets = np.zeros(n + 1, np.int64)
     np.cumsum(np.bincount(source, minlength=n), out=offsets[1:])
-    return Graph(offsets, target, strength, _as_blocks(n, offsets, source, target, strength))
+    return Graph(offsets, target, strength, *_as_blocks(n, offsets, source, target, strength))
 
 
 def _as_blocks(
     n: int, offsets: np.ndarray, source: np.ndarray, target: np.ndarray, strength: np.ndarray
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Blocks side by side in 64 bytes as a store has them, chains scattered as after learning."""
+) -> tuple[Tensor, Tensor]:
+    """Heads, and lines: blocks of 64 bytes as a store has them, chains scattered as after learning."""
     per = -(-np.diff(offsets) // 7)
     first = np.concatenate([[0], np.cumsum(per)])
     count = int(first[-1])
@@ -75,14 +94,7 @@ def _as_blocks(
     following = np.where(last, -1, np.append(place[1:], -1))
     hot[place // 1024, place % 1024, 14] = following
     heads = np.where(per > 0, place[np.minimum(first[:-1], count - 1)], -1).astype(np.int32)
-    stride = (40960, 16, 1)
-    return (
-        torch.from_numpy(heads),
-        bytes_.as_strided((groups, 1024, 7), stride),
-        bytes_.view(torch.float32).as_strided((groups, 1024, 7), stride, 7),
-        bytes_.as_strided((groups, 1024), stride[:2], 14),
-        torch.ones(n, dtype=torch.uint8),
-    )
+    return torch.from_numpy(heads), bytes_
 
 
 def _ranked(slots: np.ndarray, energies: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -241,42 +253,34 @@ def scipy_spread(graph: Graph, seeds: np.ndarray, energies: np.ndarray, hops: in
     return run
 
 
-def torch_sparse_spread(graph: Graph, seeds: Tensor, energies: Tensor, hops: int, k: int) -> Spread | None:
-    """Another rule: a = max(a, min(1, decay A^T a)) where a >= the source floor. None: too large."""
-    n, batch = len(graph.offsets) - 1, len(seeds)
-    if n * batch > MOST_DENSE:
-        return None
-    source = np.repeat(np.arange(n), np.diff(graph.offsets))
-    backward = torch.sparse_coo_tensor(
-        torch.from_numpy(np.stack([graph.target.astype(np.int64), source])),
-        torch.from_numpy(graph.strength * np.float32(DECAY)),
-        (n, n),
-    ).to_sparse_csr()
-
-    def run() -> tuple[Tensor, Tensor]:
-        a = torch.zeros(n, batch)
-        a.t().scatter_reduce_(1, seeds, energies, "amax")
-        for _ in range(hops):
-            a = torch.maximum(a, (backward @ torch.where(a >= SOURCE_FLOOR, a, 0.0)).clamp_(max=1.0))
-        values, indices = a.t().topk(min(k, n), dim=1)
-        return values, indices
-
-    return run
+def of_another_rule(graph: Graph, seeds: Tensor, energies: Tensor, hops: int, k: int) -> dict[str, Spread]:
+    """Products of a sparse matrix with dense energies: torch's, on a device CuPy's and PyG's as well. Nothing
+    on a CPU where the energies are too large.
+    """
+    there = _device.is_there(seeds)
+    if not there and (len(graph.offsets) - 1) * len(seeds) > MOST_DENSE:
+        return {}
+    dense = Dense(graph[:3], seeds, energies, hops, k, DECAY, SOURCE_FLOOR)
+    makers = {"torch.sparse": dense.torch_sparse}
+    if there:
+        makers |= {"CuPy sparse": dense.cupy, "PyG spmm": dense.pyg}
+    made = {f"{name}, another rule": tried(name, make) for name, make in makers.items()}
+    return {name: run for name, run in made.items() if run is not None}
 
 
 def contestants(
     graph: Graph, seeds: Tensor, energies: Tensor, hops: int, k: int, device: str
 ) -> dict[str, Spread]:
-    """Ours first, then the peers, which run on the CPU."""
+    """Ours first, then the peers of the same rule; on a device ours and, to compare with, ours on the CPU."""
 
-    def ours() -> tuple[Tensor, Tensor]:
-        energies_, indices = spread_activation(
-            *inputs, hops=hops, decay=DECAY, source_floor=SOURCE_FLOOR, transfer_floor=TRANSFER_FLOOR, k=k
-        )
-        return (energies_, indices) if device == "cpu" else (energies_.cpu(), indices.cpu())
+    def ours(device: str) -> Spread:
+        inputs = seeds.to(device), energies.to(device), *graph.blocks(device)
+        rules = {"decay": DECAY, "source_floor": SOURCE_FLOOR, "transfer_floor": TRANSFER_FLOOR}
+        return lambda: spread_activation(*inputs, hops=hops, k=k, **rules)  # type: ignore[arg-type]
 
-    inputs = [column.to(device) for column in (seeds, energies, *graph.blocks)]
-    found: dict[str, Spread] = {f"aesg.spread_activation, {device}": ours}
+    found: dict[str, Spread] = {f"aesg.spread_activation, {device}": ours(device)}
+    if device != "cpu":
+        return found | {"aesg.spread_activation, cpu": ours("cpu")}
     compiled = numba_spread(graph, seeds.numpy(), energies.numpy(), hops, k)
     if compiled is not None:
         found["numba loop over CSR"] = compiled
@@ -290,9 +294,9 @@ def contestants(
 def check_equal(runs: dict[str, Spread]) -> None:
     """All results have the same bits."""
     (first, reference), *others = runs.items()
-    energies, indices = reference()
+    energies, indices = (each.cpu() for each in reference())
     for name, run in others:
-        their_energies, their_indices = run()
+        their_energies, their_indices = (each.cpu() for each in run())
         if not (torch.equal(energies, their_energies) and torch.equal(indices, their_indices)):
             raise AssertionError(f"{name} and {first} differ")
 
@@ -308,12 +312,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    add_device(parser)
+    add_roofline(parser)
     parser.add_argument("--seconds", type=float, default=0.5, help="a contestant and case")
     parser.add_argument("--json", default=None, help="file to write")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     print(f"spreading, degree {options.degree}, {options.threads} thread(s), {machine()}")
+    ceilings = measured(options)
     cases: list[dict[str, Any]] = []
     for n in options.n:
         for kind in ("random", "power-law") if options.graph == "both" else (options.graph,):
@@ -325,14 +331,21 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for hops in options.hops:
                     runs = contestants(graph, seeds, energies, hops, options.k, options.device)
                     check_equal(runs)
-                    other = torch_sparse_spread(graph, seeds, energies, hops, options.k)
-                    if other is not None:
-                        runs["torch.sparse, another rule"] = other
-                    timings = time_in_turn(runs, options.seconds)
-                    print_case(f"N={n} {kind} T={hops} B={batch}", timings, 1e-6 * batch, "us/query")
-                    case = {"n": n, "graph": kind, "hops": hops, "batch": batch, "seconds": as_json(timings)}
-                    cases.append(case)
-    write_json(options.json, "spread", options, cases)
+                    if options.device != "cpu":  # it was there to compare with
+                        del runs["aesg.spread_activation, cpu"]
+                    there = seeds.to(options.device), energies.to(options.device)
+                    runs |= of_another_rule(graph, *there, hops, options.k)
+                    timings = time_in_turn(runs, options.seconds, device=options.device)
+                    some = seeds[:SAMPLE].numpy(), energies[:SAMPLE].numpy()
+                    moved, done = least_traffic(graph[:3], *some, hops, DECAY, (SOURCE_FLOOR, TRANSFER_FLOOR))
+                    ours = next(iter(timings.values())).median
+                    used = roofline(batch * (moved + 12 * options.k), batch * done, ours, ceilings)
+                    title = f"N={n} {kind} T={hops} B={batch} ({told(used)})"
+                    print_case(title, timings, 1e-6 * batch, "us/query")
+                    case = {"n": n, "graph": kind, "hops": hops, "batch": batch}
+                    cases.append(case | {"seconds": as_json(timings), "roofline": used})
+                    write_json(options.json, "spread", options, cases, ceilings, done=False)
+    write_json(options.json, "spread", options, cases, ceilings)
     return 0
 
 

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from aesg.benchmarks._device import add_device
 from aesg.benchmarks.timing import machine, write_json
 from aesg.storage import AESGStorage, EvolutionLogger
 
@@ -282,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--directory", default=None, help="disk to measure (default: the temporary one)")
     parser.add_argument("--short", action="store_true", help="small sizes, for tests")
     parser.add_argument("--out", default=None, help="folder for store.json")
+    add_device(parser, nothing="it times files")
     options = parser.parse_args(argv)
     if options.short:
         options.n, options.bulk, options.rounds = 5000, 20_000, 3

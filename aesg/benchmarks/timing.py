@@ -18,6 +18,8 @@ from typing import Any
 import torch
 
 import aesg
+from aesg.benchmarks._device import seconds_of, synchronize
+from aesg.tools.files import write_text
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,23 @@ class Timing:
 
 
 def time_in_turn(
-    contestants: Mapping[str, Callable[[], object]], seconds: float = 1.0, least: int = 5
+    contestants: Mapping[str, Callable[[], object]],
+    seconds: float = 1.0,
+    least: int = 5,
+    device: str = "cpu",
 ) -> dict[str, Timing]:
     """Runs the contestants one after the other, again and again: disturbances meet them all alike.
 
     Stops after `seconds` a contestant, but not before `least` rounds. A run shorter than a millisecond is
-    repeated inside one measurement.
+    repeated inside one measurement. On a device, runs of one measurement queue up, and its events are read.
     """
     repeats: dict[str, int] = {}
     for name, run in contestants.items():
         run()  # warm: caches, lazy initialisation
+        synchronize(device)
         start = time.perf_counter()
         run()
+        synchronize(device)
         repeats[name] = max(1, int(1e-3 / max(time.perf_counter() - start, 1e-7)))
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     collecting = gc.isenabled()
@@ -52,10 +59,7 @@ def time_in_turn(
         while True:
             for name, run in contestants.items():
                 run()  # brings back what the others pushed out of the caches
-                start = time.perf_counter()
-                for _ in range(repeats[name]):
-                    run()
-                samples[name].append((time.perf_counter() - start) / repeats[name])
+                samples[name].append(seconds_of(run, repeats[name], device))
             rounds = len(next(iter(samples.values())))
             if rounds >= least and time.perf_counter() - began > seconds * len(contestants):
                 break
@@ -114,24 +118,26 @@ def print_case(title: str, timings: Mapping[str, Timing], unit: float, unit_name
         print(f"  {name:28} {values}  {unit_name:12} {t.median / ours:7.2f} {t.runs:5d}")
 
 
-def until_done(run: Callable[[], Any]) -> Callable[[], Any]:
-    """`run`, and the wait until the device has done it."""
-
-    def whole() -> Any:
-        result = run()
-        torch.cuda.synchronize()
-        return result
-
-    return whole
-
-
-def write_json(path: str | None, name: str, options: argparse.Namespace, cases: list[dict[str, Any]]) -> None:
-    """Cases with their timings, the options and the machine to `path` (None: nothing)."""
+def write_json(
+    path: str | None,
+    name: str,
+    options: argparse.Namespace,
+    cases: list[dict[str, Any]],
+    ceilings: Mapping[str, float] | None = None,
+    done: bool = True,
+) -> None:
+    """Cases with their timings, the options, the machine and what it can do to `path` (None: nothing), as a
+    whole. `done=False`: more will follow; what ends the run then leaves those there are.
+    """
     if path is None:
         return
-    record = {"benchmark": name, "machine": machine(), "options": vars(options), "cases": cases}
-    Path(path).write_text(json.dumps(record, indent=2) + "\n")
-    print(f"\nwritten: {path}")
+    record: dict[str, Any] = {"benchmark": name, "machine": machine(), "options": vars(options)}
+    if ceilings is not None:
+        record["ceilings"] = dict(ceilings)
+    record["cases"] = cases
+    write_text(path, json.dumps(record, indent=2) + "\n")
+    if done:
+        print(f"\nwritten: {path}")
 
 
 def as_json(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:

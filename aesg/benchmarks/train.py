@@ -2,7 +2,8 @@
 
 Forward pass and training step of every model, with a memory and as the same model without one, in turn in one
 process; with `--released PYTHON` also the model of that name of aesg 3.0.0, in its own process, in turn with
-them. Processor seconds beside seconds: on a busy machine the former hardly change. Then, over enough steps
+them. Processor seconds beside seconds: on a busy machine the former hardly change; with `--device cuda` a run
+ends when the device is done, and the ratios are of seconds. Then, over enough steps
 for sweeps and a detection of regions, the share of a step that `update_topology` takes.
 """
 
@@ -21,9 +22,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from aesg import architectures
 from aesg.architectures.base import MemoryModel
+from aesg.benchmarks._ceilings import Ceilings, add_roofline, measured, roofline, told
+from aesg.benchmarks._device import add_device, until_done
 from aesg.benchmarks._released import ReleasedModel
 from aesg.benchmarks.timing import integers, machine, write_json
 from aesg.nn.rnn import MemoryRNN
@@ -33,6 +37,7 @@ IMAGES = ("AESGColorizationNet", "AESGCNNClassifier", "AESGCNNAutoencoder")
 TARGET = 0.1  # of a step, the most that the topology may take
 LOOPED = ("AESGGRUText", "AESGLSTMText")  # compared with a loop over cells as well
 EDGES_A_CONCEPT = 4
+PASSES = 7  # over the weights of a step with Adam: reads them, their gradient, two moments; writes all but it
 NOISE = 0.3  # of a concept against the query it is like, in standard deviations
 
 
@@ -45,6 +50,9 @@ class Work(NamedTuple):
     inputs: tuple[Tensor, ...]
     targets: Tensor
     loss: Callable[[Tensor, Tensor], Tensor]
+
+    def to(self, device: str) -> Work:
+        return Work(tuple(each.to(device) for each in self.inputs), self.targets.to(device), self.loss)
 
 
 def make_work(name: str, batch: int, length: int, edge: int, vocab: int) -> Work:
@@ -76,7 +84,7 @@ def fill(model: MemoryModel, work: Work, concepts: int) -> Tensor:
     retrieve = memory.retrieve
 
     def listening(query: Tensor, **further: Any) -> Any:
-        asked.append(query.detach().reshape(-1, memory.vector_dim))
+        asked.append(query.detach().cpu().reshape(-1, memory.vector_dim))
         return retrieve(query, **further)
 
     memory.set_mode("INFERENCE")
@@ -170,6 +178,8 @@ def measure(contestants: dict[str, Run], runs: int, most: float = math.inf) -> d
     return {
         name: {
             "ms": 1e3 * statistics.median(each[0] for each in pairs),
+            "low_ms": 1e3 * _at(0.1, [each[0] for each in pairs]),
+            "high_ms": 1e3 * _at(0.9, [each[0] for each in pairs]),
             "processor_ms": 1e3 * statistics.median(each[1] for each in pairs),
             "runs": len(pairs),
         }
@@ -177,34 +187,54 @@ def measure(contestants: dict[str, Run], runs: int, most: float = math.inf) -> d
     }
 
 
-def bench(name: str, options: argparse.Namespace, vocab: int) -> list[dict[str, Any]]:
+def _at(share: float, values: list[float]) -> float:
+    ordered = sorted(values)
+    return ordered[round(share * (len(ordered) - 1))]
+
+
+def least_work(model: MemoryModel, work: Work, what: str) -> tuple[float, float]:
+    """Bytes and FLOP of one pass or step that the model cannot do without: its weights, its products, but
+    for those inside of torch's fused recurrent kernels, which nothing counts.
+    """
+    counter = FlopCounterMode(display=False)
+    with counter:
+        (forward_pass if what == "forward" else training_step)(model, work)()
+    weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+    return float(weights * (1 if what == "forward" else PASSES)), float(counter.get_total_flops())
+
+
+def bench(
+    name: str, options: argparse.Namespace, vocab: int, ceilings: Ceilings | None
+) -> list[dict[str, Any]]:
     """Both measurements of one model, printed and as JSON cases."""
-    work = make_work(name, options.batch, options.length, options.edge, vocab)
-    models = {"plain": make_model(name, options.size, vocab, None)}
+    device, unit = options.device, "processor_ms" if options.device == "cpu" else "ms"
+    work = make_work(name, options.batch, options.length, options.edge, vocab).to(device)
+    models = {"plain": make_model(name, options.size, vocab, None).to(device)}
     if name in LOOPED:
-        models["plain, cell loop"] = loop_over_cells(make_model(name, options.size, vocab, None))
+        models["plain, cell loop"] = loop_over_cells(make_model(name, options.size, vocab, None).to(device))
     others: dict[str, ReleasedModel] = {}
     cases = []
     with tempfile.TemporaryDirectory() as folder:
         for concepts in options.concepts:
-            model = make_model(name, options.size, vocab, str(Path(folder, f"{concepts}")))
+            model = make_model(name, options.size, vocab, str(Path(folder, f"{concepts}"))).to(device)
             held = fill(model, work, concepts)
             models[f"{concepts:,} concepts"] = model
             if options.released:
-                given = work.inputs[0].numpy(), work.targets.numpy(), held.numpy()
+                given = work.inputs[0].cpu().numpy(), work.targets.cpu().numpy(), held.numpy()
                 others[f"aesg 3.0.0, {concepts:,}"] = ReleasedModel(
                     options.released, name, options.size, vocab, *given
                 )
         for what, make in (("forward", forward_pass), ("training step", training_step)):
             for model in models.values():
                 model.train(what != "forward")
-            contestants = {key: make(model, work) for key, model in models.items()}
+            moved, done = least_work(models["plain"], work, what)
+            contestants = {key: until_done(make(model, work), device) for key, model in models.items()}
             contestants |= {key: functools.partial(other.run, what) for key, other in others.items()}
             found = measure(contestants, options.runs, options.seconds)
             shape = f"V={vocab}" if name in TEXTS else f"{options.edge}x{options.edge}"
             print(f"\n{name}.{options.size} {shape} {what}")
             for key, each in found.items():
-                taken, ratio = each["processor_ms"], each["processor_ms"] / found["plain"]["processor_ms"]
+                taken, ratio = each["processor_ms"], each[unit] / found["plain"][unit]
                 print(f"  {key:22} {each['ms']:9.1f} ms {taken:9.1f} ms processor {ratio:6.2f} x", flush=True)
             for key, model in models.items() if what != "forward" and options.steps else ():
                 if model.memory is not None:
@@ -214,9 +244,10 @@ def bench(name: str, options: argparse.Namespace, vocab: int) -> list[dict[str, 
                         f"  {key:22} {found[key]['step_ms']:9.1f} ms, topology "
                         f"{found[key]['topology_ms']:.2f} ms: {share:.1%} (target {TARGET:.0%})"
                     )
-            cases.append(
-                {"model": name, "size": options.size, "shape": shape, "what": what, "results": found}
-            )
+            used = roofline(moved, done, 1e-3 * found["plain"]["ms"], ceilings)
+            print(f"  plain, {told(used)}")
+            case = {"model": name, "size": options.size, "shape": shape, "what": what, "results": found}
+            cases.append(case | {"roofline": used})
         for model in models.values():
             if model.memory is not None:
                 model.memory.close()
@@ -240,6 +271,8 @@ def main(argv: Sequence[str]) -> int:
         "--steps", type=int, default=40, help="over which the topology's share is taken; 0: not"
     )
     parser.add_argument("--released", default=None, metavar="PYTHON", help="a Python that has aesg 3.0.0")
+    add_device(parser)
+    add_roofline(parser)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", help="write train.json there")
     parser.add_argument("--short", action="store_true", help="tiny sizes: does it run at all")
@@ -249,11 +282,12 @@ def main(argv: Sequence[str]) -> int:
         options.batch, options.length, options.edge = 2, 4, 16
     torch.set_num_threads(options.threads)
     print(machine())
-    cases = []
+    ceilings = measured(options)
+    cases: list[dict[str, Any]] = []
+    path = None if options.out is None else str(Path(options.out, "train.json"))
     for name in options.models.split(","):
         for vocab in options.vocab if name in TEXTS else options.vocab[:1]:
-            cases += bench(name, options, vocab)
-    if options.out is not None:
-        Path(options.out).mkdir(parents=True, exist_ok=True)
-        write_json(str(Path(options.out, "train.json")), "train", options, cases)
+            cases += bench(name, options, vocab, ceilings)
+            write_json(path, "train", options, cases, ceilings, done=False)
+    write_json(path, "train", options, cases, ceilings)
     return 0
