@@ -12,7 +12,9 @@ from torch import Tensor
 
 Take = Callable[[list[Tensor]], None]
 
-MOST_ROWS = 1 << 16  # queries on their way before the host waits for the oldest
+# On their way before the host takes in the oldest, which has mostly come: queries, and calls.
+MOST_ROWS = 1 << 16
+MOST_CALLS = 256
 
 _transfer_streams: dict[torch.device, torch.cuda.Stream] = {}
 
@@ -38,13 +40,15 @@ class Awaited:
 
     def send(self, tensors: Sequence[Tensor], take: Take, *, changes_graph: bool) -> None:
         """Sends tensors of one device, i64 and f32 [Q, ...] without gradient, to the host. `take` is called
-        with the copies by the next `settle`. Does not wait, unless more than MOST_ROWS queries are on their
-        way.
+        with the copies by the next `settle`, or when too many are on their way. Does not wait otherwise.
         """
         self._queue.append(_Sent(_Transfer(tensors), take, len(tensors[0]), changes_graph))
         self._rows += len(tensors[0])
-        while self._rows > MOST_ROWS and len(self._queue) > 1 and not self._taking:
+        while self._too_many() and not self._taking:
             self._take_one()
+
+    def _too_many(self) -> bool:
+        return len(self._queue) > MOST_CALLS or (self._rows > MOST_ROWS and len(self._queue) > 1)
 
     def settle(self) -> None:
         """Waits for everything sent and takes it in, in order. What `take` raises comes out here; the calls

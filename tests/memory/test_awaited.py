@@ -89,6 +89,13 @@ def test_the_oldest_are_taken_in_when_there_are_too_many(monkeypatch) -> None:
     assert seen == [0, 1, 2, 3]
     queue.send([torch.full((400,), 6)], lambda copies: seen.append(6), changes_graph=False)
     assert seen == [0, 1, 2, 3, 4, 5] and queue
+    monkeypatch.setattr(awaited, "MOST_CALLS", 2)
+    queue, seen = Awaited(), []
+    for number in range(5):
+        queue.send(
+            [torch.full((1,), number)], lambda copies: seen.append(int(copies[0])), changes_graph=False
+        )
+    assert seen == [0, 1, 2]
 
 
 def test_nothing_is_learnt_before_somebody_needs_it(make_memory, elsewhere) -> None:
