@@ -49,16 +49,17 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         concept, 64 a block of seven edges), brought up to date before each call; it answers every query,
         exactly, while no packs are attached. The graph itself is written on the host alone: what a call
         taught is on its way there while the device works on, and is learnt by whatever next needs it:
-        `update_topology()`, `save()`, any look at the graph, the next call that may learn. Nothing else waits
-        for the device. A query that is not finite finds nothing there, and what learns from it raises. Answers
-        go to the device of the query. `to()` moves all this. It has never run on a GPU.
+        `update_topology()`, `save()`, any look at the graph, the next call after one that learns. Nothing
+        else waits for the device. A query that is not finite finds nothing there, and what would learn from
+        it raises. Answers go to the device of the query. `to()` moves all this. It has never run on a GPU.
     residency: "device", or "host" for vectors that the device has no room for: they stay in pinned host
         memory (beside the store's own) and pass through the device at every search.
     read_only: opens the last committed state beside a writer; the mode is INFERENCE and stays so.
     clock: gives unix seconds for time stamps, so that runs can be repeated byte for byte.
 
-    Raises AESGConfigError for a bad config, device or residency, and AESGStorageError for a directory that is not ours,
-    has another vector_dim, cannot be written, or is being written by another process (its pid is named).
+    Raises AESGConfigError for a bad config, device or residency, and AESGStorageError for a directory that
+    is not ours, has another vector_dim, cannot be written, or is being written by another process (its pid is
+    named).
     """
 
     def __init__(
