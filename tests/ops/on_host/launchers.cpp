@@ -1,39 +1,10 @@
 // The launchers of csrc/ops/gpu with a C face, over kernels that run on the host: the test compiles the .cu
 // files beside this one, with their launches rewritten.
-#include <vector>
+#include "tests/ops/on_host/launchers.h"
 
-#include "csrc/ops/gpu/launch.h"
 #include "tests/ops/on_host/cuda_on_host.h"
 
-namespace {
-
-using namespace aesg;
-
-// A workspace that holds anything before a launch.
-std::vector<int64_t> workspace(size_t bytes) {
-  return std::vector<int64_t>(bytes / 8 + 1, 0x5b5b5b5b5b5b5b5b);
-}
-
-template <typename T>
-Column<T> flat(T* base, int64_t rows, int64_t stride = 1) {
-  return {base, rows, stride};
-}
-
-struct Rules {  // as the test passes them
-  int64_t hops;
-  float decay, facilitation, source_floor, transfer_floor;
-};
-
-gpu::SpreadGraph graph_of(void* const* columns, int64_t slots, int64_t blocks) {
-  return {flat(static_cast<const int32_t*>(columns[0]), slots),
-          flat(static_cast<const int32_t*>(columns[1]), blocks, 7),
-          flat(static_cast<const float*>(columns[2]), blocks, 7),
-          flat(static_cast<const int32_t*>(columns[3]), blocks),
-          flat(static_cast<const uint8_t*>(columns[4]), slots),
-          flat(static_cast<const int32_t*>(columns[5]), columns[5] != nullptr ? slots : 0)};
-}
-
-}  // namespace
+using namespace on_host;
 
 extern "C" {
 
