@@ -29,7 +29,7 @@ int on_host_spread(const int64_t* seeds, const float* energies, int64_t batch, i
       {rules->hops, rules->decay, rules->facilitation, rules->source_floor, rules->transfer_floor},
       k};
   return gpu::spread_activation(job, workspace(gpu::spread_activation_workspace(job)).data(), out_energies,
-                                out_slots, nullptr);
+                                out_slots, nullptr, nullptr);
 }
 
 int on_host_activate(const float* similarities, const int64_t* seeds, const float* bar, int64_t batch,
@@ -56,8 +56,9 @@ int on_host_activate(const float* similarities, const int64_t* seeds, const floa
       {rules->hops, rules->decay, rules->facilitation, rules->source_floor, rules->transfer_floor},
       relative,
       k};
-  return gpu::activate_context(job, workspace(gpu::activate_context_workspace(job)).data(),
-                               {out_seeds, out_similarities, members, energies, out_vectors}, nullptr);
+  return gpu::activate_context(
+      job, workspace(gpu::activate_context_workspace(job)).data(),
+      {out_seeds, out_similarities, members, energies, out_vectors, nullptr, nullptr}, nullptr);
 }
 
 int on_host_read(const float* sought, const float* queries, const float* weight, const float* vectors,
