@@ -140,19 +140,20 @@ def test_some_queries_need_large_tables(gpu) -> None:
 
 
 def test_any_order_of_the_threads_has_the_same_bits(gpu) -> None:
-    graph = random_graph(80, 9, seed=1)
+    graph = random_graph(30, 9, seed=1)
     graph = graph._replace(strengths=graph.strengths * 0.3)
-    seeds, energies = random_seeds(9, 5, 80, 1)
+    seeds, energies = random_seeds(25, 5, 30, 1)
+    rules = {**RULES, "hops": 3, "transfer_floor": 0.01}
     kept = []
     for order in range(4):
         gpu.on_host_order(order)
         # Queries in another order add to the edges in another order.
-        turn = torch.randperm(9, generator=torch.Generator().manual_seed(order))
-        rules = {**RULES, "hops": 4}
+        turn = torch.randperm(25, generator=torch.Generator().manual_seed(order))
         found = traced(gpu, seeds[turn], energies[turn], graph, 20, rules)
-        slopes = torch.randn(9, 20, generator=torch.Generator().manual_seed(7))[turn]
+        slopes = torch.randn(25, 20, generator=torch.Generator().manual_seed(7))[turn]
         sums = back(gpu, slopes, found[1], seeds[turn], energies[turn], graph, rules)
         kept.append([*(part[turn.argsort()] for part in found), sums])
+    assert kept[0][3].count_nonzero() > 100
     for other in kept[1:]:
         assert all(torch.equal(one, part) for one, part in zip(kept[0], other, strict=True))
 
@@ -242,8 +243,8 @@ def test_derivatives_of_contexts(gpu, strong: float, prime: bool, count: int, k:
 
 
 def test_of_what_reaches_the_best_seed_half_is_its_own(gpu) -> None:
-    """1 gets exactly what the best seed has; a primed concept that is a seed too, the stronger counts."""
-    graph = blocks_of(N, [(0, 1, 1.0), (2, 3, 0.75), (5, 4, 1.0)])
+    """1 and 6 get exactly what the best seed has; of a seed and what primes it the stronger counts."""
+    graph = blocks_of(N, [(0, 1, 1.0), (2, 3, 0.75), (2, 6, 1.5), (5, 4, 1.0)])
     vectors = torch.randn(N, D, generator=torch.Generator().manual_seed(0))
     scores, slots = torch.tensor([[0.75, 0.5, 0.5]]), torch.tensor([[0, 2, 5]])
     *_, primed = case()
@@ -256,7 +257,7 @@ def test_of_what_reaches_the_best_seed_half_is_its_own(gpu) -> None:
     got = activate(gpu, scores, slots, vectors, graph, **options)
     same(got, want)
     rows = dict(zip(got.members[0].tolist(), got.jacobian[0].tolist(), strict=True))
-    assert rows[0] == [1, 0, 0] and rows[1] == [1, 0, 0]
+    assert rows[0] == [1, 0, 0] and rows[1] == [1, 0, 0] and rows[6] == [0.5, 0.75, 0]
     # Seed 2 and what primes it are equal, the seed counts; 5 is primed above the best seed, which leads it.
     assert rows[2] == [0, 1, 0] and rows[3] == [0, 0.75, 0]
     assert rows[5] == [1, 0, 0] and rows[4] == [1, 0, 0]

@@ -73,7 +73,7 @@ struct Tangents {
       if (!(energy > table.energy[place])) continue;
       for (int c = 0; c < kColumns; ++c) {
         const int64_t cell = int64_t{i} * kColumns + c;
-        slopes[cell] = energy < 1.0f && arriving[cell] != 0 ? float_tangent(arriving[cell], scales[c]) : 0.0f;
+        slopes[cell] = arriving[cell] != 0 ? float_tangent(arriving[cell], scales[c]) : 0.0f;
         arriving[cell] = 0;
       }
     }
@@ -103,7 +103,7 @@ struct Tangents {
     const int place = block.inside(target) ? table.find(target) : -1;
     if (place < 0) return;
     const float rises = fixed_energy(static_cast<int64_t>(table.sum[place]));
-    if (!(rises > table.energy[place]) || !(rises < 1.0f)) return;
+    if (!(rises > table.energy[place]) || !(rises < 1.0f)) return;  // what saturates has no derivative
     const float strength = block.graph.strengths.at(at)[lane];
     const float factor = block.factor_into(target, region);
     if (!(transfer(energy, strength, rules.decay, factor) > rules.transfer_floor)) return;
