@@ -1,7 +1,8 @@
 """activate_context: from the seeds of every query to its context, in one call; replay_energies: its gradient.
 
 Oracles: `aesg.ops.reference`, the same names with `_ref`; kernels: `csrc/ops/cpu/activate_context.cpp`,
-`csrc/ops/gpu/activate_context.cu`.
+`csrc/ops/gpu/activate_context.cu`, and of the gradient `csrc/ops/replay_energies.cpp`,
+`csrc/ops/gpu/replay_energies.cu`.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def activate_context(
 
     The same bits for any number of threads. O(B (S + P + K) D), then by edges touched. No gradient.
     Raises AESGNavigationError and AESGMemoryError as `spread_activation` does; on a CUDA device also for S or
-    k above 1024 and for `jacobian`, and what is not finite or outside the graph counts there as none.
+    k above 1024, and what is not finite or outside the graph counts there as none. The jacobian there is
+    near the CPU's, and all else has its bits (see `spread_activation`); it takes a run for every 4 seeds.
     """
     slots, slot_ids, energies, share = (None, None, None, 0.0) if primed is None else primed
     arguments = (
@@ -117,13 +119,20 @@ def replay_energies(queries: Tensor, found: Activated) -> Tensor:
 
     By the chain rule through the cosines of the seeds:
     d energy_k / d q = sum_s jacobian_ks d cos(q, v_s) / d q. Nothing of the graph, which may have changed, is
-    asked again. `found` needs its jacobian. O(B S (K + D)).
+    asked again. `found` needs its jacobian. The same bits for any number of threads and device.
+    O(B S (K + D)).
+
+    Raises AESGNavigationError for dtypes and shapes that do not belong together, so without a jacobian,
+    AESGMemoryError for tensors on several devices.
     """
-    # fmt: off
-    return _replay_op(
-        queries, found.energies, found.seeds, found.similarities, found.jacobian, found.seed_vectors
-    )
-    # fmt: on
+    try:
+        # fmt: off
+        return _replay_op(
+            queries, found.energies, found.seeds, found.similarities, found.jacobian, found.seed_vectors
+        )
+        # fmt: on
+    except RuntimeError as error:
+        raise_typed(error, AESGNavigationError)
 
 
 @torch.library.register_fake("aesg::replay_energies")

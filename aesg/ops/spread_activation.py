@@ -1,6 +1,8 @@
 """spread_activation: energy runs from the seeds along the edges, hop by hop.
 
-Oracle: `aesg.ops.reference.spread_activation_ref`; kernel: `csrc/ops/cpu/spread_activation.cpp`.
+Oracle: `aesg.ops.reference.spread_activation_ref`; kernels: `csrc/ops/cpu/spread_activation.cpp`,
+`csrc/ops/gpu/spread_activation.cu`, and for gradients `csrc/ops/cpu/spread_trace.cpp`,
+`csrc/ops/gpu/spread_tangents.cuh`, `csrc/ops/gpu/spread_activation_backward.cu`.
 """
 
 from __future__ import annotations
@@ -50,10 +52,13 @@ def spread_activation(
     The cost follows the edges touched, nothing is O(N). Blocks may lie anywhere (strided views of a store).
 
     Differentiable in `seed_energies` and `strengths`; the derivative with respect to the seeds is taken in
-    the forward pass, so the graph may change before backward.
+    the forward pass, so the graph may change before backward. Gradients have the same bits for any number of
+    threads; on a CUDA device the same in every run, and near the CPU's: sums are rounded at other places.
 
     Raises AESGNavigationError for seeds outside -1..N-1, energies that are not finite, k < 1, hops < 0;
-    AESGMemoryError for columns of wrong dtype, shape or device and for damaged chains.
+    AESGMemoryError for columns of wrong dtype, shape or device and for damaged chains. On a CUDA device
+    values are not looked at: such seeds and energies count as none, damaged chains end; k is at most 1024,
+    and hops at most 64 in backward to `strengths`, else AESGNavigationError.
     """
     try:
         compiling = _is_compiling()
@@ -139,7 +144,10 @@ def _backward(
             raise AESGNavigationError("jacobian: expected True where a gradient is asked for, got False")
         grad_seeds = torch.einsum("bk,bks->bs", grad_energies, jacobian)
     if ctx.needs_input_grad[4]:
-        grad_strengths = _backward_op(grad_energies, indices, *graph, *ctx.rules)
+        try:
+            grad_strengths = _backward_op(grad_energies, indices, *graph, *ctx.rules)
+        except RuntimeError as error:
+            raise_typed(error, AESGNavigationError)
     return (None, grad_seeds, None, None, grad_strengths, *([None] * 10))
 
 

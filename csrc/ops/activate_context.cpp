@@ -1,4 +1,4 @@
-// activate_context and replay_energies as torch sees them: checks, threads, registration. Kernel:
+// activate_context as torch sees it: checks, threads, registration. Kernel:
 // csrc/ops/cpu/activate_context.cpp.
 #include "csrc/ops/cpu/activate_context.h"
 
@@ -10,7 +10,6 @@
 
 #include "csrc/ops/device.h"
 #include "csrc/ops/plain_calls.h"
-#include "csrc/ops/seed_search_math.h"
 #include "csrc/ops/spread_args.h"
 #include "csrc/ops/tensor_args.h"
 
@@ -18,15 +17,6 @@ namespace aesg {
 namespace {
 
 constexpr int64_t kQueriesPerTask = 2;  // a query takes some microseconds
-
-void expect_shape(const Tensor& t, const char* name, std::initializer_list<int64_t> sizes) {
-  bool fits = t.dim() == static_cast<int64_t>(sizes.size());
-  for (int64_t i = 0; fits && i < t.dim(); ++i) fits = t.size(i) == sizes.begin()[i];
-  std::ostringstream wanted;
-  if (!fits)
-    for (const int64_t size : sizes) wanted << (wanted.tellp() > 0 ? ", " : "") << size;
-  expect(fits, kNavigationError, name, ": expected shape [", wanted.str(), "], got ", shape_of{t});
-}
 
 template <typename T>
 const T* values_of(const Tensor& t) {
@@ -205,8 +195,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> activate_cont
     const Tensor& next_block, const Tensor& active, std::optional<Tensor> regions, double relative,
     double priming, int64_t hops, double decay, double facilitation, double source_floor,
     double transfer_floor, int64_t k, bool gather, bool jacobian) {
-  expect(!jacobian, kNavigationError,
-         "jacobian: expected False on a CUDA device, where contexts have no derivative, got True");
   expect_same_device(similarities, "similarities", seeds, "seeds");
   expect_same_device(vectors, "vectors", seeds, "seeds");
   for (const auto& [tensor, name] : {std::pair{&bar, "bar"},
@@ -240,81 +228,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> activate_cont
                                     on_device(a.graph),
                                     on_device(a.rules),
                                     a.context.relative,
-                                    k};
+                                    k,
+                                    jacobian};
   const OnDevice device(seeds);
   const Outputs out = make_outputs(a, seeds);
   const ContextResults to = out.pointers();
   Tensor workspace = make_workspace(seeds, gpu::activate_context_workspace(launch));
-  expect_launched(
-      gpu::activate_context(
-          launch, workspace.data_ptr(),
-          {to.seeds, to.similarities, to.members, to.energies, gather ? to.vectors : nullptr}, device.stream),
-      "activate_context");
+  expect_launched(gpu::activate_context(launch, workspace.data_ptr(),
+                                        {to.seeds, to.similarities, to.members, to.energies,
+                                         gather ? to.vectors : nullptr, to.jacobian, to.seed_vectors},
+                                        device.stream),
+                  "activate_context");
   return out.all();
 }
 #endif
-
-// The energies again, a tensor of their own.
-Tensor replay_energies_cpu(const Tensor& queries, const Tensor& energies, const Tensor& seeds,
-                           const Tensor& similarities, const Tensor& jacobian, const Tensor& seed_vectors) {
-  expect_dense<float>(queries, "queries", 2, "[B, D]", kNavigationError);
-  expect_dense<float>(energies, "energies", 2, "[B, K]", kNavigationError);
-  expect_dense<int64_t>(seeds, "seeds", 2, "[B, S]", kNavigationError);
-  const int64_t batch = queries.size(0), k = energies.size(1), count = seeds.size(1);
-  expect_shape(energies, "energies", {batch, k});
-  expect_shape(seeds, "seeds", {batch, count});
-  expect_shape(similarities, "similarities", {batch, count});
-  expect_shape(jacobian, "jacobian", {batch, k, count});
-  expect_shape(seed_vectors, "seed_vectors", {batch, count, queries.size(1)});
-  for (const Tensor* t : {&similarities, &jacobian, &seed_vectors}) expect_type<float>(*t, "replay");
-  Tensor out = make_tensor(energies, {batch, k}, ScalarType::Float);
-  const Tensor from = dense(energies);
-  std::memcpy(out.data_ptr(), from.data_ptr(), sizeof(float) * batch * k);
-  return out;
-}
-
-// d loss / d queries [B, D] from d loss / d energies [B, K]. With q, v scaled to length 1:
-// d cos / d q = (v - cos q) / |q|.
-Tensor replay_energies_backward_cpu(const Tensor& gradients, const Tensor& queries, const Tensor& seeds,
-                                    const Tensor& similarities, const Tensor& jacobian,
-                                    const Tensor& seed_vectors) {
-  const int64_t batch = queries.size(0), dim = queries.size(1), k = gradients.size(1), count = seeds.size(1);
-  expect_dense<float>(gradients, "gradients", 2, "[B, K]", kNavigationError);
-  expect_shape(gradients, "gradients", {batch, k});
-  expect_shape(jacobian, "jacobian", {batch, k, count});
-  const Tensor gradient = dense(gradients), query = dense(queries), seed = dense(seeds),
-               similarity = dense(similarities), slopes = dense(jacobian), rows = dense(seed_vectors);
-  Tensor out = make_tensor(queries, {batch, dim}, ScalarType::Float);
-  auto* to_all = static_cast<float*>(out.data_ptr());
-  const auto inverse = [dim](const float* v) {
-    double sum = 0;
-    for (int64_t d = 0; d < dim; ++d) sum += static_cast<double>(v[d]) * v[d];
-    return inverse_norm(sum);
-  };
-  torch::stable::parallel_for(0, batch, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      const float* g = values_of<float>(gradient) + b * k;
-      const float* q = values_of<float>(query) + b * dim;
-      float* to = to_all + b * dim;
-      const float inverse_query = inverse(q);
-      float along = 0.0f;  // what goes against the query itself
-      std::fill_n(to, dim, 0.0f);
-      for (int64_t s = 0; s < count; ++s) {
-        if (values_of<int64_t>(seed)[b * count + s] < 0) continue;
-        float sum = 0.0f;
-        for (int64_t i = 0; i < k; ++i) sum += g[i] * values_of<float>(slopes)[(b * k + i) * count + s];
-        if (sum == 0.0f) continue;
-        const float* v = values_of<float>(rows) + (b * count + s) * dim;
-        const float scale = sum * inverse(v);
-        for (int64_t d = 0; d < dim; ++d) to[d] += scale * v[d];
-        along += sum * values_of<float>(similarity)[b * count + s];
-      }
-      along *= inverse_query;
-      for (int64_t d = 0; d < dim; ++d) to[d] = (to[d] - along * q[d]) * inverse_query;
-    }
-  });
-  return out;
-}
 
 }  // namespace
 
@@ -332,6 +259,4 @@ STABLE_TORCH_LIBRARY_IMPL(aesg, CUDA, m) {
 #endif
 STABLE_TORCH_LIBRARY_IMPL(aesg, CPU, m) {
   m.impl("activate_context", TORCH_BOX(&aesg::activate_context_cpu));
-  m.impl("replay_energies", TORCH_BOX(&aesg::replay_energies_cpu));
-  m.impl("replay_energies_backward", TORCH_BOX(&aesg::replay_energies_backward_cpu));
 }

@@ -32,6 +32,13 @@ AESG_HD inline float led_energy(float energy, float best_seed) {
   return best_seed > 0.0f && best_seed < energy ? best_seed : energy;
 }
 
+// d led_energy / d similarity of one seed, from d energy / d similarity: of equals, half of each.
+AESG_HD inline float led_slope(float slope, bool of_best_seed, float energy, float best_seed) {
+  if (!(best_seed > 0.0f) || energy < best_seed) return slope;
+  const float kept = energy == best_seed ? 0.5f : 0.0f;
+  return slope * kept + (of_best_seed ? 1.0f - kept : 0.0f);
+}
+
 // Which of two entries is kept rather than the other.
 AESG_HD inline bool kept_before(bool leads_a, float value_a, bool leads_b, float value_b) {
   return leads_a != leads_b ? leads_a : value_a > value_b;

@@ -119,6 +119,33 @@ std::tuple<Tensor, Tensor, Tensor> spread_activation_cpu(
   return {energies, slots, slopes};
 }
 
+Arguments check_backward(const Tensor& gradients, const Tensor& indices, const Tensor& seed_indices,
+                         const Tensor& seed_energies, const Tensor& first_block, const Tensor& targets,
+                         const Tensor& strengths, const Tensor& next_block, const Tensor& active,
+                         const std::optional<Tensor>& regions, int64_t hops, double decay,
+                         double facilitation, double source_floor, double transfer_floor) {
+  expect_dense<float>(gradients, "gradients", 2, "[B, k]");
+  expect_dense<int64_t>(indices, "indices", 2, "[B, k]");
+  const int64_t k = gradients.size(1);
+  const Arguments arguments =
+      check(seed_indices, seed_energies, first_block, targets, strengths, next_block, active, regions, hops,
+            decay, facilitation, source_floor, transfer_floor, k);
+  for (const Tensor* tensor : {&gradients, &indices}) {
+    expect(tensor->size(0) == arguments.batch && tensor->size(1) == k, kMemoryError,
+           "gradients, indices: expected [", arguments.batch, ", ", k, "], got ", shape_of{*tensor});
+    expect_same_device(*tensor, "gradients, indices", seed_indices, "seed_indices");
+  }
+  return arguments;
+}
+
+// Of the shape of `strengths`, dense.
+Tensor make_sums(const Tensor& strengths) {
+  return strengths.dim() == 2
+             ? make_tensor(strengths, {strengths.size(0), strengths.size(1)}, ScalarType::Float)
+             : make_tensor(strengths, {strengths.size(0), strengths.size(1), strengths.size(2)},
+                           ScalarType::Float);
+}
+
 // d loss / d strengths, a dense tensor of the shape of `strengths`. Queries are added in order, so the bits
 // do not depend on the number of threads.
 Tensor spread_activation_backward_cpu(const Tensor& gradients, const Tensor& indices,
@@ -127,16 +154,11 @@ Tensor spread_activation_backward_cpu(const Tensor& gradients, const Tensor& ind
                                       const Tensor& strengths, const Tensor& next_block, const Tensor& active,
                                       std::optional<Tensor> regions, int64_t hops, double decay,
                                       double facilitation, double source_floor, double transfer_floor) {
-  expect_dense<float>(gradients, "gradients", 2, "[B, k]");
-  expect_dense<int64_t>(indices, "indices", 2, "[B, k]");
-  const int64_t k = gradients.size(1);
   const Arguments arguments =
-      check(seed_indices, seed_energies, first_block, targets, strengths, next_block, active, regions, hops,
-            decay, facilitation, source_floor, transfer_floor, k);
+      check_backward(gradients, indices, seed_indices, seed_energies, first_block, targets, strengths,
+                     next_block, active, regions, hops, decay, facilitation, source_floor, transfer_floor);
   check_seeds(arguments);
-  for (const Tensor* tensor : {&gradients, &indices})
-    expect(tensor->size(0) == arguments.batch && tensor->size(1) == k, kMemoryError,
-           "gradients, indices: expected [", arguments.batch, ", ", k, "], got ", shape_of{*tensor});
+  const int64_t k = arguments.k;
   const Tensor dense_gradients = dense(gradients), dense_indices = dense(indices);
   const auto* gradient = static_cast<const float*>(dense_gradients.data_ptr());
   const auto* slot = static_cast<const int64_t*>(dense_indices.data_ptr());
@@ -145,10 +167,7 @@ Tensor spread_activation_backward_cpu(const Tensor& gradients, const Tensor& ind
     worker.backward(arguments.rules, gradient + b * k, slot + b * k, k, &found[b]);
   });
   expect(whole, kMemoryError, kDamagedEdges);
-  Tensor sums = strengths.dim() == 2
-                    ? make_tensor(strengths, {strengths.size(0), strengths.size(1)}, ScalarType::Float)
-                    : make_tensor(strengths, {strengths.size(0), strengths.size(1), strengths.size(2)},
-                                  ScalarType::Float);
+  Tensor sums = make_sums(strengths);
   torch::stable::zero_(sums);
   auto* sum = static_cast<float*>(sums.data_ptr());
   for (const auto& query : found)
@@ -157,6 +176,13 @@ Tensor spread_activation_backward_cpu(const Tensor& gradients, const Tensor& ind
 }
 
 #if defined(AESG_WITH_CUDA)
+gpu::Spread spread_on_device(const SpreadCall& call, bool jacobian) {
+  expect(call.k <= gpu::kMostK, kNavigationError, "k: expected at most ", gpu::kMostK,
+         " on a CUDA device, got ", call.k);
+  return {call.seeds, call.energies, call.batch, call.width, on_device(call.graph), on_device(call.rules),
+          call.k,     jacobian};
+}
+
 // Does not wait for the device: seeds outside the graph count as none, damaged chains end where they leave
 // it.
 std::tuple<Tensor, Tensor, Tensor> spread_activation_cuda(
@@ -167,28 +193,44 @@ std::tuple<Tensor, Tensor, Tensor> spread_activation_cuda(
   const Arguments arguments =
       check(seed_indices, seed_energies, first_block, targets, strengths, next_block, active, regions, hops,
             decay, facilitation, source_floor, transfer_floor, k);
-  expect(!jacobian, kNavigationError,
-         "seed_energies, strengths: expected none that requires a gradient on a CUDA device, got one");
-  expect(k <= gpu::kMostK, kNavigationError, "k: expected at most ", gpu::kMostK, " on a CUDA device, got ",
-         k);
   const int64_t batch = arguments.batch, seeds = arguments.width;
-  const gpu::Spread launch{arguments.seeds,
-                           arguments.energies,
-                           batch,
-                           seeds,
-                           on_device(arguments.graph),
-                           on_device(arguments.rules),
-                           k};
+  const gpu::Spread launch = spread_on_device(arguments, jacobian);
   const OnDevice device(seed_indices);
   Tensor energies = make_tensor(seed_energies, {batch, k}, ScalarType::Float);
   Tensor slots = make_tensor(seed_energies, {batch, k}, ScalarType::Long);
-  Tensor slopes = make_tensor(seed_energies, {0, k, seeds}, ScalarType::Float);
+  Tensor slopes = make_tensor(seed_energies, {jacobian ? batch : 0, k, seeds}, ScalarType::Float);
   Tensor workspace = make_workspace(seed_energies, gpu::spread_activation_workspace(launch));
   expect_launched(
       gpu::spread_activation(launch, workspace.data_ptr(), static_cast<float*>(energies.data_ptr()),
-                             static_cast<int64_t*>(slots.data_ptr()), device.stream),
+                             static_cast<int64_t*>(slots.data_ptr()), static_cast<float*>(slopes.data_ptr()),
+                             device.stream),
       "spread_activation");
   return {energies, slots, slopes};
+}
+
+Tensor spread_activation_backward_cuda(const Tensor& gradients, const Tensor& indices,
+                                       const Tensor& seed_indices, const Tensor& seed_energies,
+                                       const Tensor& first_block, const Tensor& targets,
+                                       const Tensor& strengths, const Tensor& next_block,
+                                       const Tensor& active, std::optional<Tensor> regions, int64_t hops,
+                                       double decay, double facilitation, double source_floor,
+                                       double transfer_floor) {
+  const Arguments arguments =
+      check_backward(gradients, indices, seed_indices, seed_energies, first_block, targets, strengths,
+                     next_block, active, regions, hops, decay, facilitation, source_floor, transfer_floor);
+  expect(hops <= gpu::kMostHopsBack, kNavigationError, "hops: expected at most ", gpu::kMostHopsBack,
+         " for a gradient of strengths on a CUDA device, got ", hops);
+  const OnDevice device(seed_indices);
+  const Tensor dense_gradients = dense(gradients), dense_indices = dense(indices);
+  const gpu::SpreadBackward launch{spread_on_device(arguments, false),
+                                   static_cast<const float*>(dense_gradients.data_ptr()),
+                                   static_cast<const int64_t*>(dense_indices.data_ptr())};
+  Tensor sums = make_sums(strengths);
+  Tensor workspace = make_workspace(seed_energies, gpu::spread_activation_backward_workspace(launch));
+  expect_launched(gpu::spread_activation_backward(launch, workspace.data_ptr(),
+                                                  static_cast<float*>(sums.data_ptr()), device.stream),
+                  "spread_activation_backward");
+  return sums;
 }
 #endif
 
@@ -204,6 +246,7 @@ void run_spread_activation(const SpreadCall& call, float* energies, int64_t* slo
 #if defined(AESG_WITH_CUDA)
 STABLE_TORCH_LIBRARY_IMPL(aesg, CUDA, m) {
   m.impl("spread_activation", TORCH_BOX(&aesg::spread_activation_cuda));
+  m.impl("spread_activation_backward", TORCH_BOX(&aesg::spread_activation_backward_cuda));
 }
 #endif
 STABLE_TORCH_LIBRARY_IMPL(aesg, CPU, m) {

@@ -46,4 +46,31 @@ AESG_HD inline float fixed_energy(int64_t n) {
   return static_cast<float>(n < kFixedUnit ? n : kFixedUnit) * (1.0f / kFixedOne);
 }
 
+// Derivatives where any thread may come first:  t_js = sum over i of (slope_ij * t_is) in f32, added up in
+// fixed point with the unit 1 / tangent_scale(a_s). That is enough: what seed s gives to j is a part of a_j,
+// so a_s * t_js <= a_j, and what saturates has no derivative, so a_j < 1.
+
+inline constexpr int kTangentBits = 60;
+
+// A power of two from 1 to 2^60.
+AESG_HD inline double tangent_scale(float seed_energy) {
+  const int exponent = seed_energy < 1.0f ? ilogbf(seed_energy) : 0;
+  return ldexp(1.0, exponent < -kTangentBits ? 0 : kTangentBits + exponent);
+}
+
+AESG_HD inline uint64_t fixed_tangent(float slope, float tangent, double scale) {
+  constexpr double kMost = 2305843009213693952.0;  // 2^61, never reached but from energies below 2^-60
+#if defined(__CUDA_ARCH__)
+  const double scaled = static_cast<double>(__fmul_rn(slope, tangent)) * scale;
+  return static_cast<uint64_t>(__double2ll_rn(scaled < kMost ? scaled : kMost));
+#else
+  const double scaled = static_cast<double>(slope * tangent) * scale;
+  return static_cast<uint64_t>(std::llrint(scaled < kMost ? scaled : kMost));
+#endif
+}
+
+AESG_HD inline float float_tangent(uint64_t sum, double scale) {
+  return static_cast<float>(static_cast<double>(static_cast<int64_t>(sum)) / scale);
+}
+
 }  // namespace aesg

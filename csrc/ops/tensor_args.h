@@ -125,6 +125,16 @@ void expect_dense(const Tensor& t, const char* name, int64_t dims, const char* s
   expect(t.dim() == dims, error, name, ": expected shape ", shape, ", got ", shape_of{t});
 }
 
+inline void expect_shape(const Tensor& t, const char* name, std::initializer_list<int64_t> sizes,
+                         const char* error = kNavigationError) {
+  bool fits = t.dim() == static_cast<int64_t>(sizes.size());
+  for (int64_t i = 0; fits && i < t.dim(); ++i) fits = t.size(i) == sizes.begin()[i];
+  std::ostringstream wanted;
+  if (!fits)
+    for (const int64_t size : sizes) wanted << (wanted.tellp() > 0 ? ", " : "") << size;
+  expect(fits, error, name, ": expected shape [", wanted.str(), "], got ", shape_of{t});
+}
+
 // A column: flat [N] / [N, width] or grouped [G, 1024] / [G, 1024, width]; width 0 stands for no last
 // dimension. Rows are `width` contiguous values. Groups may lie anywhere; rows of a group follow each other,
 // or may lie anywhere too with `any_row_stride` (block columns: a block's fields share one cache line).

@@ -12,7 +12,14 @@ from test_pool_novelty import clustered, empty_pool
 from test_read_members import case as members_case
 from torch import Tensor
 
-from aesg.ops import activate_context, pool_novelty_, read_members, seed_search, spread_activation
+from aesg.ops import (
+    activate_context,
+    pool_novelty_,
+    read_members,
+    replay_energies,
+    seed_search,
+    spread_activation,
+)
 
 # For each op: inputs that a replay may find changed, other inputs of the same shapes, and the call on them.
 Call = Callable[[list[Tensor]], tuple[Tensor, ...]]
@@ -52,6 +59,38 @@ def activated() -> Made:
     return [scores.cuda(), slots.cuda()], [scores.flip(0).cuda(), slots.flip(0).cuda()], run
 
 
+def spread_with_gradients() -> Made:
+    """The jacobian, and the gradient of the strengths, of the op itself: autograd needs no test here."""
+    graph, vectors, queries, more, _ = case()
+    scores, slots = found_by(graph, vectors, queries)
+    columns, regions = [column.cuda() for column in graph], more["regions"].cuda()
+    rules = [RULES[name] for name in ("hops", "decay", "facilitation", "source_floor", "transfer_floor")]
+    slopes = torch.randn(len(slots), K).cuda()
+
+    def run(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        found = torch.ops.aesg.spread_activation(*inputs, *columns, regions, *rules, K, True)
+        given = slopes, found[1], *inputs, *columns, regions, *rules
+        return (*found, torch.ops.aesg.spread_activation_backward(*given))
+
+    return [slots.cuda(), scores.cuda()], [slots.flip(0).cuda(), scores.flip(0).cuda()], run
+
+
+def replayed() -> Made:
+    graph, vectors, queries, more, primed = case()
+    scores, slots = found_by(graph, vectors, queries)
+    columns = [column.cuda() for column in (vectors, *graph)]
+    options = to_cuda({**RULES, **more, "relative": 0.5, "k": K, "primed": primed, "jacobian": True})
+
+    def run(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        found = activate_context(*inputs[1:], *columns, **options)
+        given = found.seeds, found.similarities, found.jacobian, found.seed_vectors
+        energies = replay_energies(inputs[0], found)
+        return (*found, energies, torch.ops.aesg.replay_energies_backward(energies, inputs[0], *given))
+
+    one = [part.cuda() for part in (queries, scores, slots)]
+    return one, [part.flip(0) for part in one], run
+
+
 def read() -> Made:
     one, other = ([part.cuda() for part in members_case(seed=seed)] for seed in (0, 1))
     return one, other, lambda inputs: read_members(*inputs)
@@ -68,7 +107,7 @@ def pooled() -> Made:
     return one, other, run
 
 
-OPS = [searched, spread, activated, read, pooled]
+OPS = [searched, spread, activated, spread_with_gradients, replayed, read, pooled]
 
 
 def results(run: Call, inputs: list[Tensor]) -> list[Tensor]:

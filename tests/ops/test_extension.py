@@ -18,7 +18,10 @@ OPS = [
 WITH_CUDA = [
     "seed_search",
     "spread_activation",
+    "spread_activation_backward",
     "activate_context",
+    "replay_energies",
+    "replay_energies_backward",
     "read_members",
     "read_members_backward",
     "consolidate_",

@@ -6,10 +6,7 @@ This is no GPU: it proves their logic, barriers and arithmetic order, not that t
 from __future__ import annotations
 
 import ctypes
-import re
 import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,9 +20,6 @@ from torch import Tensor
 
 from aesg.ops import Activated, activate_context, pool_novelty_, seed_search, spread_activation
 
-ROOT = Path(__file__).resolve().parents[2]
-GPU = ROOT / "csrc" / "ops" / "gpu"
-
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 
 
@@ -34,34 +28,6 @@ class Rules(ctypes.Structure):
         ("hops", ctypes.c_int64),
         *((name, ctypes.c_float) for name in ("decay", "facilitation", "source_floor", "transfer_floor")),
     ]
-
-
-def for_the_host(source: str) -> str:
-    """A .cu file with its launches as calls, and dynamic shared memory as a pointer."""
-    launched = re.sub(
-        r"(\w+(?:<\w+>)?)<<<(.*?),\s*(?:stream|static_cast<cudaStream_t>\(stream\))>>>\((.*?)\);",
-        r"on_host::launch(\2, [&] { \1(\3); });",
-        source,
-        flags=re.DOTALL,
-    )
-    assert "<<<" not in launched
-    return '#include "tests/ops/on_host/cuda_on_host.h"\n' + launched.replace(
-        "extern __shared__ __align__(16) char memory[];", "char* memory = dynamic_shared_memory;"
-    )
-
-
-@pytest.fixture(scope="module")
-def gpu(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    folder = tmp_path_factory.mktemp("on_host")
-    sources = [str(ROOT / "tests/ops/on_host/launchers.cpp")]
-    for path in sorted(GPU.glob("*.cu")):
-        sources.append(str(folder / f"{path.stem}.cpp"))
-        Path(sources[-1]).write_text(for_the_host(path.read_text()))
-    library = folder / "on_host.so"
-    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", f"-I{ROOT}"]
-    flags.append("-DAESG_SMALL_TABLE_BITS=9")  # full at 256 concepts: spreading then needs its large tables
-    subprocess.run(["c++", *flags, *sources, "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
 
 
 def at(tensor: Tensor | None) -> ctypes.c_void_p:

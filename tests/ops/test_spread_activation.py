@@ -353,6 +353,15 @@ def test_damaged_chains_are_refused(damage):
     check(*SEEDS, GRAPH, **RULES)  # and the next call is sound again
 
 
+def test_damage_met_in_backward_is_named():
+    strengths = GRAPH.strengths.clone().requires_grad_()
+    graph = GRAPH._replace(first_block=GRAPH.first_block.clone(), strengths=strengths)
+    values, _ = spread_activation(*SEEDS, *graph, **RULES)
+    graph.first_block.data.fill_(-7)
+    with pytest.raises(AESGMemoryError, match="damaged"):
+        values.sum().backward()
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(
     not (torch.cuda.is_available() and has_cuda_kernels()), reason="no CUDA device or kernels"

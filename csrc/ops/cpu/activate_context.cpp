@@ -74,11 +74,8 @@ void ContextFinder::lead_by_seeds(const ContextRules& context, const ContextOut&
       const float before = energies_[i];
       energies_[i] = led_energy(before, best);
       if (!context.jacobian || before < best) continue;
-      // The derivative of min(energy, best): of equals, half of each.
       float* row = led_.data() + i * count;
-      const float kept = before == best ? 0.5f : 0.0f;
-      for (int64_t s = 0; s < count; ++s) row[s] *= kept;
-      row[0] += 1.0f - kept;
+      for (int64_t s = 0; s < count; ++s) row[s] = led_slope(row[s], s == 0, before, best);
     }
   }
   entries_.clear();

@@ -4,6 +4,7 @@
 #include "csrc/ops/activate_context_math.h"
 #include "csrc/ops/gpu/launch.h"
 #include "csrc/ops/gpu/spread.cuh"
+#include "csrc/ops/gpu/spread_tangents.cuh"
 #include "csrc/ops/gpu/top_k.cuh"
 
 namespace aesg::gpu {
@@ -36,6 +37,13 @@ struct Entries {
     return is_found(i - seeds) ? led_energy(found.score[i - seeds], best_seed) : 0.0f;
   }
   __device__ bool leads(int i) const { return (state[i] & kLeads) != 0; }
+  // d value / d similarity of seed s, which is column c.
+  __device__ float slope(int i, int s, const SpreadBlock& block, const Tangents& tangents, int c) const {
+    if (i < seeds) return i == s ? 1.0f : 0.0f;
+    if (!is_found(i - seeds)) return 0.0f;
+    const float energy = found.score[i - seeds];
+    return led_slope(tangents.slope(block, found.slot[i - seeds], c), s == 0, energy, best_seed);
+  }
 
   // Seeds that are among the members are no entries of their own; members that are seeds lead.
   __device__ uint8_t first_state(int i) const {
@@ -101,12 +109,22 @@ __device__ int64_t primed_slot(const ActivateContext& job, int64_t b, int64_t p,
   return !job.current_ids || job.current_ids[slot] == job.primed_ids[at] ? slot : -1;
 }
 
-template <bool kSecond>
+// Copies of the vectors of `count` slots, a warp a slot.
+__device__ void gather(const ActivateContext& job, const int64_t* slots, int64_t count, float* to) {
+  for (int64_t i = threadIdx.x / kWarp; i < count; i += kThreads / kWarp) {
+    const int64_t slot = slots[i];
+    for (int64_t d = threadIdx.x % kWarp; d < job.dim; d += kWarp)
+      to[i * job.dim + d] = slot >= 0 ? job.vectors.at(slot)[d] : 0.0f;
+  }
+}
+
+template <bool kSecond, bool kTraced>
 __global__ void activate_kernel(ActivateContext job, Tables tables, uint8_t* again, int capacity,
                                 Contexts out) {
   extern __shared__ __align__(16) char memory[];
   __shared__ int size[2];
   __shared__ int count[2];
+  __shared__ double scales[kColumns];
   const SpreadBlock block{job.graph, job.rules, tables.of_block(blockIdx.x), count};
   BlockTopK best = BlockTopK::at(memory, size, capacity, static_cast<int>(job.k));
   auto* seed = reinterpret_cast<int64_t*>(memory + BlockTopK::bytes(capacity));
@@ -120,74 +138,100 @@ __global__ void activate_kernel(ActivateContext job, Tables tables, uint8_t* aga
     if (kSecond && !again[b]) continue;
     if (!is_clear) block.table.clear();
     is_clear = true;
-    block.begin();
+    block.begin();  // ends with a barrier: what is shared is read no more
     thin(job, b, block, entries, out);
     entries.best_seed = entries.seeds > 0 ? similarity[0] : 0.0f;
-    for (int s = threadIdx.x; s < entries.seeds; s += kThreads) block.start(seed[s], similarity[s]);
-    for (int64_t p = threadIdx.x; p < job.primed_count; p += kThreads)
-      block.start(primed_slot(job, b, p, block),
-                  primed_energy(job.primed_energies[b * job.primed_count + p], job.share));
     const int64_t first = entries.seeds > 0      ? seed[0]
                           : job.primed_count > 0 ? primed_slot(job, b, 0, block)
                                                  : -1;
-    const bool done = block.run(block.region_of(first));
-    if (!kSecond && threadIdx.x == 0) again[b] = !done;
-    if (!done) {
-      block.end();
-      continue;
-    }
-    block.choose(best);
-
-    for (int i = threadIdx.x; i < entries.count(); i += kThreads) state[i] = entries.first_state(i);
-    __syncthreads();
-    // Bits of other entries are read meanwhile, so the new ones wait for the barrier.
-    for (int base = 0; base < entries.count(); base += kThreads) {
-      const int i = base + threadIdx.x;
-      const bool in = i < entries.count() && (state[i] & Entries::kIn);
-      const bool kept = in && entries.rank_to_keep(i) < entries.members;
-      __syncthreads();
-      if (kept) state[i] |= Entries::kKept;
-      __syncthreads();
-    }
+    const int region = block.region_of(first);
+    const auto primed_start = [&](int64_t p) {
+      return primed_energy(job.primed_energies[b * job.primed_count + p], job.share);
+    };
     int64_t* members = out.members + b * job.k;
-    for (int i = threadIdx.x; i < entries.count(); i += kThreads) {
-      if (!(state[i] & Entries::kKept)) continue;
-      const int rank = entries.rank_to_show(i);
-      members[rank] = entries.slot(i);
-      out.energies[b * job.k + rank] = entries.value(i);
-    }
-    block.end();
-
-    if (out.vectors) {  // a warp a member
-      for (int64_t i = threadIdx.x / kWarp; i < job.k; i += kThreads / kWarp) {
-        const int64_t slot = members[i];
-        float* to = out.vectors + (b * job.k + i) * job.dim;
-        for (int64_t d = threadIdx.x % kWarp; d < job.dim; d += kWarp)
-          to[d] = slot >= 0 ? job.vectors.at(slot)[d] : 0.0f;
+    bool done = true;
+    // With derivatives once for every kColumns seeds, else once.
+    for (int column = 0; done && (column == 0 || (kTraced && column < entries.seeds)); column += kColumns) {
+      if (column > 0) block.begin();
+      for (int s = threadIdx.x; s < entries.seeds; s += kThreads) block.start(seed[s], similarity[s]);
+      for (int64_t p = threadIdx.x; p < job.primed_count; p += kThreads)
+        block.start(primed_slot(job, b, p, block), primed_start(p));
+      const Tangents tangents = Tangents::at(block.table, scales);
+      if constexpr (kTraced) {
+        // What is primed is constant, and comes behind the seeds: it counts only where it is stronger.
+        tangents.start(
+            block, [&](int64_t s) { return seed[s]; }, [&](int64_t s) { return similarity[s]; }, column,
+            entries.seeds);
+        done = block.run(region, tangents);
+      } else {
+        done = block.run(region);
       }
+      if (!done) {
+        block.end();
+        continue;
+      }
+      block.choose(best);
+
+      for (int i = threadIdx.x; i < entries.count(); i += kThreads) state[i] = entries.first_state(i);
+      __syncthreads();
+      // Bits of other entries are read meanwhile, so the new ones wait for the barrier.
+      for (int base = 0; base < entries.count(); base += kThreads) {
+        const int i = base + threadIdx.x;
+        const bool in = i < entries.count() && (state[i] & Entries::kIn);
+        const bool kept = in && entries.rank_to_keep(i) < entries.members;
+        __syncthreads();
+        if (kept) state[i] |= Entries::kKept;
+        __syncthreads();
+      }
+      for (int i = threadIdx.x; i < entries.count(); i += kThreads) {
+        if (!(state[i] & Entries::kKept)) continue;
+        const int rank = entries.rank_to_show(i);
+        members[rank] = entries.slot(i);
+        out.energies[b * job.k + rank] = entries.value(i);
+        if constexpr (kTraced) {
+          float* row = out.jacobian + (b * job.k + rank) * job.seed_count;
+          for (int c = 0; c < kColumns && column + c < entries.seeds; ++c)
+            row[column + c] = entries.slope(i, column + c, block, tangents, c);
+        }
+      }
+      __syncthreads();
+      block.end();
     }
+    if (!kSecond && threadIdx.x == 0) again[b] = !done;
+    if (!done) continue;
+    if (out.vectors) gather(job, members, job.k, out.vectors + b * job.k * job.dim);
+    if constexpr (kTraced)
+      gather(job, out.seeds + b * job.seed_count, job.seed_count,
+             out.seed_vectors + b * job.seed_count * job.dim);
   }
+}
+
+Passes plan(const ActivateContext& job) {
+  return Passes::plan(job.graph.first_block.rows, job.batch, job.jacobian ? Tangents::kBytesPerPlace : 0);
+}
+
+template <bool kTraced>
+int launch(const ActivateContext& job, const Passes& passes, const Contexts& out, cudaStream_t stream) {
+  const int capacity = buffer_size(job.k);
+  const size_t shared = BlockTopK::bytes(capacity) + Entries::bytes(job.seed_count, job.k);
+  activate_kernel<false, kTraced><<<static_cast<unsigned>(passes.small.count), kThreads, shared, stream>>>(
+      job, passes.small, passes.again, capacity, out);
+  if (passes.large.count > 0)
+    activate_kernel<true, kTraced><<<static_cast<unsigned>(passes.large.count), kThreads, shared, stream>>>(
+        job, passes.large, passes.again, capacity, out);
+  return cudaGetLastError();
 }
 
 }  // namespace
 
-size_t activate_context_workspace(const ActivateContext& job) {
-  return Passes::plan(job.graph.first_block.rows, job.batch).bytes(job.batch);
-}
+size_t activate_context_workspace(const ActivateContext& job) { return plan(job).bytes(job.batch); }
 
 int activate_context(const ActivateContext& job, void* workspace, const Contexts& out, Stream opaque) {
   if (job.batch == 0) return 0;
   const auto stream = static_cast<cudaStream_t>(opaque);
-  Passes passes = Passes::plan(job.graph.first_block.rows, job.batch);
+  Passes passes = plan(job);
   passes.place(workspace);
-  const int capacity = buffer_size(job.k);
-  const size_t shared = BlockTopK::bytes(capacity) + Entries::bytes(job.seed_count, job.k);
-  activate_kernel<false><<<static_cast<unsigned>(passes.small.count), kThreads, shared, stream>>>(
-      job, passes.small, passes.again, capacity, out);
-  if (passes.large.count > 0)
-    activate_kernel<true><<<static_cast<unsigned>(passes.large.count), kThreads, shared, stream>>>(
-        job, passes.large, passes.again, capacity, out);
-  return cudaGetLastError();
+  return job.jacobian ? launch<true>(job, passes, out, stream) : launch<false>(job, passes, out, stream);
 }
 
 }  // namespace aesg::gpu

@@ -59,11 +59,26 @@ struct Spread {
   int64_t batch, seed_count;
   SpreadGraph graph;
   SpreadRules rules;
-  int64_t k;  // 1..kMostK
+  int64_t k;              // 1..kMostK
+  bool jacobian = false;  // the derivative is wanted
 };
 
 size_t spread_activation_workspace(const Spread& job);
-int spread_activation(const Spread& job, void* workspace, float* energies, int64_t* slots, Stream stream);
+// jacobian: [B, k, S] or null.
+int spread_activation(const Spread& job, void* workspace, float* energies, int64_t* slots, float* jacobian,
+                      Stream stream);
+
+inline constexpr int64_t kMostHopsBack = 64;  // whose history is kept
+
+struct SpreadBackward {
+  Spread spread;           // hops up to kMostHopsBack
+  const float* gradients;  // [B, k], of the energies
+  const int64_t* slots;    // [B, k], as spreading gave them
+};
+
+size_t spread_activation_backward_workspace(const SpreadBackward& job);
+// sums: [M, 7], all written.
+int spread_activation_backward(const SpreadBackward& job, void* workspace, float* sums, Stream stream);
 
 struct ActivateContext {
   const float* similarities;  // [B, S], best first; not finite: none
@@ -83,7 +98,8 @@ struct ActivateContext {
   SpreadGraph graph;
   SpreadRules rules;
   float relative;
-  int64_t k;  // 1..kMostK
+  int64_t k;              // 1..kMostK
+  bool jacobian = false;  // derivatives are wanted
 };
 
 struct Contexts {
@@ -92,10 +108,26 @@ struct Contexts {
   int64_t* members;     // [B, K]
   float* energies;      // [B, K]
   float* vectors;       // [B, K, D] or null
+  float* jacobian;      // [B, K, S] or null
+  float* seed_vectors;  // [B, S, D] or null
 };
 
 size_t activate_context_workspace(const ActivateContext& job);
 int activate_context(const ActivateContext& job, void* workspace, const Contexts& out, Stream stream);
+
+int replay_energies(const float* energies, int64_t count, float* out, Stream stream);
+
+struct ReplayEnergies {
+  const float* gradients;     // [B, K], all contiguous
+  const float* queries;       // [B, D]
+  const int64_t* seeds;       // [B, S], below 0: none
+  const float* similarities;  // [B, S]
+  const float* jacobian;      // [B, K, S]
+  const float* seed_vectors;  // [B, S, D]
+  int64_t batch, dim, members, seed_count;
+};
+
+int replay_energies_backward(const ReplayEnergies& job, float* out, Stream stream);  // [B, D]
 
 struct ReadMembers {
   const float* sought;            // [B, H, D], all contiguous

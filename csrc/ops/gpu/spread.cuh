@@ -30,6 +30,7 @@ struct Table {
   float* energy;
   int* touched;  // places in use
   int bits;
+  char* more;  // what derivatives keep
 
   // counts: places in use, and behind it whether they were too many. -1 when they are.
   __device__ int find_or_add(int wanted, int* counts) const {
@@ -48,6 +49,17 @@ struct Table {
     }
   }
 
+  // -1 when it is not there. No thread adds meanwhile.
+  __device__ int find(int wanted) const {
+    const unsigned mask = (1u << bits) - 1;
+    unsigned place = static_cast<unsigned>(wanted) * kHashFactor >> (32 - bits);
+    while (slot[place] != wanted) {
+      if (slot[place] == -1) return -1;
+      place = (place + 1) & mask;
+    }
+    return static_cast<int>(place);
+  }
+
   // By all threads.
   __device__ void clear() const {
     for (int64_t i = threadIdx.x; i < int64_t{1} << bits; i += kThreads) {
@@ -63,22 +75,27 @@ struct Table {
 struct Tables {
   int bits = 0;
   int64_t count = 0;
+  int64_t more = 0;  // bytes a place for derivatives
   Table first = {};
 
-  static size_t table_bytes(int bits) { return (sizeof(int64_t) + 3 * sizeof(int32_t)) << bits; }
-  size_t bytes() const { return count * table_bytes(bits); }
+  static size_t table_bytes(int bits, int64_t more) {
+    return (sizeof(int64_t) + 3 * sizeof(int32_t) + more) << bits;
+  }
+  size_t bytes() const { return count * table_bytes(bits, more); }
 
   void place(char* memory) {
     const int64_t all = count << bits;
     auto* sum = reinterpret_cast<unsigned long long*>(memory);
     auto* slot = reinterpret_cast<int*>(sum + all);
     auto* energy = reinterpret_cast<float*>(slot + all);
-    first = {sum, slot, energy, reinterpret_cast<int*>(energy + all), bits};
+    auto* touched = reinterpret_cast<int*>(energy + all);
+    first = {sum, slot, energy, touched, bits, reinterpret_cast<char*>(touched + all)};
   }
 
   __device__ Table of_block(int64_t block) const {
     const int64_t at = block << bits;
-    return {first.sum + at, first.slot + at, first.energy + at, first.touched + at, bits};
+    return {first.sum + at, first.slot + at,       first.energy + at, first.touched + at,
+            bits,           first.more + at * more};
   }
 };
 
@@ -89,16 +106,22 @@ struct Passes {
   Tables small, large;
   uint8_t* again = nullptr;  // [B] queries left to the second launch
 
-  static Passes plan(int64_t slots, int64_t batch) {
+  // more: bytes a place for derivatives; then the small tables too take at most kLargeBytes.
+  static Passes plan(int64_t slots, int64_t batch, int64_t more = 0) {
     Passes made;
+    const auto fitting = [more](int bits, int64_t most) {
+      const auto bytes = static_cast<int64_t>(Tables::table_bytes(bits, more));
+      return std::clamp<int64_t>(kLargeBytes / bytes, 1, most);
+    };
     int bits = 9;
     while (int64_t{1} << bits < 2 * slots) ++bits;
+    made.small.more = made.large.more = more;
     made.small.bits = std::min(bits, AESG_SMALL_TABLE_BITS);
     made.small.count = std::min(kMostTables, std::max<int64_t>(1, batch));
+    if (more > 0) made.small.count = fitting(made.small.bits, made.small.count);
     if (made.small.bits == bits) return made;
     made.large.bits = bits;
-    made.large.count = std::clamp<int64_t>(kLargeBytes / static_cast<int64_t>(Tables::table_bytes(bits)), 1,
-                                           made.small.count);
+    made.large.count = fitting(bits, made.small.count);
     return made;
   }
   // All parts are multiples of 8 but the last.
@@ -155,6 +178,13 @@ __device__ inline bool strongest(const SpreadGraph& graph, int head, int block, 
   return true;
 }
 
+// What goes along with the hops of a query: nothing. Called by all threads when a hop has been counted and
+// before energies rise; concepts from the `known`-th touched on are new.
+struct Alone {
+  template <typename Block>
+  __device__ void operator()(const Block&, int /*region*/, int64_t /*hop*/, int /*known*/) const {}
+};
+
 // All threads of the block call its functions together; each but start() ends with a barrier.
 struct SpreadBlock {
   const SpreadGraph& graph;
@@ -183,22 +213,36 @@ struct SpreadBlock {
     return graph.regions && inside(first) ? graph.regions[first] : 0;
   }
 
-  // All hops; false when the table is too small for them.
-  __device__ bool run(int region) const {
+  __device__ float factor_into(int target, int region) const {
+    return region != 0 && graph.regions[target] == region ? rules.facilitation : 1.0f;
+  }
+
+  // visit(i, energy, head, block, lane) for every edge of those of the first `known` touched that fire: a
+  // team a source, a thread an edge of the block.
+  template <typename Visit>
+  __device__ void each_edge(int known, const Visit& visit) const {
     const int lane = threadIdx.x % kTeam, team = threadIdx.x / kTeam, teams = kThreads / kTeam;
+    for (int i = team; i < known; i += teams) {
+      const int source = table.touched[i];
+      const float energy = table.energy[source];
+      if (energy < rules.source_floor || lane >= kEdges) continue;
+      const int head = graph.first_block[table.slot[source]];
+      for (Chain chain(graph, head); chain.there(); chain.next()) visit(i, energy, head, chain.block, lane);
+    }
+    __syncthreads();
+  }
+
+  // All hops; false when the table is too small for them.
+  template <typename Along = Alone>
+  __device__ bool run(int region, const Along& along = {}) const {
     __syncthreads();  // all have started
     for (int64_t hop = 0; hop < rules.hops && !count[1]; ++hop) {
       const int known = *count;
       __syncthreads();
-      for (int i = team; i < known; i += teams) {  // a team a source, a thread an edge of the block
-        const int source = table.touched[i];
-        const float energy = table.energy[source];
-        if (energy < rules.source_floor || lane >= kEdges) continue;
-        const int head = graph.first_block[table.slot[source]];
-        for (Chain chain(graph, head); chain.there(); chain.next())
-          fire(chain.block, lane, head, energy, region);
-      }
-      __syncthreads();
+      each_edge(known, [&](int, float energy, int head, int block, int lane) {
+        fire(block, lane, head, energy, region);
+      });
+      along(*this, region, hop, known);
       for (int i = threadIdx.x; i < *count; i += kThreads) {
         const int place = table.touched[i];
         table.energy[place] =
@@ -236,9 +280,8 @@ struct SpreadBlock {
     const int target = graph.targets.at(block)[lane];
     if (!inside(target) || !graph.active[target]) return;
     const float strength = graph.strengths.at(block)[lane];
-    const float factor = region != 0 && graph.regions[target] == region ? rules.facilitation : 1.0f;
-    const int32_t gives =
-        fixed_transfer(transfer(energy, strength, rules.decay, factor), rules.transfer_floor);
+    const int32_t gives = fixed_transfer(transfer(energy, strength, rules.decay, factor_into(target, region)),
+                                         rules.transfer_floor);
     if (gives == 0 || !strongest(graph, head, block, lane, target, strength)) return;
     const int place = table.find_or_add(target, count);
     if (place >= 0) atomicAdd(&table.sum[place], static_cast<unsigned long long>(gives));

@@ -1,39 +1,10 @@
 // The launchers of csrc/ops/gpu with a C face, over kernels that run on the host: the test compiles the .cu
 // files beside this one, with their launches rewritten.
-#include <vector>
+#include "tests/ops/on_host/launchers.h"
 
-#include "csrc/ops/gpu/launch.h"
 #include "tests/ops/on_host/cuda_on_host.h"
 
-namespace {
-
-using namespace aesg;
-
-// A workspace that holds anything before a launch.
-std::vector<int64_t> workspace(size_t bytes) {
-  return std::vector<int64_t>(bytes / 8 + 1, 0x5b5b5b5b5b5b5b5b);
-}
-
-template <typename T>
-Column<T> flat(T* base, int64_t rows, int64_t stride = 1) {
-  return {base, rows, stride};
-}
-
-struct Rules {  // as the test passes them
-  int64_t hops;
-  float decay, facilitation, source_floor, transfer_floor;
-};
-
-gpu::SpreadGraph graph_of(void* const* columns, int64_t slots, int64_t blocks) {
-  return {flat(static_cast<const int32_t*>(columns[0]), slots),
-          flat(static_cast<const int32_t*>(columns[1]), blocks, 7),
-          flat(static_cast<const float*>(columns[2]), blocks, 7),
-          flat(static_cast<const int32_t*>(columns[3]), blocks),
-          flat(static_cast<const uint8_t*>(columns[4]), slots),
-          flat(static_cast<const int32_t*>(columns[5]), columns[5] != nullptr ? slots : 0)};
-}
-
-}  // namespace
+using namespace on_host;
 
 extern "C" {
 
@@ -58,7 +29,7 @@ int on_host_spread(const int64_t* seeds, const float* energies, int64_t batch, i
       {rules->hops, rules->decay, rules->facilitation, rules->source_floor, rules->transfer_floor},
       k};
   return gpu::spread_activation(job, workspace(gpu::spread_activation_workspace(job)).data(), out_energies,
-                                out_slots, nullptr);
+                                out_slots, nullptr, nullptr);
 }
 
 int on_host_activate(const float* similarities, const int64_t* seeds, const float* bar, int64_t batch,
@@ -85,8 +56,9 @@ int on_host_activate(const float* similarities, const int64_t* seeds, const floa
       {rules->hops, rules->decay, rules->facilitation, rules->source_floor, rules->transfer_floor},
       relative,
       k};
-  return gpu::activate_context(job, workspace(gpu::activate_context_workspace(job)).data(),
-                               {out_seeds, out_similarities, members, energies, out_vectors}, nullptr);
+  return gpu::activate_context(
+      job, workspace(gpu::activate_context_workspace(job)).data(),
+      {out_seeds, out_similarities, members, energies, out_vectors, nullptr, nullptr}, nullptr);
 }
 
 int on_host_read(const float* sought, const float* queries, const float* weight, const float* vectors,
