@@ -13,12 +13,20 @@ import pytest
 import torch
 from ops_helpers import Graph, blocks_of
 from test_activate_context import RULES, B, N, case, found_by
+from test_keep_primary import case as streams_case
 from test_pool_novelty import clustered, empty_pool
 from test_read_members import case as members_case
 from test_spread_activation import random_graph, random_seeds
 from torch import Tensor
 
-from aesg.ops import Activated, activate_context, pool_novelty_, seed_search, spread_activation
+from aesg.ops import (
+    Activated,
+    activate_context,
+    keep_primary_,
+    pool_novelty_,
+    seed_search,
+    spread_activation,
+)
 
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 
@@ -265,3 +273,15 @@ def test_any_order_of_the_threads(gpu) -> None:
         gpu.on_host_order(seed)
         got = activate(gpu, scores, slots, vectors, graph, **options)
         assert all(torch.equal(one, other) for one, other in zip(got[:5], want[:5], strict=True))
+
+
+@pytest.mark.parametrize("streams, steps, k, n", [(0, 1, 4, 9), (1, 1, 1, 9), (70, 3, 10, 50)])
+def test_keep_primary(gpu, streams: int, steps: int, k: int, n: int) -> None:
+    ours, theirs = streams_case(streams, steps, k, n), streams_case(streams, steps, k, n)
+    slots, slot_ids, slot_energies, members, energies, ids = ours
+    gpu.on_host_keep_primary(
+        at(slots), at(slot_ids), at(slot_energies), *sizes(*slots.shape), at(members), at(energies),
+        *sizes(k, steps), at(ids), *sizes(n),
+    )  # fmt: skip
+    keep_primary_(*theirs, steps=steps)
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))

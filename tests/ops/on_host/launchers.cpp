@@ -17,6 +17,14 @@ int on_host_seed_search(const float* queries, int64_t batch, int64_t dim, float*
   return gpu::seed_search(job, workspace(gpu::seed_search_workspace(job)).data(), scores, slots, nullptr);
 }
 
+int on_host_keep_primary(int64_t* slots, int64_t* slot_ids, float* slot_energies, int64_t streams,
+                         int64_t kept, const int64_t* members, const float* energies, int64_t members_each,
+                         int64_t steps, const int64_t* ids, int64_t rows) {
+  return gpu::keep_primary({members, energies, streams, steps, members_each, flat(ids, rows), kept, slots,
+                            slot_ids, slot_energies},
+                           nullptr);
+}
+
 int on_host_spread(const int64_t* seeds, const float* energies, int64_t batch, int64_t count,
                    void* const* columns, int64_t slots, int64_t blocks, const Rules* rules, int64_t k,
                    float* out_energies, int64_t* out_slots) {
