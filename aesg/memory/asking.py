@@ -197,13 +197,17 @@ class AskMethods:
 
     def made_ready(self, query: Tensor, batch_idx: int) -> tuple[object, ...]:
         """Brings the device up to date for a query there; returns what changes when captured work on it no
-        longer fits.
+        longer fits. Raises AESGMemoryError for a memory that is asked on the host.
         """
         self._require_open("retrieve")
         copied = self.graph.copied
         checked = self.navigator.check(query, self._learner.streams, batch_idx, self.asked_on)
         there = self._learner.ready_for(checked, learns=False)
-        assert copied is not None and there is not None
+        if copied is None or there is None:
+            raise AESGMemoryError(
+                "capture: expected a memory that is asked on a CUDA device, got one asked on the host, as while "
+                "packs are attached"
+            )
         copied.refresh()
         return (*copied.layout(self.graph.state.bare_queries), *there.layout)
 

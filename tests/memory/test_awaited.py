@@ -313,6 +313,13 @@ def test_what_is_rehearsed_leaves_no_trace(make_memory, elsewhere) -> None:
     assert memory.made_ready(rows(4), 0) == layout  # in place
     assert (streams.primary == -1).all()
     assert memory.made_ready(rows(9), 0) != layout
+    memory.graph.use_copy(None)
+    with (
+        pytest.raises(AESGMemoryError, match="got one asked on the host"),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(Query, "on_host", property(lambda query: True))
+        memory.made_ready(rows(4), 0)
 
 
 def test_only_a_gpu_captures(make_memory) -> None:
