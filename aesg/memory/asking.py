@@ -205,8 +205,8 @@ class AskMethods:
         there = self._learner.ready_for(checked, learns=False)
         if copied is None or there is None:
             raise AESGMemoryError(
-                "capture: expected a memory that is asked on a CUDA device, got one asked on the host, as while "
-                "packs are attached"
+                "capture: expected a memory that is asked on a CUDA device, got one asked on the host (as "
+                "while packs are attached)"
             )
         copied.refresh()
         return (*copied.layout(self.graph.state.bare_queries), *there.layout)
