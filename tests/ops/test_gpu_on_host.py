@@ -21,7 +21,7 @@ from test_read_members import case as members_case
 from test_spread_activation import random_graph, random_seeds
 from torch import Tensor
 
-from aesg.ops import Activated, activate_context, pool_novelty_, seed_search, spread_activation
+from aesg.ops import Activated, activate_context, pool_novelty_, spread_activation
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU = ROOT / "csrc" / "ops" / "gpu"
@@ -39,7 +39,7 @@ class Rules(ctypes.Structure):
 def for_the_host(source: str) -> str:
     """A .cu file with its launches as calls, and dynamic shared memory as a pointer."""
     launched = re.sub(
-        r"(\w+(?:<\w+>)?)<<<(.*?),\s*(?:stream|static_cast<cudaStream_t>\(stream\))>>>\((.*?)\);",
+        r"(\w+(?:<[\w, ]+>)?)\s*<<<(.*?),\s*(?:stream|static_cast<cudaStream_t>\(stream\))>>>\((.*?)\);",
         r"on_host::launch(\2, [&] { \1(\3); });",
         source,
         flags=re.DOTALL,
@@ -50,18 +50,22 @@ def for_the_host(source: str) -> str:
     )
 
 
-@pytest.fixture(scope="module")
-def gpu(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    folder = tmp_path_factory.mktemp("on_host")
+def build(folder: Path, *flags: str) -> ctypes.CDLL:
+    """All kernels in one library for the host."""
     sources = [str(ROOT / "tests/ops/on_host/launchers.cpp")]
     for path in sorted(GPU.glob("*.cu")):
         sources.append(str(folder / f"{path.stem}.cpp"))
         Path(sources[-1]).write_text(for_the_host(path.read_text()))
     library = folder / "on_host.so"
-    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", f"-I{ROOT}"]
-    flags.append("-DAESG_SMALL_TABLE_BITS=9")  # full at 256 concepts: spreading then needs its large tables
-    subprocess.run(["c++", *flags, *sources, "-o", str(library)], check=True)
+    always = ["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", f"-I{ROOT}"]
+    subprocess.run(["c++", *always, *flags, *sources, "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    # Small tables are full at 256 concepts: spreading then needs its large ones.
+    return build(tmp_path_factory.mktemp("on_host"), "-DAESG_SMALL_TABLE_BITS=9")
 
 
 def at(tensor: Tensor | None) -> ctypes.c_void_p:
@@ -245,20 +249,6 @@ def test_pool_novelty_leaves_out_what_is_not_finite(gpu) -> None:
     )  # fmt: skip
     assert born.tolist() == [False, False, False, True] and vectors.tolist()[3] == [1, 0]
     assert not bool(vectors[:3].any()) and pool[3].tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("batch, rows, dim, k", [(1, 1, 1, 1), (3, 700, 40, 10), (9, 300, 16, 70)])
-def test_seed_search(gpu, batch: int, rows: int, dim: int, k: int) -> None:
-    torch.manual_seed(rows)
-    queries, vectors = torch.randn(batch, dim), torch.randn(rows, dim)
-    active = (torch.rand(rows) < 0.9).to(torch.uint8)
-    want = seed_search(queries, vectors, k, active=active)
-    got = torch.empty(batch, k), torch.empty(batch, k, dtype=torch.int64)
-    gpu.on_host_seed_search(
-        at(queries), *sizes(batch, dim), at(vectors), *sizes(rows), at(active), ctypes.c_float(0.1),
-        *sizes(k), *map(at, got),
-    )  # fmt: skip
-    assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
 
 
 def test_what_is_not_sound_counts_as_none(gpu) -> None:

@@ -18,13 +18,14 @@
 #define __device__
 #define __host__
 #define __shared__ static
+#define __launch_bounds__(...)
 
 struct dim3 {
   unsigned x, y, z;
   dim3(unsigned x, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 using cudaStream_t = void*;
-enum cudaError_t : int { cudaSuccess = 0 };
+enum cudaError_t : int { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 
 inline dim3 threadIdx(0), blockIdx(0), blockDim(1), gridDim(1);
 inline char* dynamic_shared_memory = nullptr;
@@ -35,10 +36,18 @@ struct Barrier {
   unsigned arrived = 0, generation = 0;
 };
 
+// A copy that was issued and did not land yet.
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
 struct Fibre {
   ucontext_t context;
   std::vector<char> stack;
   bool done = false;
+  std::vector<std::vector<Copy>> groups;  // of copies, in order; the last is not committed
 };
 
 inline std::vector<Fibre> fibres;
@@ -89,6 +98,7 @@ inline void run_block(unsigned threads) {
     Fibre& fibre = fibres[i];
     turns[i] = i;
     fibre.done = false;
+    fibre.groups.assign(1, {});
     fibre.stack.resize(1 << 16);
     getcontext(&fibre.context);
     fibre.context.uc_stack.ss_sp = fibre.stack.data();
@@ -145,9 +155,48 @@ inline float exchange(unsigned mask, float value, unsigned from) {
   return got;
 }
 
+// What a copy is to fill holds NaN until the thread waits for it.
+inline void copy_later(void* to, const void* from, size_t bytes) {
+  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % bytes != 0) {
+    std::fprintf(stderr, "a copy of %zu bytes is not aligned\n", bytes);
+    std::abort();
+  }
+  std::memset(to, 0xff, bytes);
+  fibres[current].groups.back().push_back({to, from, bytes});
+}
+inline void commit_copies() { fibres[current].groups.emplace_back(); }
+inline void wait_for_copies(size_t left) {
+  auto& groups = fibres[current].groups;
+  while (groups.size() > left + 1) {
+    for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+    groups.erase(groups.begin());
+  }
+}
+
+inline int votes = 0;  // of the threads of a block
+
 }  // namespace on_host
 
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
 inline void __syncthreads() { on_host::meet(on_host::block_barrier, on_host::alive); }
+inline int __syncthreads_or(int mine) {
+  on_host::votes += mine != 0;
+  __syncthreads();
+  const int yes = on_host::votes;
+  __syncthreads();
+  on_host::votes = 0;  // by all, before any can vote again
+  __syncthreads();
+  return yes != 0;
+}
+inline void __syncwarp() {
+  const unsigned warp = on_host::current / 32 * 32;
+  unsigned there = 0;
+  for (unsigned i = warp; i < warp + 32 && i < blockDim.x; ++i) there += !on_host::fibres[i].done;
+  on_host::meet(on_host::team_barriers[warp], there);
+}
 inline float __shfl_down_sync(unsigned mask, float value, unsigned delta, int width) {
   const unsigned me = on_host::current, lane = me % width;
   return on_host::exchange(mask, value, lane + delta < static_cast<unsigned>(width) ? me + delta : me);
@@ -191,6 +240,11 @@ inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 using std::isfinite;
 
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
+  return bytes <= 227 * 1024 ? cudaSuccess : cudaErrorInvalidValue;
+}
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
 inline cudaError_t cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t) {

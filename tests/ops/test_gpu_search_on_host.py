@@ -1,0 +1,136 @@
+"""The CUDA kernels of seed_search, run thread by thread on the host, against the CPU op: bit for bit."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+
+import pytest
+import torch
+from ops_helpers import grouped
+from test_gpu_on_host import at, build, sizes
+from torch import Tensor
+
+from aesg.ops import seed_search
+
+pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    return build(tmp_path_factory.mktemp("on_host"))
+
+
+def search_on_host(
+    gpu: ctypes.CDLL, queries: Tensor, vectors: Tensor, k: int, *,
+    inv_norm: Tensor | None = None, active: Tensor | None = None, count: int | None = None,
+    min_score: float = 0.1,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As the public op, on the kernels."""
+    in_groups = vectors.dim() == 3
+    rows = vectors.shape[0] * (1024 if in_groups else 1)
+    got = torch.empty(len(queries), k), torch.empty(len(queries), k, dtype=torch.int64)
+    error = gpu.on_host_seed_search(
+        at(queries), *sizes(*queries.shape), ctypes.c_void_p(vectors.data_ptr()),
+        *sizes(rows, vectors.stride(0) if in_groups else 0), at(inv_norm), at(active),
+        *sizes(rows if count is None else count), ctypes.c_float(min_score), *sizes(k), *map(at, got),
+    )  # fmt: skip
+    assert error == 0
+    return got
+
+
+def check(gpu, queries: Tensor, vectors: Tensor, k: int, **options) -> tuple[Tensor, Tensor]:
+    want = seed_search(queries, vectors, k, **options)
+    got = search_on_host(gpu, queries, vectors, k, **options)
+    assert torch.equal(got[1], want[1])
+    assert torch.equal(got[0].view(torch.int32), want[0].view(torch.int32))
+    return got
+
+
+def some(batch: int, rows: int, dim: int):
+    torch.manual_seed(rows + dim)
+    active = (torch.rand(rows) < 0.9).to(torch.uint8)
+    vectors = torch.randn(rows, dim)
+    return torch.randn(batch, dim), vectors, {"active": active, "inv_norm": 1 / vectors.norm(dim=1)}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("rows, dim, k", [(1, 1, 1), (700, 40, 10), (1300, 64, 10), (300, 16, 70)])
+def test_few_queries(gpu, batch: int, rows: int, dim: int, k: int) -> None:
+    queries, vectors, options = some(batch, rows, dim)
+    check(gpu, queries, vectors, k, **options)
+    check(gpu, queries, vectors, k, active=options["active"], min_score=-1.0)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 31, 32, 33, 36, 66, 100, 1024])
+def test_every_dimension(gpu, dim: int) -> None:
+    queries, vectors, options = some(3, 203, dim)
+    check(gpu, queries, vectors, 5, **options, min_score=-1.0)
+    check(gpu, queries, vectors, 5)
+
+
+def test_rows_that_begin_anywhere(gpu) -> None:
+    """Four floats at a time are read only where 16 bytes begin."""
+    queries, vectors, _ = some(2, 150, 64)
+    moved = torch.zeros(150 * 64 + 1)[1:].view(150, 64).copy_(vectors)
+    assert moved.data_ptr() % 16 != 0
+    check(gpu, queries, moved, 5)
+
+
+@pytest.mark.parametrize("gap", [24, 25])
+def test_groups_are_read_in_place(gpu, gap: int) -> None:
+    queries, vectors, options = some(3, 1400, 32)
+    padded = {name: torch.nn.functional.pad(column, (0, 648)) for name, column in options.items()}
+    check(gpu, queries, grouped(vectors, gap), 10, **padded, count=1390)
+
+
+def test_nothing_to_search(gpu) -> None:
+    queries, vectors, _ = some(2, 40, 8)
+    check(gpu, queries[:0], vectors, 3)
+    check(gpu, queries, vectors, 3, count=0)
+    check(gpu, queries, vectors, 50, min_score=-2.0)
+    check(gpu, queries, vectors, 3, active=torch.zeros(40, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_ties_go_to_the_lower_slot(gpu, batch: int) -> None:
+    base = torch.randint(-2, 3, (7, 12), generator=torch.Generator().manual_seed(1)).float()
+    _, slots = check(gpu, base[:1].repeat(batch, 1), base.repeat(60, 1), 40)
+    assert slots[0].tolist() == list(range(0, 280, 7))
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_queries_that_are_not_finite_find_nothing(gpu, batch: int) -> None:
+    queries, vectors, options = some(batch, 300, 20)
+    want = seed_search(queries, vectors, 4, **options)
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        queries[0, 3] = bad
+        got = search_on_host(gpu, queries, vectors, 4, **options)
+        assert got[1][0].tolist() == [-1] * 4 and got[0][0].tolist() == [0.0] * 4
+        assert torch.equal(got[0][1:], want[0][1:]) and torch.equal(got[1][1:], want[1][1:])
+
+
+def any_inverse_norms(rows: int) -> Tensor:
+    odd = torch.tensor([0.0, -1.0, -100.0, 1e-38, 1e30, 3e38, float("inf"), float("-inf"), float("nan")])
+    return odd[torch.arange(rows) % 9]
+
+
+@pytest.mark.parametrize("min_score", [-2.0, -1.0, 0.0, 0.1, 1.0])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_any_inverse_norms(gpu, batch: int, min_score: float) -> None:
+    """One of minus infinity gives minus infinity, which is no result, not even where -1 is one."""
+    queries, vectors, options = some(batch, 700, 20)
+    vectors[::5] *= 1e-30
+    vectors[1::5] *= 1e18
+    options["inv_norm"] = any_inverse_norms(700) * torch.where(
+        torch.rand(700) < 0.5, 1.0, options["inv_norm"]
+    )
+    check(gpu, queries, vectors, 30, **options, min_score=min_score)
+    check(gpu, queries, vectors, 700, **options, min_score=min_score)
+
+
+def test_any_order_of_the_threads(gpu) -> None:
+    queries, vectors, options = some(3, 700, 40)
+    for seed in range(5):
+        gpu.on_host_order(seed)
+        check(gpu, queries, vectors, 10, **options)
