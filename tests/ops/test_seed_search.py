@@ -291,8 +291,8 @@ def test_exact_gives_the_same(kind):
     torch.manual_seed(8)
     queries, vectors, inv_norm = hard_rows(kind, 2000, 64)
     for batch in (1, 5, 40):
-        for given in (None, inv_norm):
-            options = {"inv_norm": given, "min_score": -1.0}
+        for norms in (None, inv_norm):
+            options = {"inv_norm": norms, "min_score": -1.0}
             want = seed_search(queries[:batch], vectors, 10, **options)
             got = seed_search(queries[:batch], vectors, 10, **options, exact=True)
             assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
