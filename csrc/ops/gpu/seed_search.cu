@@ -46,6 +46,7 @@ int search(const SeedSearch& job, Arena& arena, float* scores, int64_t* slots, S
     scale_queries<<<blocks, kBlock, 0, stream>>>(job, units, pitch);
     if (const int error = cudaGetLastError(); error != 0) return error;
   }
+  if (is_for_sieve(job)) return search_by_sieve(job, {units, pitch}, arena, scores, slots, opaque);
   return search_exactly(job, {units, pitch}, {}, 0, arena, scores, slots, opaque);
 }
 

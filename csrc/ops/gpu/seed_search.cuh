@@ -63,4 +63,9 @@ inline bool is_vectorizable(const SeedSearch& job) {
 int search_exactly(const SeedSearch& job, UnitQueries units, Chosen chosen, int64_t parts, Arena& arena,
                    float* scores, int64_t* slots, Stream stream);
 
+// Whether the sieve is the quicker way, and the search by it; the same of its arena.
+bool is_for_sieve(const SeedSearch& job);
+int search_by_sieve(const SeedSearch& job, UnitQueries units, Arena& arena, float* scores, int64_t* slots,
+                    Stream stream);
+
 }  // namespace aesg::gpu

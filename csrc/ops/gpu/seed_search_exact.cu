@@ -242,23 +242,25 @@ __global__ void __launch_bounds__(kMergeThreads)
                 int64_t* slots) {
   extern __shared__ __align__(16) char memory[];
   __shared__ int size[2];
-  if (chosen.count != nullptr && blockIdx.x >= *chosen.count) return;
-  const int64_t b = blockIdx.x, to = (chosen.which == nullptr ? b : chosen.which[b]) * job.k;
+  const int64_t queries = chosen.count == nullptr ? job.batch : *chosen.count, all = parts * job.k;
   BlockTopK best = BlockTopK::at(memory, size, capacity, static_cast<int>(job.k));
-  best.reset();
-  const int64_t all = parts * job.k;
-  for (int64_t base = 0; base < all; base += blockDim.x) {
-    const int64_t i = base + threadIdx.x;
-    const int64_t at = i < all ? (i / job.k * job.batch + b) * job.k + i % job.k : 0;
-    const int64_t slot = i < all ? found.slots[at] : -1;
-    const float score = i < all ? found.scores[at] : 0.0f;
-    best.offer(slot >= 0, score, slot);
-  }
-  best.cut();
-  for (int64_t i = threadIdx.x; i < job.k; i += blockDim.x) {
-    const bool there = i < *best.size;
-    scores[to + i] = there ? best.score[i] : 0.0f;
-    slots[to + i] = there ? best.slot[i] : -1;
+  for (int64_t b = blockIdx.x; b < queries; b += gridDim.x) {
+    const int64_t to = (chosen.which == nullptr ? b : chosen.which[b]) * job.k;
+    best.reset();
+    for (int64_t base = 0; base < all; base += blockDim.x) {
+      const int64_t i = base + threadIdx.x;
+      const int64_t at = i < all ? (i / job.k * job.batch + b) * job.k + i % job.k : 0;
+      const int64_t slot = i < all ? found.slots[at] : -1;
+      const float score = i < all ? found.scores[at] : 0.0f;
+      best.offer(slot >= 0, score, slot);
+    }
+    best.cut();
+    for (int64_t i = threadIdx.x; i < job.k; i += blockDim.x) {
+      const bool there = i < *best.size;
+      scores[to + i] = there ? best.score[i] : 0.0f;
+      slots[to + i] = there ? best.slot[i] : -1;
+    }
+    __syncthreads();  // all have read what the next query changes
   }
 }
 
@@ -293,7 +295,8 @@ int search_exactly(const SeedSearch& job, UnitQueries units, Chosen chosen, int6
   if (error != 0) return error;
   const int threads = made.parts * job.k > kMuch ? kMergeThreads : kThreads;
   const int capacity = buffer_size(job.k, threads);
-  merge_parts<<<static_cast<unsigned>(job.batch), threads, BlockTopK::bytes(capacity), stream>>>(
+  const int64_t blocks = std::min(job.batch, chosen.count == nullptr ? kMostBlocks : kResidentBlocks);
+  merge_parts<<<static_cast<unsigned>(blocks), threads, BlockTopK::bytes(capacity), stream>>>(
       job, made.parts, capacity, chosen, found, scores, slots);
   return cudaGetLastError();
 }

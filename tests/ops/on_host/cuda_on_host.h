@@ -19,6 +19,7 @@
 #define __host__
 #define __shared__ static
 #define __launch_bounds__(...)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 
 struct dim3 {
   unsigned x, y, z;
@@ -175,10 +176,64 @@ inline void wait_for_copies(size_t left) {
 
 inline int votes = 0;  // of the threads of a block
 
+// To the nearest bf16, ties to even.
+inline uint16_t as_bf16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  if (x != x) return 0x7fff;
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+inline float of_bf16(uint32_t bits) {
+  bits <<= 16;
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// What the lanes of a warp hold of two factors, see csrc/ops/gpu/mma.cuh.
+struct Factors {
+  uint32_t a[4], b[2];
+};
+inline std::vector<Factors> factors;
+
+inline void meet_warp() {
+  const unsigned warp = current / 32 * 32;
+  unsigned there = 0;
+  for (unsigned i = warp; i < warp + 32 && i < blockDim.x; ++i) there += !fibres[i].done;
+  meet(team_barriers[warp], there);
+}
+
+// Worse than tensor cores: the exact sum, off by anything up to 2^-19 of the largest that went into it.
+inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  const unsigned warp = current / 32 * 32, lane = current % 32;
+  factors.resize(fibres.size());
+  factors[current] = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
+  meet_warp();
+  for (int i = 0; i < 4; ++i) {
+    const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    double sum = c[i], most = std::fabs(c[i]);
+    for (unsigned k = 0; k < 16; ++k) {
+      const unsigned holder = k % 8 / 2;
+      const uint32_t left = factors[warp + row % 8 * 4 + holder].a[row / 8 + k / 8 * 2];
+      const uint32_t right = factors[warp + column * 4 + holder].b[k / 8];
+      const double product =
+          double{of_bf16(left >> k % 2 * 16 & 0xffff)} * of_bf16(right >> k % 2 * 16 & 0xffff);
+      sum += product;
+      most = std::fmax(most, std::fabs(product));
+    }
+    if (std::isfinite(sum)) sum += most * 0x1p-19 * (static_cast<int>(order() % 3) - 1);
+    c[i] = static_cast<float>(sum);
+  }
+  meet_warp();
+}
+
 }  // namespace on_host
 
 struct alignas(16) float4 {
   float x, y, z, w;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
 };
 
 inline void __syncthreads() { on_host::meet(on_host::block_barrier, on_host::alive); }
@@ -191,15 +246,13 @@ inline int __syncthreads_or(int mine) {
   __syncthreads();
   return yes != 0;
 }
-inline void __syncwarp() {
-  const unsigned warp = on_host::current / 32 * 32;
-  unsigned there = 0;
-  for (unsigned i = warp; i < warp + 32 && i < blockDim.x; ++i) there += !on_host::fibres[i].done;
-  on_host::meet(on_host::team_barriers[warp], there);
-}
+inline void __syncwarp() { on_host::meet_warp(); }
 inline float __shfl_down_sync(unsigned mask, float value, unsigned delta, int width) {
   const unsigned me = on_host::current, lane = me % width;
   return on_host::exchange(mask, value, lane + delta < static_cast<unsigned>(width) ? me + delta : me);
+}
+inline float __shfl_xor_sync(unsigned mask, float value, int apart, int) {
+  return on_host::exchange(mask, value, on_host::current ^ apart);
 }
 inline float __shfl_sync(unsigned mask, float value, int lane, int width) {
   return on_host::exchange(mask, value, on_host::current / width * width + lane);
@@ -225,6 +278,12 @@ inline int atomicMax(int* at, int value) {
   return before;
 }
 
+inline float __int_as_float(int bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+inline float __uint_as_float(uint32_t bits) { return __int_as_float(static_cast<int>(bits)); }
 inline int __float_as_int(float x) {
   int bits;
   std::memcpy(&bits, &x, sizeof bits);
