@@ -64,8 +64,9 @@ def build(folder: Path, *flags: str) -> ctypes.CDLL:
 
 @pytest.fixture(scope="module")
 def gpu(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    # Small tables are full at 256 concepts: spreading then needs its large ones.
-    return build(tmp_path_factory.mktemp("on_host"), "-DAESG_SMALL_TABLE_BITS=9")
+    # Small tables are full at 256 concepts: spreading then needs its large ones. Any pool is sifted.
+    flags = ["-DAESG_SMALL_TABLE_BITS=9", "-DAESG_SIEVE_LEAST_ROWS=1"]
+    return build(tmp_path_factory.mktemp("on_host"), *flags)
 
 
 def at(tensor: Tensor | None) -> ctypes.c_void_p:
