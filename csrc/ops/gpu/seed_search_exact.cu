@@ -81,8 +81,8 @@ struct Step {
 };
 
 template <int Q>
-__device__ void bring(const SeedSearch& job, const Plan& made, UnitQueries units, const int* which, Step step,
-                      int64_t end, Stage<Q>* stage) {
+__device__ void bring(const SeedSearch& job, const Plan& made, UnitQueries units, const int64_t* which,
+                      Step step, int64_t end, Stage<Q>* stage) {
   const float* rows = job.vectors.at(step.row) + step.first;  // groups hold whole tiles
   const int width = static_cast<int>(job.dim - step.first < kColumns ? job.dim - step.first : kColumns);
   const int count = static_cast<int>(end - step.row < kThreads ? end - step.row : kThreads);
@@ -112,6 +112,7 @@ template <int Q>
 __device__ void add_up(const Stage<Q>& stage, int width, bool with_squares, float (&sum)[Q],
                        double* squares) {
   const float* row = stage.rows[threadIdx.x];
+  const auto add_square = [&](double x) { *squares = __dadd_rn(*squares, __dmul_rn(x, x)); };
   const auto add_four = [&](int d) {
     const float4 x = *reinterpret_cast<const float4*>(row + d);
 #pragma unroll
@@ -121,6 +122,12 @@ __device__ void add_up(const Stage<Q>& stage, int width, bool with_squares, floa
       sum[q] = __fmaf_rn(u.y, x.y, sum[q]);
       sum[q] = __fmaf_rn(u.z, x.z, sum[q]);
       sum[q] = __fmaf_rn(u.w, x.w, sum[q]);
+    }
+    if (with_squares) {
+      add_square(x.x);
+      add_square(x.y);
+      add_square(x.z);
+      add_square(x.w);
     }
   };
   if (width == kColumns) {
@@ -132,10 +139,9 @@ __device__ void add_up(const Stage<Q>& stage, int width, bool with_squares, floa
     for (; d < width; ++d) {
 #pragma unroll
       for (int q = 0; q < Q; ++q) sum[q] = __fmaf_rn(stage.queries[q][d], row[d], sum[q]);
+      if (with_squares) add_square(row[d]);
     }
   }
-  if (!with_squares) return;
-  for (int d = 0; d < width; ++d) *squares = __dadd_rn(*squares, __dmul_rn(row[d], row[d]));
 }
 
 // What a row is scaled by, and whether it counts.
@@ -154,7 +160,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     search_part(SeedSearch job, Plan made, UnitQueries units, Chosen chosen, Found found) {
   extern __shared__ __align__(16) char memory[];
   __shared__ int sizes[Q][2];
-  __shared__ int which[Q];
+  __shared__ int64_t which[Q];
   constexpr int kAhead = kStages<Q> - 1;
   auto* stages = reinterpret_cast<Stage<Q>*>(memory);
   char* buffers = memory + kStages<Q> * sizeof(Stage<Q>);
@@ -173,9 +179,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int64_t end = begin + made.rows < job.count ? begin + made.rows : job.count;
     if (threadIdx.x < Q) {
       const int64_t place = first_query + threadIdx.x;
-      which[threadIdx.x] = place >= queries          ? -1
-                           : chosen.which == nullptr ? static_cast<int>(place)
-                                                     : chosen.which[place];
+      which[threadIdx.x] = place >= queries ? -1 : chosen.which == nullptr ? place : chosen.which[place];
     }
 #pragma unroll
     for (int q = 0; q < Q; ++q) best[q].reset();
