@@ -221,6 +221,30 @@ def test_rounding_that_ranks_rows_the_wrong_way(gpu) -> None:
     assert set(slots[0].tolist()) <= set(best.tolist())
 
 
+def test_scores_far_below_the_clamp_tie_at_the_lower_slot(gpu) -> None:
+    """A score of -50 counts as -1, like others, and so ranks by its slot."""
+    torch.manual_seed(7)
+    query = torch.randn(1, 17)
+    vectors = -query.repeat(200, 1)  # few enough for the list
+    inv_norm = 1 / vectors.norm(dim=1)
+    inv_norm[2] *= 50
+    active = torch.ones(200, dtype=torch.uint8)
+    active[:2] = 0
+    _, slots = check(gpu, query.repeat(9, 1), vectors, 1, inv_norm=inv_norm, active=active, min_score=-1.0)
+    assert slots.unique().tolist() == [2]
+
+
+def test_a_sum_that_overflows_on_its_way(gpu) -> None:
+    """Rounded, the row is at right angles to the query; in the promised order its sum is infinite."""
+    torch.manual_seed(8)
+    queries, vectors = torch.full((9, 64), 0.125), torch.randn(200, 64)
+    vectors[150] = queries[0] + 0.01 * torch.randn(64)
+    inv_norm = 1 / vectors.norm(dim=1)
+    vectors[70, :32], vectors[70, 32:], inv_norm[70] = 3e38, -3e38, 2.0**-125
+    scores, slots = check(gpu, queries, vectors, 2, inv_norm=inv_norm)
+    assert slots[0].tolist() == [70, 150] and float(scores[0, 0]) == 1.0
+
+
 def test_thousands_of_rows_alike(gpu) -> None:
     torch.manual_seed(5)
     vectors, queries = torch.randn(3000, 16), torch.randn(10, 16)
