@@ -15,7 +15,7 @@ python3 -m pytest -q -m cuda tests
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     compute-sanitizer --tool "$tool" --error-exitcode 9 --kernel-regex kns=aesg \
-      python3 -m pytest -q -m cuda tests/ops -k "1-5000-64-10 or bits_of_the_cpu"
+      python3 -m pytest -q -m cuda tests/ops -k "1-5000-64-10 or 256-9000-16-64 or bits_of_the_cpu"
   done
 else
   echo "compute-sanitizer: not found, left out"

@@ -35,17 +35,17 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kSiftThreads = kWarp * kWarps;
-constexpr int kRegisterSteps = 16;      // A warp's rows / 16 times steps of 16 dimensions: 64 registers
+constexpr int kRegisterSteps = 16;      // of 16 dimensions of 16 rows, that a warp holds: 64 registers
 constexpr int kTile = 64;               // queries of a tile
 constexpr int kList = AESG_SIEVE_LIST;  // candidates of a query
 constexpr int64_t kFewQueries = 8;      // so few are searched exactly, row by row
 constexpr int64_t kMostSieveK = 64;
-constexpr int64_t kMostDim = 256;
+constexpr int64_t kMostDim = 256;             // of rows that 64 registers hold
 constexpr int64_t kChunk = AESG_SIEVE_CHUNK;  // queries searched together: 32 MiB of lists
 constexpr int64_t kWantedFound = 160;  // candidates a query, about, from which the size of the sample follows
 constexpr int64_t kMostSampled = 512;  // tiles of rows
-constexpr int64_t kMostAgainParts = 64;  // of the rows, where lists were too short
-constexpr int64_t kMostAgainRanked = 1024;
+constexpr int64_t kMostAgainParts = 64;     // of the rows, where lists were too short
+constexpr int64_t kMostAgainRanked = 1024;  // of what the parts find
 
 struct Plan {
   int steps;                      // of 16 dimensions
@@ -213,7 +213,7 @@ __global__ void __launch_bounds__(kSiftThreads, 2) sift(SeedSearch job, Plan mad
         for (int m = 0; m < kBlocks; ++m)
 #pragma unroll
           for (int i = 0; i < 4; ++i) any |= sum[m][i] >= bars[i % 2];
-        if (!any) continue;  // nearly always
+        if (!__any_sync(0xffffffffu, any)) continue;  // nearly always
 #pragma unroll
         for (int m = 0; m < kBlocks; ++m)
 #pragma unroll
@@ -223,6 +223,7 @@ __global__ void __launch_bounds__(kSiftThreads, 2) sift(SeedSearch job, Plan mad
             if (at < kList)
               work.lists[(int64_t{query} + i % 2) * kList + at] = first_row + 16 * m + g + i / 2 * 8;
           }
+        __syncwarp();  // the next product wants the warp together
       }
     }
   }

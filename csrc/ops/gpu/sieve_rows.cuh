@@ -89,14 +89,16 @@ __device__ void load_rows(const SeedSearch& job, bool vectorizable, int64_t firs
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int64_t row = first + g + 8 * half;
-    const bool there = row < job.count && (!job.active || job.active[row] != 0);
-    const float inverse = there ? job.inv_norm[row] : NAN;
-    const float* from = job.vectors.at(there ? row : 0);
+    const bool inside = row < job.count;
+    const float* from = job.vectors.at(inside ? row : 0);
+    // Rows are read without waiting for whether they are active: nearly all are.
+    const float given = inside ? job.inv_norm[row] : NAN;
+    const float inverse = inside && job.active && job.active[row] == 0 ? NAN : given;
     float squares = 0.0f, lost = 0.0f;
 #pragma unroll
     for (int j = 0; j < K / 2; ++j) {
       float x[8];
-      load_eight(from, 32 * j + 8 * c, there ? dim : 0, vectorizable, x);
+      load_eight(from, 32 * j + 8 * c, inside ? dim : 0, vectorizable, x);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float low = __fmul_rn(x[2 * i], inverse), high = __fmul_rn(x[2 * i + 1], inverse);

@@ -246,6 +246,15 @@ inline int __syncthreads_or(int mine) {
   __syncthreads();
   return yes != 0;
 }
+inline int __any_sync(unsigned, int mine) {  // of whole warps
+  const unsigned warp = on_host::current / 32 * 32;
+  on_host::exchanged[on_host::current] = mine != 0;
+  on_host::meet_warp();
+  bool any = false;
+  for (unsigned lane = 0; lane < 32; ++lane) any |= on_host::exchanged[warp + lane] != 0.0f;
+  on_host::meet_warp();
+  return any;
+}
 inline void __syncwarp() { on_host::meet_warp(); }
 inline float __shfl_down_sync(unsigned mask, float value, unsigned delta, int width) {
   const unsigned me = on_host::current, lane = me % width;
