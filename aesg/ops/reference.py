@@ -35,6 +35,7 @@ def seed_search_ref(
     active: Tensor | None = None,
     count: int | None = None,
     min_score: float = 0.1,
+    exact: bool = True,  # there is no other way here
 ) -> tuple[Tensor, Tensor]:
     """Oracle of `aesg.ops.seed_search`; writes out all B x N similarities."""
     rows = flat_rows(vectors, 1)

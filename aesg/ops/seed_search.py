@@ -30,6 +30,7 @@ def seed_search(
     active: Tensor | None = None,  # [N] or [G, 1024] bool or u8
     count: int | None = None,
     min_score: float = 0.1,
+    exact: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The k concepts of highest cosine for every query: (scores [B, k] f32, indices [B, k] i64).
 
@@ -37,6 +38,10 @@ def seed_search(
     that are active count, and only similarities >= `min_score`. A zero query or vector has similarity 0 to
     everything. `inv_norm` holds what a vector's product with the query is scaled by, 1 / |vector|, which is
     computed on the way when not given. Row groups are read in place.
+
+    Where it is quicker, approximate products rule out what cannot be among the k; the others are summed again
+    in the promised order, so nothing is lost. With `exact` no approximate product is used anywhere, not even
+    as such a sieve: the result is the same by proof, this is for who wants to check it.
 
     The bits of a score depend on its query and vector alone, not on B, the place in the batch, the number of
     threads or other rows. O(B N D); the similarities are never written out.
@@ -48,16 +53,16 @@ def seed_search(
     """
     try:
         if _is_compiling() or (_is_grad_enabled() and (queries.requires_grad or vectors.requires_grad)):
-            return _op(queries, vectors, k, inv_norm, active, count, min_score)
+            return _op(queries, vectors, k, inv_norm, active, count, min_score, exact)
         # Nothing to differentiate: going straight to the kernel saves more than a small search takes.
         if _try_direct is not None and is_unwatched():
             found: tuple[Tensor, Tensor] | None = _try_direct(
-                queries, vectors, k, inv_norm, active, count, min_score
+                queries, vectors, k, inv_norm, active, count, min_score, exact
             )
             if found is not None and not is_negative_view(queries, vectors, inv_norm):
                 return found
         with _AutoDispatchBelowAutograd():
-            return _op(queries, vectors, k, inv_norm, active, count, min_score)
+            return _op(queries, vectors, k, inv_norm, active, count, min_score, exact)
     except RuntimeError as error:
         raise_typed(error, AESGNavigationError)
     except AttributeError:
@@ -75,6 +80,7 @@ def _fake(
     active: Tensor | None,
     count: int | None,
     min_score: float,
+    exact: bool = False,
 ) -> tuple[Tensor, Tensor]:
     expect_one_device(queries, vectors, inv_norm, active)
     shape = (queries.shape[0], k)
@@ -115,7 +121,7 @@ def _backward(ctx: Any, grad_scores: Tensor, _grad_indices: Tensor | None) -> tu
         grad_vectors = rows.new_zeros(ctx.shape)
         if grad_vectors.numel():
             grad_vectors.index_put_(_places(indices, ctx.shape), per_row, accumulate=True)
-    return grad_queries, grad_vectors, None, None, None, None, None
+    return grad_queries, grad_vectors, None, None, None, None, None, None
 
 
 def _inverse_norm(vectors: Tensor) -> Tensor:

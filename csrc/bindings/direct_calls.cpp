@@ -8,18 +8,18 @@
 namespace aesg::direct {
 namespace {
 
-// (queries, vectors, k, inv_norm or None, active or None, count or None, min_score)
+// (queries, vectors, k, inv_norm or None, active or None, count or None, min_score, exact)
 PyObject* try_seed_search(PyObject*, PyObject* const* args, Py_ssize_t count) {
   cpu::SeedSearch job{};
   int64_t k = 0;
-  bool plain = count == 7 && read_dense(args[0], &job.queries, {&job.batch, &job.dim}) && job.dim >= 1 &&
+  bool plain = count == 8 && read_dense(args[0], &job.queries, {&job.batch, &job.dim}) && job.dim >= 1 &&
                read_column(args[1], job.dim, &job.vectors) && read_integer(args[2], 1, INT64_MAX, &k);
   const int64_t rows = job.vectors.rows;
   job.count = rows;
   plain = plain && read_optional_rows(args[3], rows, &job.inv_norm) &&
           read_optional_rows(args[4], rows, &job.active) &&
           (args[5] == Py_None || read_integer(args[5], 0, rows, &job.count)) &&
-          read_number(args[6], &job.min_score);
+          read_number(args[6], &job.min_score) && read_flag(args[7], &job.exact);
   if (!plain) Py_RETURN_NONE;
   Results results;
   float* const scores = results.add_floats({job.batch, k});

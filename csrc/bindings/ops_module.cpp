@@ -5,7 +5,7 @@
 STABLE_TORCH_LIBRARY(aesg, m) {
   m.def(
       "seed_search(Tensor queries, Tensor vectors, int k, Tensor? inv_norm, Tensor? active, int? count, "
-      "float min_score) -> (Tensor scores, Tensor indices)");
+      "float min_score, bool exact=False) -> (Tensor scores, Tensor indices)");
   m.def(
       "spread_activation(Tensor seed_indices, Tensor seed_energies, Tensor first_block, Tensor targets, "
       "Tensor strengths, Tensor next_block, Tensor active, Tensor? regions, int hops, float decay, "

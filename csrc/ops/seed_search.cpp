@@ -23,7 +23,7 @@ struct Arguments {
 // All checks, before any work; also those that hold on every device.
 Arguments check(const Tensor& queries, const Tensor& vectors, int64_t k,
                 const std::optional<Tensor>& inv_norm, const std::optional<Tensor>& active,
-                std::optional<int64_t> count, double min_score) {
+                std::optional<int64_t> count, double min_score, bool exact) {
   expect_dense<float>(queries, "queries", 2, "[B, D]", kNavigationError);
   const int64_t batch = queries.size(0), dim = queries.size(1);
   expect(dim >= 1, kNavigationError, "queries: expected D >= 1, got shape ", shape_of{queries});
@@ -45,7 +45,8 @@ Arguments check(const Tensor& queries, const Tensor& vectors, int64_t k,
               optional_column<const float>(inv_norm, "inv_norm", rows.rows, vectors, "vectors"),
               optional_column<const uint8_t>(active, "active", rows.rows, vectors, "vectors"),
               used,
-              static_cast<float>(min_score)};
+              static_cast<float>(min_score),
+              exact};
   return made;
 }
 
@@ -107,8 +108,8 @@ void search(const cpu::SeedSearch& job, int64_t k, float* score, int64_t* slot) 
 // [B, k] scores f32 and slots i64, best first, ties lower slot first, padded with 0 and -1.
 std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& vectors, int64_t k,
                                            std::optional<Tensor> inv_norm, std::optional<Tensor> active,
-                                           std::optional<int64_t> count, double min_score) {
-  const Arguments arguments = check(queries, vectors, k, inv_norm, active, count, min_score);
+                                           std::optional<int64_t> count, double min_score, bool exact) {
+  const Arguments arguments = check(queries, vectors, k, inv_norm, active, count, min_score, exact);
   const cpu::SeedSearch& job = arguments.job;
   check_values(job);
   Tensor scores = make_tensor(queries, {job.batch, k}, ScalarType::Float);
@@ -121,13 +122,13 @@ std::tuple<Tensor, Tensor> seed_search_cpu(const Tensor& queries, const Tensor& 
 // Does not wait for the device: a query that is not finite finds nothing instead of raising.
 std::tuple<Tensor, Tensor> seed_search_cuda(const Tensor& queries, const Tensor& vectors, int64_t k,
                                             std::optional<Tensor> inv_norm, std::optional<Tensor> active,
-                                            std::optional<int64_t> count, double min_score) {
-  const Arguments arguments = check(queries, vectors, k, inv_norm, active, count, min_score);
+                                            std::optional<int64_t> count, double min_score, bool exact) {
+  const Arguments arguments = check(queries, vectors, k, inv_norm, active, count, min_score, exact);
   expect(k <= gpu::kMostK, kNavigationError, "k: expected at most ", gpu::kMostK, " on a CUDA device, got ",
          k);
   const cpu::SeedSearch& job = arguments.job;
-  const gpu::SeedSearch launch{job.queries, job.batch,     job.dim, job.vectors, job.inv_norm, job.active,
-                               job.count,   job.min_score, k};
+  const gpu::SeedSearch launch{job.queries, job.batch, job.dim,       job.vectors, job.inv_norm,
+                               job.active,  job.count, job.min_score, k,           job.exact};
   const OnDevice device(queries);
   Tensor scores = make_tensor(queries, {job.batch, k}, ScalarType::Float);
   Tensor slots = make_tensor(queries, {job.batch, k}, ScalarType::Long);

@@ -32,7 +32,7 @@ def of_seed_search(batch=B, rows=N):
     vectors = noise(rows, D)
     return {
         "queries": noise(batch, D), "vectors": vectors, "k": 6, "inv_norm": 1 / vectors.norm(dim=1),
-        "active": (noise(rows) > -1).to(torch.uint8), "count": rows, "min_score": 0.1,
+        "active": (noise(rows) > -1).to(torch.uint8), "count": rows, "min_score": 0.1, "exact": False,
     }  # fmt: skip
 
 
@@ -121,6 +121,7 @@ PLAIN = {
         {}, {"k": 1}, {"k": 2 * N}, {"inv_norm": None}, {"active": None}, {"active": torch.ones(N) > 0},
         {"inv_norm": None, "active": None, "count": None, "min_score": -1}, {"count": 0}, {"count": 7},
         {"min_score": float("inf")}, {"min_score": float("-inf")}, {"queries": torch.zeros(2, D)},
+        {"exact": True},
         {"queries": torch.ones(4, 1), "vectors": noise(N, 1)}, {"queries": torch.ones(D, 1).t()},
     ],
     "region_search": [
@@ -189,6 +190,7 @@ NOT_PLAIN = {
         {"active": torch.ones(2 * N, dtype=torch.uint8)[::2]}, {"active": torch.ones(1, dtype=torch.uint8)},
         {"k": 0}, {"k": -1}, {"k": True}, {"k": 2.0}, {"k": 2**40}, {"k": 2**70}, {"count": N + 1},
         {"count": -1}, {"count": 1.0}, {"min_score": NAN}, {"min_score": "0"}, {"min_score": 10**400},
+        {"exact": 1}, {"exact": "no"},
     ],
     "region_search": [
         {"queries": noise(D, B).t()}, {"queries": torch.full((B, D), NAN)}, {"queries": noise(B, D + 1)},

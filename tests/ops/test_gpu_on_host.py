@@ -24,7 +24,6 @@ from aesg.ops import (
     activate_context,
     keep_primary_,
     pool_novelty_,
-    seed_search,
     spread_activation,
 )
 
@@ -219,20 +218,6 @@ def test_pool_novelty_leaves_out_what_is_not_finite(gpu) -> None:
     )  # fmt: skip
     assert born.tolist() == [False, False, False, True] and vectors.tolist()[3] == [1, 0]
     assert not bool(vectors[:3].any()) and pool[3].tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("batch, rows, dim, k", [(1, 1, 1, 1), (3, 700, 40, 10), (9, 300, 16, 70)])
-def test_seed_search(gpu, batch: int, rows: int, dim: int, k: int) -> None:
-    torch.manual_seed(rows)
-    queries, vectors = torch.randn(batch, dim), torch.randn(rows, dim)
-    active = (torch.rand(rows) < 0.9).to(torch.uint8)
-    want = seed_search(queries, vectors, k, active=active)
-    got = torch.empty(batch, k), torch.empty(batch, k, dtype=torch.int64)
-    gpu.on_host_seed_search(
-        at(queries), *sizes(batch, dim), at(vectors), *sizes(rows), at(active), ctypes.c_float(0.1),
-        *sizes(k), *map(at, got),
-    )  # fmt: skip
-    assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
 
 
 def test_what_is_not_sound_counts_as_none(gpu) -> None:

@@ -286,6 +286,18 @@ def test_no_sieve_loses_a_row(kind, dim):
             assert torch.equal(found[1], indices[:batch, :k]), (k, batch)
 
 
+@pytest.mark.parametrize("kind", HARD_ROWS)
+def test_exact_gives_the_same(kind):
+    torch.manual_seed(8)
+    queries, vectors, inv_norm = hard_rows(kind, 2000, 64)
+    for batch in (1, 5, 40):
+        for norms in (None, inv_norm):
+            options = {"inv_norm": norms, "min_score": -1.0}
+            want = seed_search(queries[:batch], vectors, 10, **options)
+            got = seed_search(queries[:batch], vectors, 10, **options, exact=True)
+            assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
+
+
 @pytest.mark.parametrize("batch, rows", [(1, 40_000), (3, 20_000), (700, 200)])
 def test_same_bits_for_any_number_of_threads(batch, rows):
     torch.manual_seed(2)
@@ -374,6 +386,7 @@ def test_opcheck(needs_grad):
     torch.library.opcheck(op, (queries, vectors, 4, None, None, None, 0.1))
     norms, active = 1 / vectors.norm(dim=1), torch.ones(20, dtype=torch.uint8)
     torch.library.opcheck(op, (queries, vectors, 40, norms, active, 17, 0.1))
+    torch.library.opcheck(op, (queries, vectors, 4, norms, active, 17, 0.1, True))
 
 
 def test_compiles_without_a_break():
@@ -407,6 +420,7 @@ Q, V = torch.ones(2, 4), torch.ones(6, 4)
         (AESGNavigationError, "D >= 1", (torch.ones(2, 0), torch.ones(3, 0), 1), {}),
         (AESGNavigationError, "k: expected an integer >= 1, got 0", (Q, V, 0), {}),
         (AESGNavigationError, "min_score", (Q, V, 1), {"min_score": float("nan")}),
+        (AESGNavigationError, "argument 'exact'", (Q, V, 1), {"exact": "yes"}),
         (AESGNavigationError, "list", ([1.0], V, 1), {}),
         (AESGNavigationError, "argument 'k'", (Q, V, "3"), {}),
         (AESGMemoryError, "vectors: expected float32, got float16", (Q, V.half(), 1), {}),
@@ -445,6 +459,45 @@ def test_cuda_equals_cpu(batch, rows, dim, k):
     want = seed_search(queries, vectors, k, active=active)
     got = seed_search(queries.cuda(), vectors.cuda(), k, active=active.cuda())
     assert_same_top_k((got[0].cpu(), got[1].cpu()), want, cosines(queries, vectors))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(
+    not (torch.cuda.is_available() and has_cuda_kernels()), reason="no CUDA device or kernels"
+)
+@pytest.mark.parametrize("dim", [3, 64, 100, 256])
+@pytest.mark.parametrize("kind", HARD_ROWS)
+def test_cuda_loses_no_row_of_the_cpus(kind, dim):
+    torch.manual_seed(6)
+    queries, vectors, inv_norm = hard_rows(kind, 20_000, dim)
+    active = (torch.rand(len(vectors)) < 0.9).to(torch.uint8)
+    on_device = {"inv_norm": inv_norm.cuda(), "active": active.cuda(), "min_score": -1.0}
+    for k in (1, 10, 70):
+        for batch in (1, 2, 3, 8, 9, 40):
+            asked, rows = queries[:batch], vectors.cuda()
+            want = seed_search(asked, vectors, k, inv_norm=inv_norm, active=active, min_score=-1.0)
+            for exact in (False, True):
+                got = seed_search(asked.cuda(), rows, k, **on_device, exact=exact)
+                assert torch.equal(got[0].cpu(), want[0]), (k, batch, exact)
+                assert torch.equal(got[1].cpu(), want[1]), (k, batch, exact)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(
+    not (torch.cuda.is_available() and has_cuda_kernels()), reason="no CUDA device or kernels"
+)
+@pytest.mark.parametrize("batch", [9, 256, 5000])
+def test_cuda_finds_the_same_with_and_without_a_sieve(batch):
+    torch.manual_seed(9)
+    vectors = torch.randn(60_000, 64)
+    vectors[30_000:33_000] = vectors[0]
+    queries = torch.randn(batch, 64)
+    queries[1] = vectors[0]  # three thousand rows alike
+    rows = vectors.cuda()
+    inv_norm = 1 / rows.norm(dim=1)
+    want = seed_search(queries.cuda(), rows, 10, inv_norm=inv_norm, exact=True)
+    got = seed_search(queries.cuda(), rows, 10, inv_norm=inv_norm)
+    assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
 
 
 @pytest.mark.parametrize("k", [2**40, 2**63, 2**70])

@@ -150,7 +150,8 @@ void seed_search_range(const SeedSearch& job, const float* packed, int64_t first
 
   // More than one chunk is laid out, and may be asked for, chunk by chunk.
   const int64_t chunk = chunk_queries(job.dim, job.batch);
-  if (job.batch <= std::min(kFewQueries, chunk) && job.inv_norm && chosen.search_few != nullptr) {
+  const bool may_sift = job.inv_norm && !job.exact;
+  if (job.batch <= std::min(kFewQueries, chunk) && may_sift && chosen.search_few != nullptr) {
     const int64_t pitch = (job.dim + 7) / 8 * 8;
     static thread_local std::vector<float> unit;  // the queries one below the other
     unit.assign(static_cast<size_t>(kFewQueries * pitch), 0.0f);
@@ -163,7 +164,7 @@ void seed_search_range(const SeedSearch& job, const float* packed, int64_t first
     }
     return chosen.search_few(job, unit.data(), pitch, first_row, last_row, best, bars);
   }
-  const auto search = job.inv_norm && chosen.search_many != nullptr ? chosen.search_many : chosen.search;
+  const auto search = may_sift && chosen.search_many != nullptr ? chosen.search_many : chosen.search;
   for (int64_t q = first_query; q < last_query; q += chunk)
     search(job, packed, q, std::min(q + chunk, last_query), first_row, last_row, best, panel, bars);
 }

@@ -17,6 +17,7 @@ struct SeedSearch {
   Column<const uint8_t> active;  // or null: all rows count
   int64_t count;                 // rows looked at: 0 .. count-1
   float min_score;               // similarities below it are no result
+  bool exact = false;            // no sum in another order, not even to sift
 };
 
 // What ranges should start at multiples of: rows of a panel, queries of a chunk of so large a batch.

@@ -31,7 +31,8 @@ struct SeedSearch {
   Column<const uint8_t> active;  // or null
   int64_t count;
   float min_score;
-  int64_t k;  // 1..kMostK
+  int64_t k;           // 1..kMostK
+  bool exact = false;  // no approximate product, not even to sift
 };
 
 inline constexpr int64_t kMostK = 1024;

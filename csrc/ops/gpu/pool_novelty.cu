@@ -67,7 +67,11 @@ size_t lay_out(const PoolNovelty& job, char* memory, Workspace* work) {
   take(&work->counts, job.capacity);
   take(&work->stamps, job.capacity);
   work->search = memory + used;
-  return used + (job.count > 0 ? seed_search_workspace(search_of(job, *work, 0)) : 0);
+  if (job.count == 0) return used;
+  // The last chunk may be searched otherwise than the others.
+  const int64_t last = (job.count - 1) / kChunk * kChunk;
+  return used + std::max(seed_search_workspace(search_of(job, *work, 0)),
+                         seed_search_workspace(search_of(job, *work, last)));
 }
 
 // One thread an input: its length, in the order of the CPU. What is zero or not finite is left out.

@@ -12,12 +12,13 @@
 
 namespace aesg::gpu {
 
-inline constexpr int kThreads = 128;  // of every block that selects; one candidate a thread and tile
+inline constexpr int kThreads = 128;  // of nearly every block that selects; one candidate a thread and tile
 
-// Capacity of the buffer for k results: a power of two with room for one tile beyond k.
-__host__ __device__ inline int buffer_size(int64_t k) {
-  int size = 2 * kThreads;
-  while (size < k + kThreads) size *= 2;
+// Capacity of the buffer for k results of a block of so many threads: a power of two with room for one tile
+// beyond k.
+__host__ __device__ inline int buffer_size(int64_t k, int threads = kThreads) {
+  int size = 2 * threads;
+  while (size < k + threads) size *= 2;
   return size;
 }
 
@@ -44,34 +45,39 @@ struct BlockTopK {
     __syncthreads();
   }
 
+  // Whether a candidate ranks before the bar: after a cut, the k-th stays where it is until the next one.
+  __device__ bool takes(float value, int64_t place) const {
+    return size[1] == 0 || ranks_before(value, place, score[k - 1], slot[k - 1]);
+  }
+
   // Offers one candidate a thread.
   __device__ void offer(bool there, float value, int64_t place) {
-    // After a cut the k-th stays where it is until the next one: the bar.
-    if (there && size[1]) there = ranks_before(value, place, score[k - 1], slot[k - 1]);
-    if (there) {
+    if (there && takes(value, place)) {
       const int at = atomicAdd(size, 1);
       score[at] = value;
       slot[at] = place;
     }
     __syncthreads();
-    const bool tight = *size + kThreads > capacity;
+    const bool tight = *size + static_cast<int>(blockDim.x) > capacity;
     __syncthreads();  // all have read the size before a cut changes it
     if (tight) cut();
   }
 
-  // Sorts and keeps the k first.
+  // Sorts and keeps the k first. Pairs up to 32 apart are compared by one warp alone, in its 64 places: only
+  // wider steps need the whole block.
   __device__ void cut() {
     const int count = *size;
-    for (int i = count + threadIdx.x; i < capacity; i += blockDim.x) {
+    int places = 64;
+    while (places < count) places *= 2;
+    for (int i = count + threadIdx.x; i < places; i += blockDim.x) {
       score[i] = -FLT_MAX;
       slot[i] = INT64_MAX;
     }
     __syncthreads();
-    for (int width = 2; width <= capacity; width *= 2)
+    for (int width = 2; width <= places; width *= 2)
       for (int step = width / 2; step > 0; step /= 2) {
-        for (int i = threadIdx.x; i < capacity; i += blockDim.x) {
-          const int other = i ^ step;
-          if (other <= i) continue;
+        for (int pair = threadIdx.x; pair < places / 2; pair += blockDim.x) {
+          const int i = 2 * pair - (pair & (step - 1)), other = i + step;
           const bool forward = (i & width) == 0;
           if (ranks_before(score[other], slot[other], score[i], slot[i]) != forward) continue;
           const float s = score[i];
@@ -81,8 +87,15 @@ struct BlockTopK {
           score[other] = s;
           slot[other] = p;
         }
-        __syncthreads();
+        const int next =
+            step > 1 ? step / 2 : width;  // the step that comes, of another width behind the last
+        if (step > 32 || next > 32) {
+          __syncthreads();
+        } else {
+          __syncwarp();
+        }
       }
+    __syncthreads();
     if (threadIdx.x == 0) {
       size[0] = count < k ? count : k;
       size[1] = count >= k;

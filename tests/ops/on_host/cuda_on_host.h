@@ -18,13 +18,15 @@
 #define __device__
 #define __host__
 #define __shared__ static
+#define __launch_bounds__(...)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 
 struct dim3 {
   unsigned x, y, z;
   dim3(unsigned x, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 using cudaStream_t = void*;
-enum cudaError_t : int { cudaSuccess = 0 };
+enum cudaError_t : int { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 
 inline dim3 threadIdx(0), blockIdx(0), blockDim(1), gridDim(1);
 inline char* dynamic_shared_memory = nullptr;
@@ -35,10 +37,18 @@ struct Barrier {
   unsigned arrived = 0, generation = 0;
 };
 
+// A copy that was issued and did not land yet.
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
 struct Fibre {
   ucontext_t context;
   std::vector<char> stack;
   bool done = false;
+  std::vector<std::vector<Copy>> groups;  // of copies, in order; the last is not committed
 };
 
 inline std::vector<Fibre> fibres;
@@ -89,6 +99,7 @@ inline void run_block(unsigned threads) {
     Fibre& fibre = fibres[i];
     turns[i] = i;
     fibre.done = false;
+    fibre.groups.assign(1, {});
     fibre.stack.resize(1 << 16);
     getcontext(&fibre.context);
     fibre.context.uc_stack.ss_sp = fibre.stack.data();
@@ -145,12 +156,112 @@ inline float exchange(unsigned mask, float value, unsigned from) {
   return got;
 }
 
+// What a copy is to fill holds NaN until the thread waits for it.
+inline void copy_later(void* to, const void* from, size_t bytes) {
+  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % bytes != 0) {
+    std::fprintf(stderr, "a copy of %zu bytes is not aligned\n", bytes);
+    std::abort();
+  }
+  std::memset(to, 0xff, bytes);
+  fibres[current].groups.back().push_back({to, from, bytes});
+}
+inline void commit_copies() { fibres[current].groups.emplace_back(); }
+inline void wait_for_copies(size_t left) {
+  auto& groups = fibres[current].groups;
+  while (groups.size() > left + 1) {
+    for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+    groups.erase(groups.begin());
+  }
+}
+
+inline int votes = 0;  // of the threads of a block
+
+// To the nearest bf16, ties to even.
+inline uint16_t as_bf16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  if (x != x) return 0x7fff;
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+inline float of_bf16(uint32_t bits) {
+  bits <<= 16;
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// What the lanes of a warp hold of two factors, see csrc/ops/gpu/mma.cuh.
+struct Factors {
+  uint32_t a[4], b[2];
+};
+inline std::vector<Factors> factors;
+
+inline void meet_warp() {
+  const unsigned warp = current / 32 * 32;
+  unsigned there = 0;
+  for (unsigned i = warp; i < warp + 32 && i < blockDim.x; ++i) there += !fibres[i].done;
+  meet(team_barriers[warp], there);
+}
+
+// Worse than tensor cores: the exact sum, off by anything up to 2^-19 of the largest that went into it.
+inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  const unsigned warp = current / 32 * 32, lane = current % 32;
+  factors.resize(fibres.size());
+  factors[current] = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
+  meet_warp();
+  for (int i = 0; i < 4; ++i) {
+    const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    double sum = c[i], most = std::fabs(c[i]);
+    for (unsigned k = 0; k < 16; ++k) {
+      const unsigned holder = k % 8 / 2;
+      const uint32_t left = factors[warp + row % 8 * 4 + holder].a[row / 8 + k / 8 * 2];
+      const uint32_t right = factors[warp + column * 4 + holder].b[k / 8];
+      const double product =
+          double{of_bf16(left >> k % 2 * 16 & 0xffff)} * of_bf16(right >> k % 2 * 16 & 0xffff);
+      sum += product;
+      most = std::fmax(most, std::fabs(product));
+    }
+    if (std::isfinite(sum)) sum += most * 0x1p-19 * (static_cast<int>(order() % 3) - 1);
+    c[i] = static_cast<float>(sum);
+  }
+  meet_warp();
+}
+
 }  // namespace on_host
 
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
 inline void __syncthreads() { on_host::meet(on_host::block_barrier, on_host::alive); }
+inline int __syncthreads_or(int mine) {
+  on_host::votes += mine != 0;
+  __syncthreads();
+  const int yes = on_host::votes;
+  __syncthreads();
+  on_host::votes = 0;  // by all, before any can vote again
+  __syncthreads();
+  return yes != 0;
+}
+inline int __any_sync(unsigned, int mine) {  // of whole warps
+  const unsigned warp = on_host::current / 32 * 32;
+  on_host::exchanged[on_host::current] = mine != 0;
+  on_host::meet_warp();
+  bool any = false;
+  for (unsigned lane = 0; lane < 32; ++lane) any |= on_host::exchanged[warp + lane] != 0.0f;
+  on_host::meet_warp();
+  return any;
+}
+inline void __syncwarp() { on_host::meet_warp(); }
 inline float __shfl_down_sync(unsigned mask, float value, unsigned delta, int width) {
   const unsigned me = on_host::current, lane = me % width;
   return on_host::exchange(mask, value, lane + delta < static_cast<unsigned>(width) ? me + delta : me);
+}
+inline float __shfl_xor_sync(unsigned mask, float value, int apart, int) {
+  return on_host::exchange(mask, value, on_host::current ^ apart);
 }
 inline float __shfl_sync(unsigned mask, float value, int lane, int width) {
   return on_host::exchange(mask, value, on_host::current / width * width + lane);
@@ -176,15 +287,16 @@ inline int atomicMax(int* at, int value) {
   return before;
 }
 
-inline int __float_as_int(float x) {
-  int bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
 inline float __int_as_float(int bits) {
   float x;
   std::memcpy(&x, &bits, sizeof x);
   return x;
+}
+inline float __uint_as_float(uint32_t bits) { return __int_as_float(static_cast<int>(bits)); }
+inline int __float_as_int(float x) {
+  int bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
 }
 inline long long __double2ll_rn(double x) { return std::llrint(x); }
 inline float __fmul_rn(float a, float b) { return a * b; }
@@ -197,6 +309,11 @@ inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 using std::isfinite;
 
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
+  return bytes <= 227 * 1024 ? cudaSuccess : cudaErrorInvalidValue;
+}
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
 enum cudaMemcpyKind : int { cudaMemcpyDeviceToDevice = 3 };

@@ -10,10 +10,13 @@ extern "C" {
 
 void on_host_order(unsigned seed) { on_host::order.seed(seed); }
 
-int on_host_seed_search(const float* queries, int64_t batch, int64_t dim, float* vectors, int64_t rows,
-                        const uint8_t* active, float min_score, int64_t k, float* scores, int64_t* slots) {
-  const gpu::SeedSearch job{
-      queries, batch, dim, flat<const float>(vectors, rows, dim), {}, flat(active, rows), rows, min_score, k};
+int on_host_seed_search(const float* queries, int64_t batch, int64_t dim, const float* vectors, int64_t rows,
+                        int64_t group_stride, const float* inv_norm, const uint8_t* active, int64_t count,
+                        float min_score, int64_t k, bool exact, float* scores, int64_t* slots) {
+  Column<const float> column = flat(vectors, rows, dim);
+  if (group_stride != 0) column = {vectors, rows, dim, group_stride, kRowsPerGroup - 1, kGroupShift};
+  const gpu::SeedSearch job{queries, batch,     dim, column, flat(inv_norm, rows), flat(active, rows),
+                            count,   min_score, k,   exact};
   return gpu::seed_search(job, workspace(gpu::seed_search_workspace(job)).data(), scores, slots, nullptr);
 }
 
