@@ -27,7 +27,7 @@ class Awaited:
     def __init__(self) -> None:
         self._queue: deque[_Sent] = deque()
         self._rows = 0
-        self._taking = False
+        self.taking = False  # now, somewhere above
         self._pid = os.getpid()
 
     def __bool__(self) -> bool:
@@ -44,7 +44,7 @@ class Awaited:
         """
         self._queue.append(_Sent(_Transfer(tensors), take, len(tensors[0]), changes_graph))
         self._rows += len(tensors[0])
-        while self._too_many() and not self._taking:
+        while self._too_many() and not self.taking:
             self._take_one()
 
     def _too_many(self) -> bool:
@@ -55,17 +55,25 @@ class Awaited:
         behind it are left for the next time. Does nothing from inside itself, and nothing in a forked child,
         which has no device.
         """
-        while self._queue and not self._taking and self._pid == os.getpid():
+        while self._queue and not self.taking and self._pid == os.getpid():
             self._take_one()
 
     def _take_one(self) -> None:
-        self._taking = True
+        self.taking = True
+        try:
+            try:
+                copies = self._queue[0].transfer.arrived()
+            except Exception:
+                self._drop()  # will never come
+                raise
+            self._drop().take(copies)  # not before: who interrupts the waiting loses nothing
+        finally:
+            self.taking = False
+
+    def _drop(self) -> _Sent:
         sent = self._queue.popleft()
         self._rows -= sent.rows
-        try:
-            sent.take(sent.transfer.arrived())
-        finally:
-            self._taking = False
+        return sent
 
 
 class _Sent(NamedTuple):

@@ -62,7 +62,7 @@ class DeviceCopy:
     def layout(self, health: QueryMean) -> tuple[int, ...]:
         """Changes when what is read of this copy lies elsewhere or is longer. After `refresh`."""
         lengths = self.inverse_norms(health)
-        common = 0 if health.common is None else self._common_of(health).data_ptr()
+        common = 0 if health.common is None else self.common_of(health).data_ptr()
         parts = [part.place for part in (self._vectors, self._columns, self._blocks)]
         return (*itertools.chain(*parts), lengths.data_ptr(), common)
 
@@ -145,7 +145,7 @@ class DeviceCopy:
 
     def without(self, vectors: Tensor, health: QueryMean) -> Tensor:
         """`QueryMean.without` of vectors [..., D] on this device."""
-        return vectors if health.common is None else without(vectors, self._common_of(health))
+        return vectors if health.common is None else without(vectors, self.common_of(health))
 
     def inverse_norms(self, health: QueryMean) -> Tensor:
         """By what a product with a stored vector is scaled, [G, 1024] f32: `QueryMean.inverse_norms`, of
@@ -153,17 +153,21 @@ class DeviceCopy:
         """
         if health.common is None:
             return self.inv_norm
-        self._common_of(health)
+        self.common_of(health)
         core, lengths = self._storage.core, health.inverse_norms(self._storage).numpy()
         self._lengths.bring(core.vector_stamps, core.node_groups, lambda g: [lengths[g].view(np.uint8)])
         return self._lengths.part(torch.float32, 0, (GROUP,))
 
-    def _common_of(self, health: QueryMean) -> Tensor:
-        """The direction that likeness leaves out, here; the lengths known so far go with the former one."""
+    @torch.inference_mode(False)  # training goes through it, whatever was asked under before
+    def common_of(self, health: QueryMean) -> Tensor:
+        """The direction [D] f64 that likeness leaves out, here; the lengths known so far go with the former
+        one.
+        """
         if self._common is not health.common or self._common_there is None:
             assert health.common is not None
             self._lengths = Groups(self.device, 4 * GROUP)
-            self._common, self._common_there = health.common, health.common.to(self.device)
+            common = health.common.pin_memory() if self.device.type == "cuda" else health.common
+            self._common, self._common_there = health.common, common.to(self.device, non_blocking=True)
         return self._common_there
 
     def _join_streams(self) -> None:
@@ -178,6 +182,8 @@ class DeviceCopy:
         self._stream = stream
         for part in (self._vectors, self._columns, self._blocks, self._lengths):
             part.used_on(stream)
+        if self._common_there is not None:
+            self._common_there.record_stream(stream)
 
     def _column(self, name: str, dtype: torch.dtype) -> Tensor:
         return self._columns.part(dtype, _COLUMN_STARTS[name], (GROUP,))

@@ -79,6 +79,8 @@ class GraphState:
         # collected.
         digest = weakref.WeakMethod(self.digest)
         storage.before_read = lambda: (hook := digest()) and hook()
+        arrive = weakref.WeakMethod(self.settle)
+        storage.before_use = lambda: (hook := arrive()) and hook()
         guard = weakref.WeakMethod(self._permit_writing)
         storage.before_write = lambda: (hook := guard()) and hook()
 
@@ -237,7 +239,8 @@ class GraphState:
 
     def settle_at_the_end(self) -> None:
         """Settles where nobody can be told: what cannot be learnt becomes a warning."""
-        while self.awaited and self._pid == os.getpid():
+        # Inside a call that is being taken in (a collection may come there) those behind it are not touched.
+        while self.awaited and not self.awaited.taking and self._pid == os.getpid():
             try:
                 with _outside_of_tracing():
                     self.awaited.settle()

@@ -58,6 +58,7 @@ class StreamedVectors(Groups):
             scores, slots = _merged(scores, slots, *found, first * self._shape[0])
         return scores, slots
 
+    @torch.inference_mode(False)  # what is kept is used outside of it as well
     def _fetched(self, index: int, groups: int) -> Tensor:
         """A slab's first groups, on the device, for work on its current stream."""
         while len(self._buffers) < min(2, len(self._slabs)):

@@ -67,7 +67,8 @@ class AskMethods:
         here instead. learn=False: nothing is learnt, as in INFERENCE.
 
         Raises AESGNavigationError for an empty, non-finite or wrongly ranked query and AESGMemoryError for
-        another vector_dim, before anything changed. O(Q N D) for the search, then by edges touched.
+        another vector_dim, before anything changed; what a device answers is only found out to be non-finite
+        when it is learnt from, see `AESGMemory`. O(Q N D) for the search, then by edges touched.
         """
         if not torch.compiler.is_compiling():
             return self._retrieve(query, batch_idx, learn)
@@ -158,13 +159,21 @@ class AskMethods:
         else:
             once_more = pending is not None and pending.traced
             # A reentrant checkpoint shows by nothing but a model that trains without gradients.
-            second_pass = not again and (
-                watched()
-                or (
-                    changes and self.training and not traced and not once_more and not torch.is_grad_enabled()
-                )
-            )
             learner = self._learner
+            second_pass = (
+                not again
+                and (
+                    watched()
+                    or (
+                        changes
+                        and self.training
+                        and not traced
+                        and not once_more
+                        and not torch.is_grad_enabled()
+                    )
+                )
+                and not learner.leaves_no_trace(query)
+            )
             there = learner.ready_for(query, learns)
             found, answers = self.navigator.find(
                 query, learner.streams, there, traced=traced or once_more or second_pass
@@ -197,7 +206,9 @@ class AskMethods:
 
     def made_ready(self, query: Tensor, batch_idx: int) -> tuple[object, ...]:
         """Brings the device up to date for a query there; returns what changes when captured work on it no
-        longer fits. Raises AESGMemoryError for a memory that is asked on the host.
+        longer fits.
+
+        Raises AESGMemoryError for a memory that is asked on the host, or by now is.
         """
         self._require_open("retrieve")
         copied = self.graph.copied
@@ -205,10 +216,9 @@ class AskMethods:
         there = self._learner.ready_for(checked, learns=False)
         if copied is None or there is None:
             raise AESGMemoryError(
-                "capture: expected a memory that is asked on a CUDA device, got one asked on the host (as "
-                "while packs are attached)"
+                "capture: expected a memory that is asked on a CUDA device, got one asked on the host: it "
+                "was moved, or has packs"
             )
-        copied.refresh()
         return (*copied.layout(self.graph.state.bare_queries), *there.layout)
 
     @contextmanager
@@ -261,6 +271,7 @@ class AskMethods:
             return
         for on_host, together in groupby(calls, key=lambda call: call.query.on_host):
             if on_host:
+                self.graph.state.settle()  # what was asked elsewhere before
                 self._learner.take_in(list(together))
             else:
                 self._learner.await_calls(list(together))
@@ -321,10 +332,14 @@ class AskMethods:
             return found
         return found._replace(jacobian=found.jacobian[:0], seed_vectors=found.seed_vectors[:0])
 
-    def common_part(self) -> Tensor:
-        """The direction [D] f64 that likeness leaves out, or zeros."""
-        common = self.graph.state.bare_queries.common
-        return torch.zeros(self.vector_dim, dtype=torch.float64) if common is None else common
+    def common_part(self, device: torch.device) -> Tensor:
+        """The direction [D] f64 that likeness leaves out, or zeros, on the device that is asked."""
+        health, copied = self.graph.state.bare_queries, self.graph.copied
+        if health.common is None:
+            return torch.zeros(self.vector_dim, dtype=torch.float64, device=device)
+        if copied is None or copied.device != device:
+            return health.common
+        return copied.common_of(health)
 
     def answer_again(self, rows: Tensor, lead: torch.Size) -> Activated:
         """`retrieve_again` to rows."""

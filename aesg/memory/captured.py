@@ -24,6 +24,7 @@ class CapturedRetrieve:
     Raises AESGMemoryError for a memory that is not asked on a CUDA device. Has never run on a GPU.
     """
 
+    @torch.inference_mode(False)  # what is kept is used outside of it as well
     def __init__(self, memory: AskMethods, like: Tensor, batch_idx: int = 0) -> None:
         device = memory.asked_on
         if device.type != "cuda":
@@ -38,23 +39,25 @@ class CapturedRetrieve:
         self._layout: tuple[object, ...] = ()
         self.captures = 0  # how often it was captured
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def __call__(self, query: Tensor) -> RetrievedContext:
         """The answer. Its tensors are those of the last call, written over.
 
-        Raises AESGNavigationError for a query of another shape.
+        Raises AESGNavigationError for a query of another shape, and AESGMemoryError where the memory was
+        moved to the host, or has packs, meanwhile.
         """
         if query.shape != self._query.shape:
             raise AESGNavigationError(
                 f"Query: expected shape {list(self._query.shape)} as captured, got {list(query.shape)}"
             )
-        self._query.copy_(query, non_blocking=True)
         layout = self._memory.made_ready(self._query, self._batch_idx)
+        self._query.copy_(query, non_blocking=True)  # now behind the last replay, on whatever stream that was
         if self._graph is None or layout != self._layout:
             self._capture(layout)
         assert self._graph is not None and self._context is not None
         self._graph.replay()
-        return self._context
+        return self._context.renewed()
 
     def _capture(self, layout: tuple[object, ...]) -> None:
         memory, device = self._memory, self._query.device

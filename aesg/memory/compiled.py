@@ -49,7 +49,7 @@ def _retrieve(
     clock.add_(1)
     memory = _memory(number)
     # As the answer knew it: what is learnt from the call may change it.
-    common = memory.common_part().to(rows.device)
+    common = memory.common_part(rows.device)
     return _own(memory.answer(rows, torch.Size(lead), batch_idx, learn=learn, traced=traced), common)
 
 
@@ -64,7 +64,7 @@ def _(
 def _retrieve_again(rows: Tensor, clock: Tensor, number: int, lead: list[int]) -> Parts:
     clock.add_(1)
     memory = _memory(number)
-    return _own(memory.answer_again(rows, torch.Size(lead)), memory.common_part().to(rows.device))
+    return _own(memory.answer_again(rows, torch.Size(lead)), memory.common_part(rows.device))
 
 
 @_retrieve_again.register_fake

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -111,6 +112,12 @@ class RetrievedContext:
         trace, rows = self._trace, self.indices.reshape(-1, self.indices.shape[-1]).tolist()
         found = [[trace(query, slot) for slot in row if slot >= 0] for query, row in enumerate(rows)]
         return _nest(found, self.indices.shape[:-1])
+
+    def renewed(self) -> RetrievedContext:
+        """The same tensors, which a replay has written over: nothing is known of their paths."""
+        renewed = copy.copy(self)
+        renewed._trace = copy.copy(self._trace)
+        return renewed
 
     def _slots(self, start: int, stop: int | None) -> Any:
         rows = self.indices[..., start:stop].reshape(-1, self.indices[..., start:stop].shape[-1]).tolist()

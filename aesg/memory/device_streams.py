@@ -34,10 +34,14 @@ class DeviceStreams:
     @torch.no_grad()
     def follow(self, streams: BatchActiveContext) -> None:
         """Makes these the streams given, as they are on the host, unless they are known: then only those are
-        new that it has more. Stays where it is while their number does.
+        new that it has more. Stays where it is while their number does. The CUDA stream that this is called
+        on comes after all that used these before.
         """
         missing = streams.batch_size - len(self.primary)
         if missing > 0:
+            if self.device.type == "cuda":  # not given away before the copying is done
+                for part in (self.primary, self.primary_ids, self.energies):
+                    part.record_stream(torch.cuda.current_stream(self.device))
             nobody = self.primary.new_full((missing, PRIMARY_COUNT), -1)
             self.primary = torch.cat([self.primary, nobody])
             self.primary_ids = torch.cat([self.primary_ids, torch.zeros_like(nobody)])

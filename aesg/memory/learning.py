@@ -121,15 +121,16 @@ class Learner:
         assert state.awaited is not None  # there is a copy on the device
         if state.awaited and (state.awaited.changes_graph or not there.knows(self.streams)):
             state.settle()
+        assert self.graph.copied is not None
+        self.graph.copied.refresh()  # orders this stream behind the one on which was last asked
         there.follow(self.streams)
         return there
 
     def await_calls(self, calls: Sequence[Call]) -> None:
         """`take_in`, and `note` of each, when these have come to the host. The device remembers at once."""
         copied, there, last = self.graph.copied, self.there, calls[-1]
-        assert copied is not None and there is not None
+        assert there is not None
         query, found = last.query, last.found
-        there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
         outlines = [outline(call) for call in calls]
 
         def take(copies: list[Tensor]) -> None:
@@ -146,13 +147,26 @@ class Learner:
 
         awaited = self.graph.state.awaited
         assert awaited is not None
-        if self._rehearsing or is_captured(last.query.rows):  # what is replayed never comes to the host
-            return
-        awaited.send(
-            [part for call in calls for part in parts_of(call)],
-            take,
-            changes_graph=any(call.learns for call in calls),
-        )
+        try:
+            if not self.leaves_no_trace(query):
+                awaited.send(
+                    [part for call in calls for part in parts_of(call)],
+                    take,
+                    changes_graph=any(call.learns for call in calls),
+                )
+            if copied is None or copied.device != query.rows.device:  # moved meanwhile
+                there.forget()
+            else:
+                there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
+        except BaseException:
+            there.forget()  # one of both may know what the other does not
+            raise
+
+    def leaves_no_trace(self, query: Query) -> bool:
+        """Whether the host hears nothing of this call: it is rehearsed, or goes into a CUDA graph, and what
+        is replayed never comes here.
+        """
+        return not query.on_host and (self._rehearsing or is_captured(query.rows))
 
     @contextmanager
     def rehearsing(self) -> Iterator[None]:

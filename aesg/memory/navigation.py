@@ -207,6 +207,10 @@ class Traces:
         self._answers = answers
         self._known: dict[tuple[int, int], dict[int, list[int]]] = {}  # of a row and an origin
 
+    def __copy__(self) -> Traces:
+        """Of the same answers, with nothing looked up yet."""
+        return Traces(self._answers)
+
     def __call__(self, row: int, index: int) -> list[int]:
         base = index >> ORIGIN_SHIFT << ORIGIN_SHIFT
         slot = index - base

@@ -88,6 +88,7 @@ class AESGStorage:
         require_ours_or_empty(directory)
         self.core: _core.Store = _core.Store.open(directory, vector_dim or 0, read_only=read_only)
         self.clock = clock
+        self.before_use: Callable[[], Any] | None = None  # takes in what is on its way here
         self.before_read: Callable[[], Any] | None = None
         self.before_write: Callable[[], Any] | None = None  # raises where assigning is not permitted
         self._settling = False
@@ -168,6 +169,12 @@ class AESGStorage:
         self.require_writable()
         if self.before_write is not None:
             self.before_write()
+        self._arrive()
+
+    def _arrive(self) -> None:
+        """What was asked for before a change comes before it."""
+        if self.before_use is not None:
+            self.before_use()
 
     # -- zero-copy, for ops and engine ---------------------------------------------------------------------
 
@@ -330,6 +337,7 @@ class AESGStorage:
         Raises AESGStorageError when a write or sync fails; the last commit stays readable, and after a failed
         sync no commit is taken any more.
         """
+        self._arrive()
         return self.core.commit()
 
     flush = commit
@@ -344,6 +352,7 @@ class AESGStorage:
 
     def refresh(self) -> bool:
         """Reader: takes over what the writer committed since; True when anything changed."""
+        self._arrive()
         return self.core.refresh()
 
     def snapshot(self, directory: str | os.PathLike[str]) -> None:
