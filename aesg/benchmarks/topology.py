@@ -38,12 +38,11 @@ def fill(memory: AESGMemory, concepts: int, degree: int) -> None:
     memory.graph.add_edges(slots[sources], slots[targets.reshape(-1)], some, 0.9 * some)
 
 
-def live(memory: AESGMemory, updates: int) -> dict[str, list[tuple[float, float]]]:
+def live(memory: AESGMemory, updates: int, device: str = "cpu") -> dict[str, list[tuple[float, float]]]:
     """Milliseconds of every update by what was due in it: (wall clock, processor)."""
     config, found = memory.config, dict[str, list[tuple[float, float]]]()
     generator = torch.Generator().manual_seed(1)
     for update in range(1, updates + 1):
-        device = str(memory.device)
         memory.retrieve(torch.randn(64, memory.vector_dim, generator=generator).to(device))
         due = "no sweep"
         if update % config.consolidation_epoch_interval == 0:
@@ -83,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fill(memory, concepts, options.degree)
         counts = memory.storage.active_count, memory.storage.edge_count
         print("{:,} concepts, {:,} edges, D={}".format(*counts, options.dim))
-        found = live(memory, options.updates)
+        found = live(memory, options.updates, options.device)
     rows: dict[str, dict[str, Any]] = {}
     print(
         f"{'update_topology()':24} {'times':>5} {'median ms':>10} {'worst ms':>10} {'processor ms':>13}  aim"

@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 import torch
+from hard_rows import HARD_ROWS, hard_rows
 from host_build import build
 from ops_helpers import grouped
 from test_gpu_on_host import at, sizes
-from test_seed_search import HARD_ROWS, hard_rows
 from torch import Tensor
 
 from aesg.ops import seed_search
