@@ -77,6 +77,8 @@ def plan(device: str, small: bool, folder: Path) -> list[Step]:
     """The steps in the order of their worth; results of benchmarks go to `folder`."""
     python, on_gpu = sys.executable, device == "cuda"
     checkout = None if (ROOT / "setup.py").is_file() else "no checkout"
+    # A file that lacks a package fails the step, but hides no test of another file.
+    cuda_tests = [python, "-m", "pytest", "-q", "-m", "cuda", "--continue-on-collection-errors"]
     steps = [
         Step(
             "build",
@@ -87,7 +89,7 @@ def plan(device: str, small: bool, folder: Path) -> list[Step]:
         ),
         Step(
             "tests",
-            [python, "-m", "pytest", "-q", "-m", "cuda", "tests", *([] if on_gpu else ["--collect-only"])],
+            [*cuda_tests, "tests", *([] if on_gpu else ["--collect-only"])],
             150,
             left_out=checkout,
             must_pass=on_gpu,
@@ -102,13 +104,14 @@ def plan(device: str, small: bool, folder: Path) -> list[Step]:
         steps.append(Step(name, command + words, limit, result=result, judges=name == "topology"))
     sanitizer = _sanitizer()
     no_sanitizer = None if sanitizer is not None else "compute-sanitizer is not there"
-    some_tests = [python, "-m", "pytest", "-q", "-m", "cuda", "tests/ops", "-k", SANITIZED]
+    some_tests = [*cuda_tests, "tests/ops", "-k", SANITIZED]
+    # torch asks the driver for what it may lack, an error of its API; the ops check what their launches say.
+    options = ["--error-exitcode", "9", "--report-api-errors", "no", "--kernel-regex", "kns=aesg"]
     for tool in ("memcheck", "racecheck"):
-        watched = ["--tool", tool, "--error-exitcode", "9", "--kernel-regex", "kns=aesg"]
         steps.append(
             Step(
                 tool,
-                [sanitizer or "compute-sanitizer", *watched, *some_tests],
+                [sanitizer or "compute-sanitizer", "--tool", tool, *options, *some_tests],
                 90,
                 left_out=checkout or (no_sanitizer if on_gpu else "on the CPU"),
                 must_pass=True,

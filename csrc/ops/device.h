@@ -20,7 +20,7 @@ struct OnDevice {
   explicit OnDevice(const Tensor& tensor) : guard(tensor.get_device_index()) {
     expect(aoti_torch_get_current_cuda_stream != nullptr, kMemoryError,
            "device: expected a torch with CUDA for tensors on a CUDA device, got one without");
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
   }
   torch::stable::accelerator::DeviceGuard guard;
   gpu::Stream stream = nullptr;

@@ -106,7 +106,7 @@ void expect_type(const Tensor& t, const char* name, const char* error = kMemoryE
 // The kind of device as torch numbers it; a meta tensor has no index to tell it from one on the CPU.
 inline int32_t device_type(const Tensor& t) {
   int32_t type = -1;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &type));
   return type;
 }
 
@@ -191,7 +191,7 @@ inline Tensor make_tensor(const Tensor& like, std::initializer_list<int64_t> siz
     next *= std::max<int64_t>(size[i], 1);
   }
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), size, strides,
                                torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
                                like.is_cuda() ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu(),

@@ -161,7 +161,9 @@ def test_the_plan_of_a_gpu(monkeypatch, tmp_path):
     assert not any(step.left_out for step in steps.values())
     assert steps["build"].environment == {"AESG_CUDA": "1", "TORCH_CUDA_ARCH_LIST": "9.0"}
     assert steps["tests"].must_pass and "--collect-only" not in steps["tests"].command
+    assert "--continue-on-collection-errors" in steps["tests"].command, "one file fails, the others run"
     assert steps["memcheck"].command[0] == "bin/compute-sanitizer" and steps["memcheck"].must_pass
+    assert "--report-api-errors no" in " ".join(steps["memcheck"].command), "torch asks for what is not there"
     assert all(" ".join(steps[name].command).count("--device cuda") == 1 for name in gpu.BENCHMARKS)
     monkeypatch.setattr(gpu.shutil, "which", lambda name, path=None: None)
     assert gpu.plan("cuda", False, tmp_path)[-1].left_out == "compute-sanitizer is not there"

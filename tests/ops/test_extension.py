@@ -1,4 +1,7 @@
-"""The library: what it registers, and how its errors become typed ones."""
+"""The library: what it registers, what it is built against, and how its errors become typed ones."""
+
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,6 +44,13 @@ def test_every_op_has_a_cpu_kernel_and_a_fake(op):
 
 def test_cuda_kernels_are_registered_all_or_none():
     assert {has(op, "CUDA") for op in WITH_CUDA} == {_extension.has_cuda_kernels()}
+
+
+def test_the_sources_keep_to_what_the_oldest_torch_has():
+    """Names that came after 2.11, the TORCH_TARGET of setup.py: newer headers have them all the same."""
+    newer = re.compile(r"\bSTABLE_TORCH_ERROR_CODE_CHECK\b")
+    sources = [p for p in (Path(__file__).resolve().parents[2] / "csrc").rglob("*") if p.is_file()]
+    assert sources and not [str(p) for p in sources if newer.search(p.read_text())]
 
 
 @pytest.mark.parametrize(
