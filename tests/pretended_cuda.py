@@ -19,6 +19,10 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("cuda", 0)
 
+needs_no_cuda = pytest.mark.skipif(
+    torch.version.cuda is not None, reason="a torch with CUDA looks for the device that is pretended"
+)
+
 
 class Pretended(Tensor):
     """Claims to be on DEVICE, in Python alone: torch's C++ sees a tensor on the CPU, which needs no device.

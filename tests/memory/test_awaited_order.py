@@ -21,7 +21,7 @@ from aesg.memory.calls import Query
 from aesg.memory.captured import CapturedRetrieve
 from aesg.memory.controller import AESGMemory
 from aesg.memory.device_streams import DeviceStreams
-from tests.pretended_cuda import DEVICE, pretended_cuda
+from tests.pretended_cuda import DEVICE, needs_no_cuda, pretended_cuda
 
 DIM = 16
 
@@ -206,6 +206,7 @@ def test_vectors_on_the_host_first_searched_in_inference_mode(make_memory, elsew
     assert query.grad is not None
 
 
+@needs_no_cuda
 def test_a_common_part_first_brought_in_inference_mode(make_memory) -> None:
     with pretended_cuda():
         memory = make_memory(vector_dim=DIM)
@@ -219,6 +220,7 @@ def test_a_common_part_first_brought_in_inference_mode(make_memory) -> None:
         memory.close()
 
 
+@needs_no_cuda
 @pytest.mark.parametrize("common", [False, True])
 def test_a_compiled_retrieve_does_not_wait(make_memory, common) -> None:
     with pretended_cuda() as mode:
@@ -238,6 +240,7 @@ def test_a_compiled_retrieve_does_not_wait(make_memory, common) -> None:
 # -- CUDA streams and graphs -------------------------------------------------------------------------------
 
 
+@needs_no_cuda
 def test_streams_are_touched_behind_what_was_asked_on_another_cuda_stream(make_memory, monkeypatch) -> None:
     order = []
     follow = DeviceStreams.follow
@@ -275,6 +278,7 @@ def test_what_was_captured_is_refused_once_the_host_is_asked(make_memory) -> Non
         make_memory(vector_dim=DIM).made_ready(rows(3), 0)
 
 
+@needs_no_cuda
 def test_a_captured_retrieve_writes_its_query_behind_the_last_replay(make_memory, monkeypatch) -> None:
     with pretended_cuda():
         memory = make_memory(vector_dim=DIM)

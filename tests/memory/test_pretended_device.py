@@ -15,9 +15,11 @@ from torch.utils.checkpoint import checkpoint
 from aesg import AESGTrainer
 from aesg.memory.controller import AESGMemory
 from tests.architectures.zoo import ALL, build, fill, inputs, loss
-from tests.pretended_cuda import DEVICE, Pretended, PretendedCuda, pretended_cuda
+from tests.pretended_cuda import DEVICE, Pretended, PretendedCuda, needs_no_cuda, pretended_cuda
 
 DIM = 16
+
+pytestmark = needs_no_cuda
 
 
 def rows(*shape: int, seed: int = 0) -> Tensor:
