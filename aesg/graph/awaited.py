@@ -26,7 +26,8 @@ class Awaited:
 
     def __init__(self) -> None:
         self._queue: deque[_Sent] = deque()
-        self._rows = 0
+        self._rows = 0  # of all
+        self._changing = 0  # how many change the graph
         self.taking = False  # now, somewhere above
         self._pid = os.getpid()
 
@@ -36,7 +37,7 @@ class Awaited:
     @property
     def changes_graph(self) -> bool:
         """Whether the next answer depends on what is awaited."""
-        return any(sent.changes_graph for sent in self._queue)
+        return self._changing > 0
 
     def send(self, tensors: Sequence[Tensor], take: Take, *, changes_graph: bool) -> None:
         """Sends tensors of one device, i64 and f32 [Q, ...] without gradient, to the host. `take` is called
@@ -44,6 +45,7 @@ class Awaited:
         """
         self._queue.append(_Sent(_Transfer(tensors), take, len(tensors[0]), changes_graph))
         self._rows += len(tensors[0])
+        self._changing += changes_graph
         while self._too_many() and not self.taking:
             self._take_one()
 
@@ -73,6 +75,7 @@ class Awaited:
     def _drop(self) -> _Sent:
         sent = self._queue.popleft()
         self._rows -= sent.rows
+        self._changing -= sent.changes_graph
         return sent
 
 
