@@ -45,13 +45,18 @@ class CapturedRetrieve:
         """The answer. Its tensors are those of the last call, written over.
 
         Raises AESGNavigationError for a query of another shape, and AESGMemoryError where the memory was
-        moved to the host, or has packs, meanwhile.
+        moved, or has packs, meanwhile.
         """
         if query.shape != self._query.shape:
             raise AESGNavigationError(
                 f"Query: expected shape {list(self._query.shape)} as captured, got {list(query.shape)}"
             )
         layout = self._memory.made_ready(self._query, self._batch_idx)
+        if self._memory.asked_on != self._query.device:
+            raise AESGMemoryError(
+                f"capture: expected a memory on {self._query.device}, got one that was moved to "
+                f"{self._memory.asked_on}: capture it anew"
+            )
         self._query.copy_(query, non_blocking=True)  # now behind the last replay, on whatever stream that was
         if self._graph is None or layout != self._layout:
             self._capture(layout)

@@ -50,8 +50,9 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         exactly, while no packs are attached. The graph itself is written on the host alone: what a call
         taught is on its way there while the device works on, and is learnt by whatever next needs it:
         `update_topology()`, `save()`, any look at the graph, the next call after one that learns. Nothing
-        else waits for the device. A query that is not finite finds nothing there, and what would learn from
-        it raises. Answers go to the device of the query. `to()` moves all this. It has never run on a GPU.
+        else waits for the device, unless more than 256 calls are on their way. A query that is not finite
+        finds nothing there, and what would learn from it raises. Answers go to the device of the query.
+        `to()` moves all this. It has never run on a GPU.
     residency: "device", or "host" for vectors that the device has no room for: they stay in pinned host
         memory (beside the store's own) and pass through the device at every search.
     read_only: opens the last committed state beside a writer; the mode is INFERENCE and stays so.

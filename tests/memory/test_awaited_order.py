@@ -337,3 +337,18 @@ def test_streams_that_grow_on_another_cuda_stream(make_memory) -> None:
         wanted = plain.retrieve(query)
         torch.cuda.current_stream().wait_stream(streams[step % 2])
         assert torch.equal(got.weights.cpu(), wanted.weights)
+
+
+@needs_no_cuda
+def test_a_captured_retrieve_does_not_follow_to_another_device(make_memory) -> None:
+    with pretended_cuda():
+        memory = make_memory(vector_dim=DIM)
+        memory.graph.add_concepts(rows(20))
+        memory.to(DEVICE)
+        captured = memory.capture(rows(3))
+        captured._query = rows(3)  # as if captured on another
+        with pytest.raises(
+            AESGMemoryError, match="expected a memory on cpu, got one that was moved to cuda:0"
+        ):
+            captured(rows(3))
+        memory.close()
