@@ -69,14 +69,18 @@ def cupy_search(queries: Tensor, vectors: Tensor, k: int) -> Peer | None:
 
     if len(queries) * len(vectors) > MOST_SORTED:
         return None
-    q, v = cupy.from_dlpack(queries), cupy.from_dlpack(vectors)
+    return partition_search(cupy, cupy.from_dlpack(queries), cupy.from_dlpack(vectors), k)
+
+
+def partition_search(arrays: Any, queries: Any, vectors: Any, k: int) -> Peer:
+    """Product, argpartition and a sort of the best, by `arrays`: numpy, or a library with its interface."""
 
     def run() -> Found:
-        scores = q @ v.T
-        rough = cupy.argpartition(-scores, k - 1, axis=1)[:, :k]
-        values = cupy.take_along_axis(scores, rough, 1)
-        order = cupy.argsort(-values, axis=1)
-        best = cupy.take_along_axis(values, order, 1), cupy.take_along_axis(rough, order, 1)
+        scores = queries @ vectors.T
+        rough = arrays.argpartition(-scores, k - 1, axis=1)[:, :k]
+        values = arrays.take_along_axis(scores, rough, 1)
+        order = arrays.argsort(-values, axis=1)
+        best = arrays.take_along_axis(values, order, 1), arrays.take_along_axis(rough, order, 1)
         return torch.from_dlpack(best[0]), torch.from_dlpack(best[1])
 
     return run

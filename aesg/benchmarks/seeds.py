@@ -17,7 +17,13 @@ from torch import Tensor
 from aesg.benchmarks import _device
 from aesg.benchmarks._ceilings import add_roofline, measured, roofline, told
 from aesg.benchmarks._device import add_device, tried
-from aesg.benchmarks._device_peers import approximate_searches, cupy_search, recall, torch_search
+from aesg.benchmarks._device_peers import (
+    approximate_searches,
+    cupy_search,
+    partition_search,
+    recall,
+    torch_search,
+)
 from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.ops import seed_search
 from aesg.ops.reference import normalize_ref
@@ -44,18 +50,10 @@ def contestants(queries: Tensor, vectors: Tensor, k: int, threads: int) -> dict[
     try:
         import numpy as np
 
-        q, v = unit_queries.numpy(), unit_vectors.numpy()
-
-        def numpy_search() -> tuple[Tensor, Tensor]:
-            scores = q @ v.T
-            rough = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-            values = np.take_along_axis(scores, rough, 1)
-            order = np.argsort(-values, axis=1)
-            best = np.take_along_axis(values, order, 1), np.take_along_axis(rough, order, 1)
-            return torch.from_numpy(best[0]), torch.from_numpy(best[1])
-
         if queries.shape[0] * vectors.shape[0] <= 4e6:  # beyond, argpartition takes seconds
-            found["numpy matmul + argpartition"] = numpy_search
+            found["numpy matmul + argpartition"] = partition_search(
+                np, unit_queries.numpy(), unit_vectors.numpy(), k
+            )
     except ImportError:
         pass
     try:

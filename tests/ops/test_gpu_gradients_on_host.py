@@ -14,7 +14,7 @@ import pytest
 import torch
 from ops_helpers import Graph, blocks_of
 from test_activate_context import RULES, B, D, K, N, case, found_by
-from test_gpu_on_host import Rules, at, columns_of, sizes
+from test_gpu_on_host import Rules, activate, at, columns_of, sizes
 from test_spread_activation import random_graph, random_seeds
 from torch import Tensor
 
@@ -198,29 +198,6 @@ def test_nothing_to_do(gpu) -> None:
     assert found[2].shape == (0, 3, 0)
 
 
-def activate(gpu, scores, slots, vectors, graph, *, k, relative, **options) -> Activated:
-    """As the public op with jacobian=True, on the kernel."""
-    rules = Rules(**{name: options.pop(name) for name in RULES})
-    regions, bar, primed, ids = (options.pop(name, None) for name in ("regions", "bar", "primed", "ids"))
-    assert not options
-    batch, count = slots.shape
-    dim = vectors.shape[1]
-    got = Activated(
-        torch.empty_like(slots), torch.empty_like(scores), torch.empty(batch, k, dtype=torch.int64),
-        torch.empty(batch, k), torch.empty(batch, k, dim), torch.empty(batch, k, count),
-        torch.empty(batch, count, dim),
-    )  # fmt: skip
-    gpu.on_host_activate_traced(
-        at(scores), at(slots), at(bar), *sizes(batch, count),
-        *map(at, [None] * 3 if primed is None else primed[:3]), at(ids),
-        *sizes(0 if primed is None else primed.slots.shape[1]),
-        ctypes.c_float(0 if primed is None else primed.share), at(vectors), *sizes(dim),
-        columns_of(graph, regions), *sizes(len(vectors), len(graph.targets)), ctypes.byref(rules),
-        ctypes.c_float(relative), *sizes(k), *map(at, got),
-    )  # fmt: skip
-    return got
-
-
 def same(got: Activated, want: Activated) -> None:
     for name, one, other in zip(Activated._fields, got, want, strict=True):
         if name == "jacobian":
@@ -238,7 +215,7 @@ def test_derivatives_of_contexts(gpu, strong: float, prime: bool, count: int, k:
     options = {**RULES, **more, "relative": 0.5, "k": k, "bar": torch.linspace(0, 1, B)}
     options |= {"primed": primed} if prime else {}
     want = activate_context(scores, slots, vectors, *graph, **options, jacobian=True)
-    same(activate(gpu, scores, slots, vectors, graph, **options), want)
+    same(activate(gpu, scores, slots, vectors, graph, **options, jacobian=True), want)
     assert float(want.jacobian.sum()) > 0
 
 
@@ -254,7 +231,7 @@ def test_of_what_reaches_the_best_seed_half_is_its_own(gpu) -> None:
         energies=torch.tensor([[1.0, 1.8, 0.2]]), share=0.5,
     )  # fmt: skip
     want = activate_context(scores, slots, vectors, *graph, **options, jacobian=True)
-    got = activate(gpu, scores, slots, vectors, graph, **options)
+    got = activate(gpu, scores, slots, vectors, graph, **options, jacobian=True)
     same(got, want)
     rows = dict(zip(got.members[0].tolist(), got.jacobian[0].tolist(), strict=True))
     assert rows[0] == [1, 0, 0] and rows[1] == [1, 0, 0] and rows[6] == [0.5, 0.75, 0]
@@ -270,7 +247,7 @@ def test_contexts_that_need_large_tables(gpu) -> None:
     vectors = torch.randn(1000, 5, generator=torch.Generator().manual_seed(1))
     options = {**RULES, "relative": 0.5, "k": 300}
     want = activate_context(scores, slots, vectors, *graph, **options, jacobian=True)
-    same(activate(gpu, scores, slots, vectors, graph, **options), want)
+    same(activate(gpu, scores, slots, vectors, graph, **options, jacobian=True), want)
 
 
 @pytest.mark.parametrize("count", [1, 4, 200])
@@ -299,7 +276,7 @@ def test_a_gradient_from_end_to_end(gpu) -> None:
     graph, vectors, queries, more, primed = case()
     scores, slots = found_by(graph, vectors, queries)
     options = {**RULES, **more, "relative": 0.5, "k": K, "primed": primed}
-    found = activate(gpu, scores, slots, vectors, graph, **options)
+    found = activate(gpu, scores, slots, vectors, graph, **options, jacobian=True)
     slope = torch.randn(B, K, generator=torch.Generator().manual_seed(1))
     got = torch.empty_like(queries)
     gpu.on_host_replay_backward(

@@ -111,28 +111,32 @@ def test_some_queries_need_large_tables(gpu) -> None:
     assert all(torch.equal(one, other) for one, other in zip(found[:5], whole[:5], strict=True))
 
 
-def activate(gpu, scores, slots, vectors, graph, *, k, relative, gather=True, **options) -> Activated:
+def activate(
+    gpu, scores, slots, vectors, graph, *, k, relative, gather=True, jacobian=False, **options
+) -> Activated:
     """As the public op, on the kernel."""
     rules = Rules(**{name: options.pop(name) for name in RULES})
     regions, bar, primed, ids = (options.pop(name, None) for name in ("regions", "bar", "primed", "ids"))
     assert not options
-    batch, count = slots.shape
+    (batch, count), dim = slots.shape, vectors.shape[1]
     got = Activated(
         torch.empty_like(slots),
         torch.empty_like(scores),
         torch.empty(batch, k, dtype=torch.int64),
         torch.empty(batch, k),
-        torch.empty(batch, k, vectors.shape[1]),
-        *[torch.empty(0)] * 2,
+        torch.empty(batch, k, dim),
+        torch.empty(batch, k, count),
+        torch.empty(batch, count, dim),
     )
     of_streams = [None] * 3 if primed is None else primed[:3]
     gpu.on_host_activate(
         at(scores), at(slots), at(bar), *sizes(batch, count), *map(at, of_streams), at(ids),
         *sizes(0 if primed is None else primed.slots.shape[1]),
         ctypes.c_float(0 if primed is None else primed.share),
-        at(vectors), *sizes(vectors.shape[1]), columns_of(graph, regions),
+        at(vectors), *sizes(dim), columns_of(graph, regions),
         *sizes(len(vectors), len(graph.targets)), ctypes.byref(rules), ctypes.c_float(relative), *sizes(k),
         *map(at, got[:4]), at(got.vectors if gather else None),
+        *map(at, got[5:] if jacobian else [None] * 2),
     )  # fmt: skip
     return got
 

@@ -4,14 +4,6 @@
 
 using namespace on_host;
 
-namespace {
-
-gpu::SpreadRules rules_of(const Rules& rules) {
-  return {rules.hops, rules.decay, rules.facilitation, rules.source_floor, rules.transfer_floor};
-}
-
-}  // namespace
-
 extern "C" {
 
 int on_host_spread_traced(const int64_t* seeds, const float* energies, int64_t batch, int64_t count,
@@ -32,36 +24,6 @@ int on_host_spread_backward(const float* gradients, const int64_t* found, const 
       found};
   return gpu::spread_activation_backward(
       job, workspace(gpu::spread_activation_backward_workspace(job)).data(), sums, nullptr);
-}
-
-int on_host_activate_traced(const float* similarities, const int64_t* seeds, const float* bar, int64_t batch,
-                            int64_t count, const int64_t* primed, const int64_t* primed_ids,
-                            const float* primed_energies, const int64_t* ids, int64_t primed_count,
-                            float share, const float* vectors, int64_t dim, void* const* columns,
-                            int64_t slots, int64_t blocks, const Rules* rules, float relative, int64_t k,
-                            int64_t* out_seeds, float* out_similarities, int64_t* members, float* energies,
-                            float* out_vectors, float* jacobian, float* seed_vectors) {
-  const gpu::ActivateContext job{similarities,
-                                 seeds,
-                                 bar,
-                                 batch,
-                                 count,
-                                 primed,
-                                 primed_ids,
-                                 primed_energies,
-                                 flat(ids, slots),
-                                 primed_count,
-                                 share,
-                                 flat(vectors, slots, dim),
-                                 dim,
-                                 graph_of(columns, slots, blocks),
-                                 rules_of(*rules),
-                                 relative,
-                                 k,
-                                 true};
-  return gpu::activate_context(
-      job, workspace(gpu::activate_context_workspace(job)).data(),
-      {out_seeds, out_similarities, members, energies, out_vectors, jacobian, seed_vectors}, nullptr);
 }
 
 int on_host_replay(const float* energies, int64_t count, float* out) {

@@ -31,14 +31,7 @@ int on_host_keep_primary(int64_t* slots, int64_t* slot_ids, float* slot_energies
 int on_host_spread(const int64_t* seeds, const float* energies, int64_t batch, int64_t count,
                    void* const* columns, int64_t slots, int64_t blocks, const Rules* rules, int64_t k,
                    float* out_energies, int64_t* out_slots) {
-  const gpu::Spread job{
-      seeds,
-      energies,
-      batch,
-      count,
-      graph_of(columns, slots, blocks),
-      {rules->hops, rules->decay, rules->facilitation, rules->source_floor, rules->transfer_floor},
-      k};
+  const gpu::Spread job{seeds, energies, batch, count, graph_of(columns, slots, blocks), rules_of(*rules), k};
   return gpu::spread_activation(job, workspace(gpu::spread_activation_workspace(job)).data(), out_energies,
                                 out_slots, nullptr, nullptr);
 }
@@ -48,28 +41,29 @@ int on_host_activate(const float* similarities, const int64_t* seeds, const floa
                      const float* primed_energies, const int64_t* ids, int64_t primed_count, float share,
                      const float* vectors, int64_t dim, void* const* columns, int64_t slots, int64_t blocks,
                      const Rules* rules, float relative, int64_t k, int64_t* out_seeds,
-                     float* out_similarities, int64_t* members, float* energies, float* out_vectors) {
-  const gpu::ActivateContext job{
-      similarities,
-      seeds,
-      bar,
-      batch,
-      count,
-      primed,
-      primed_ids,
-      primed_energies,
-      flat(ids, slots),
-      primed_count,
-      share,
-      flat(vectors, slots, dim),
-      dim,
-      graph_of(columns, slots, blocks),
-      {rules->hops, rules->decay, rules->facilitation, rules->source_floor, rules->transfer_floor},
-      relative,
-      k};
+                     float* out_similarities, int64_t* members, float* energies, float* out_vectors,
+                     float* jacobian, float* seed_vectors) {
+  const gpu::ActivateContext job{similarities,
+                                 seeds,
+                                 bar,
+                                 batch,
+                                 count,
+                                 primed,
+                                 primed_ids,
+                                 primed_energies,
+                                 flat(ids, slots),
+                                 primed_count,
+                                 share,
+                                 flat(vectors, slots, dim),
+                                 dim,
+                                 graph_of(columns, slots, blocks),
+                                 rules_of(*rules),
+                                 relative,
+                                 k,
+                                 jacobian != nullptr};
   return gpu::activate_context(
       job, workspace(gpu::activate_context_workspace(job)).data(),
-      {out_seeds, out_similarities, members, energies, out_vectors, nullptr, nullptr}, nullptr);
+      {out_seeds, out_similarities, members, energies, out_vectors, jacobian, seed_vectors}, nullptr);
 }
 
 int on_host_read(const float* sought, const float* queries, const float* weight, const float* vectors,

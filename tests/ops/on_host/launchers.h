@@ -24,6 +24,10 @@ struct Rules {  // as the test passes them
   float decay, facilitation, source_floor, transfer_floor;
 };
 
+inline gpu::SpreadRules rules_of(const Rules& rules) {
+  return {rules.hops, rules.decay, rules.facilitation, rules.source_floor, rules.transfer_floor};
+}
+
 inline gpu::SpreadGraph graph_of(void* const* columns, int64_t slots, int64_t blocks) {
   return {flat(static_cast<const int32_t*>(columns[0]), slots),
           flat(static_cast<const int32_t*>(columns[1]), blocks, 7),
