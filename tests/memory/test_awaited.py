@@ -434,17 +434,23 @@ def test_what_a_cuda_graph_cannot_do_is_refused(tmp_path) -> None:
             memory.retrieve(query, learn=False)
 
 
+# What moves on the device in between: every call bears and the copy grows; or streams are asked that are new.
+MOVING = {"copy": ("TRAIN", lambda step: 700), "streams": ("INFERENCE", lambda step: 2 + 3 * step)}
+
+
 @pytest.mark.cuda
 @needs_cuda
-def test_asked_on_other_streams(make_memory) -> None:
-    memory, plain = (
-        make_memory("streams", vector_dim=DIM, novelty_birth_threshold=1),
-        make_memory("plain", vector_dim=DIM, novelty_birth_threshold=1),
-    )
+@pytest.mark.parametrize("mode, size", MOVING.values(), ids=MOVING)
+def test_asked_on_other_cuda_streams(make_memory, mode, size) -> None:
+    fields = {"vector_dim": DIM, "novelty_birth_threshold": 1}
+    memory, plain = make_memory("there", **fields), make_memory("plain", **fields)
+    for each in (memory, plain):
+        each.graph.add_concepts(rows(500))
+        each.set_mode(mode)
     memory.to("cuda")
     streams = [torch.cuda.Stream() for _ in range(3)]
     for step in range(9):
-        query = rows(700, step)  # every call bears, so that every call moves what the last one reads
+        query = rows(size(step), step)
         with torch.cuda.stream(streams[step % 3]):
             there = query.cuda(non_blocking=True)
             torch.cuda._sleep(50_000_000)
@@ -452,4 +458,5 @@ def test_asked_on_other_streams(make_memory) -> None:
         wanted = plain.retrieve(query)
         torch.cuda.current_stream().wait_stream(streams[step % 3])
         assert torch.equal(got.indices.cpu(), wanted.indices)
+        assert torch.equal(got.weights.cpu(), wanted.weights)
         assert torch.equal(got.vectors.cpu(), wanted.vectors)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from aesg._extension import has_cuda_kernels
 from aesg.exceptions import AESGMemoryError
 from aesg.graph import awaited
 from aesg.graph.awaited import Awaited
@@ -312,31 +311,6 @@ def test_paths_of_what_was_written_over_are_found_anew(make_memory) -> None:
     for part, new in zip(*(found[:4] for found in answers), strict=True):
         part.copy_(new)  # as a replay does
     assert context.renewed().paths == wanted
-
-
-# -- with a GPU --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(
-    not (torch.cuda.is_available() and has_cuda_kernels()), reason="no CUDA device or kernels"
-)
-def test_streams_that_grow_on_another_cuda_stream(make_memory) -> None:
-    memory, plain = make_memory("there", vector_dim=DIM), make_memory("plain", vector_dim=DIM)
-    for each in (memory, plain):
-        each.graph.add_concepts(rows(500))
-        each.set_mode("INFERENCE")
-    memory.to("cuda")
-    streams = [torch.cuda.Stream() for _ in range(2)]
-    for step in range(8):
-        query = rows(2 + 3 * step, step)
-        with torch.cuda.stream(streams[step % 2]):
-            there = query.cuda(non_blocking=True)
-            torch.cuda._sleep(50_000_000)
-            got = memory.retrieve(there)
-        wanted = plain.retrieve(query)
-        torch.cuda.current_stream().wait_stream(streams[step % 2])
-        assert torch.equal(got.weights.cpu(), wanted.weights)
 
 
 @needs_no_cuda
