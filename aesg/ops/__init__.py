@@ -6,6 +6,7 @@ streams.
 
 from aesg.ops.activate_context import Activated, Primed, activate_context, replay_energies
 from aesg.ops.consolidate import consolidate_
+from aesg.ops.edges import COUNTERS, Edges
 from aesg.ops.keep_primary import keep_primary_
 from aesg.ops.pool_novelty import pool_novelty_
 from aesg.ops.read_members import read_members
@@ -14,8 +15,10 @@ from aesg.ops.seed_search import seed_search
 from aesg.ops.spread_activation import spread_activation
 
 __all__ = [
+    "COUNTERS",
     "Activated",
     "Cells",
+    "Edges",
     "Primed",
     "activate_context",
     "consolidate_",

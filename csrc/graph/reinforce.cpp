@@ -1,5 +1,6 @@
 #include "csrc/graph/reinforce.h"
 
+#include "csrc/base/reinforce_math.h"
 #include "csrc/graph/adjacency.h"
 
 namespace aesg::graph {
@@ -18,7 +19,7 @@ void strengthen(Store& store, EdgeRef edge, float rate) {
   const float c = cold.confidence[edge.index];
   cold.use_count[edge.index] += 1;
   cold.tag[edge.index] |= storage::kEdgeUsedBit;
-  set_edge(store, edge, cold.weight[edge.index], c + rate * (1.0f - c));
+  set_edge(store, edge, cold.weight[edge.index], confidence_after_use(c, rate));
 }
 
 }  // namespace
@@ -30,8 +31,7 @@ void use(Store& store, const int64_t* members, const float* energies, int64_t ro
     if (!alive(store, slot)) continue;
     *store.at<uint32_t>(NodeColumn::kUseFrequency, slot) += 1;
     float& relevance = *store.at<float>(NodeColumn::kRelevance, slot);
-    // Imported relevance may lie above 1; use never lowers it.
-    if (relevance < 1.0f) relevance += gain * energies[i] * (1.0f - relevance);
+    relevance = relevance_after_use(relevance, gain, energies[i]);
     store.mark(NodeColumn::kUseFrequency, slot);
     store.mark(NodeColumn::kRelevance, slot);
   }

@@ -3,11 +3,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define AESG_HD __host__ __device__
-#else
-#define AESG_HD
-#endif
+#include "csrc/base/host_device.h"
 
 namespace aesg {
 
