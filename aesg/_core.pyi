@@ -43,7 +43,9 @@ class Store:
     node_groups: Final[int]
     vector_stamps: Final[npt.NDArray[np.uint64]]
     group_stamps: Final[npt.NDArray[np.uint64]]
+    learnt_stamps: Final[npt.NDArray[np.uint64]]
     block_stamps: Final[npt.NDArray[np.uint64]]
+    cold_stamps: Final[npt.NDArray[np.uint64]]
     changes: Final[int]
     block_groups: Final[int]
     @staticmethod

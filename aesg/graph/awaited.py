@@ -20,14 +20,15 @@ _transfer_streams: dict[torch.device, torch.cuda.Stream] = {}
 
 
 class Awaited:
-    """Calls answered on a device. Each is sent to the host when it was made, beside the device's other work,
-    and taken in when somebody next needs what it changed: by then it has mostly come.
+    """Calls answered on a device, and what else was asked for between them. Each call is sent to the host
+    when it was made, beside the device's other work, and taken in when somebody next needs what it changed: by
+    then it has mostly come.
     """
 
     def __init__(self) -> None:
         self._queue: deque[_Sent] = deque()
         self._rows = 0  # of all
-        self._changing = 0  # how many change the graph
+        self.changing = 0  # how many change the graph
         self.taking = False  # now, somewhere above
         self._pid = os.getpid()
 
@@ -37,15 +38,25 @@ class Awaited:
     @property
     def changes_graph(self) -> bool:
         """Whether the next answer depends on what is awaited."""
-        return self._changing > 0
+        return self.changing > 0
 
-    def send(self, tensors: Sequence[Tensor], take: Take, *, changes_graph: bool) -> None:
+    def send(self, tensors: Sequence[Tensor], take: Take, *, changes_graph: bool) -> list[Tensor]:
         """Sends tensors of one device, i64 and f32 [Q, ...] without gradient, to the host. `take` is called
         with the copies by the next `settle`, or when too many are on their way. Does not wait otherwise.
+        Returns copies on the device.
         """
-        self._queue.append(_Sent(_Transfer(tensors), take, len(tensors[0]), changes_graph))
-        self._rows += len(tensors[0])
-        self._changing += changes_graph
+        transfer = _Transfer(tensors)
+        self._append(_Sent(transfer, take, len(tensors[0]), changes_graph))
+        return transfer.there()
+
+    def defer(self, act: Callable[[], None], *, changes_graph: bool) -> None:
+        """`act` is called behind what is awaited, as if it were a call."""
+        self._append(_Sent(None, lambda copies: act(), 0, changes_graph))
+
+    def _append(self, sent: _Sent) -> None:
+        self._queue.append(sent)
+        self._rows += sent.rows
+        self.changing += sent.changes_graph
         while self._too_many() and not self.taking:
             self._take_one()
 
@@ -64,7 +75,8 @@ class Awaited:
         self.taking = True
         try:
             try:
-                copies = self._queue[0].transfer.arrived()
+                transfer = self._queue[0].transfer
+                copies = [] if transfer is None else transfer.arrived()
             except Exception:
                 self._drop()  # will never come
                 raise
@@ -75,12 +87,12 @@ class Awaited:
     def _drop(self) -> _Sent:
         sent = self._queue.popleft()
         self._rows -= sent.rows
-        self._changing -= sent.changes_graph
+        self.changing -= sent.changes_graph
         return sent
 
 
 class _Sent(NamedTuple):
-    transfer: _Transfer
+    transfer: _Transfer | None  # None: nothing has to come
     take: Take
     rows: int
     changes_graph: bool
@@ -100,6 +112,8 @@ class _Transfer:
             [tensors[place].contiguous().view(torch.int32).reshape(-1) for place in self._order]
         )
         self._done: torch.cuda.Event | None = None
+        # Not given back to torch's allocator before it was read:
+        self._there = self._packed
         if self._packed.is_cuda:
             there, device = self._packed, self._packed.device
             made = torch.cuda.current_stream(device).record_event()
@@ -111,16 +125,22 @@ class _Transfer:
                 self._packed = torch.empty(there.shape, dtype=torch.int32, device="cpu", pin_memory=True)
                 self._packed.copy_(there, non_blocking=True)
                 self._done = stream.record_event()
-            self._there = there  # not given back to torch's allocator before it was read
 
     def arrived(self) -> list[Tensor]:
         """The copies, when they are there. They share one piece of memory."""
         if self._done is not None:
             self._done.synchronize()
-        copies, start = [torch.empty(0)] * len(self._likes), 0
+        return self._unpacked(self._packed)
+
+    def there(self) -> list[Tensor]:
+        """The copies on the device. They share one piece of memory, too."""
+        return self._unpacked(self._there)
+
+    def _unpacked(self, packed: Tensor) -> list[Tensor]:
+        copies, start = [packed] * len(self._likes), 0
         for place in self._order:
             dtype, shape = self._likes[place]
             size = shape.numel() * dtype.itemsize // 4
-            copies[place] = self._packed[start : start + size].view(dtype).view(shape)
+            copies[place] = packed[start : start + size].view(dtype).view(shape)
             start += size
         return copies

@@ -42,7 +42,7 @@ class CognitiveEngine:
     ) -> None:
         self.graph = graph
         self.config = config
-        self._permissions = permissions
+        self.permissions = permissions  # of the current mode
         self._project = project  # mean [D] -> abstract vector [D], the map of RetrievedContext.aggregate()
         self.report = Reporter(config.log_level, graph.state.directory)
         self._warned_full = False
@@ -75,7 +75,7 @@ class CognitiveEngine:
     def bear_novel(self, inputs: Tensor) -> np.ndarray:
         """`observe_novelty`; returns the slots of what was born, i64 [m]."""
         nothing = np.empty(0, dtype=np.int64)
-        dim, permissions = self.graph.vector_dim, self._permissions()
+        dim, permissions = self.graph.vector_dim, self.permissions()
         if not isinstance(inputs, Tensor) or inputs.dim() != 2 or inputs.shape[1] != dim:
             given = list(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
             raise AESGMemoryError(f"Inputs: expected a tensor of shape [n, {dim}], got {given}")
@@ -112,7 +112,7 @@ class CognitiveEngine:
 
     def _granted(self, count: int) -> int:
         """How many of `count` births the mode grants. Modes that do not prune stop at `max_concepts`."""
-        permissions = self._permissions()
+        permissions = self.permissions()
         if not permissions.create_concepts:
             return 0
         if permissions.evolutionary_pressure:
@@ -135,7 +135,7 @@ class CognitiveEngine:
 
     def note_retrieval(self, use: Use) -> None:
         """Notes what queries saw, to be digested in bulk."""
-        scale = self._permissions().learning_rate_scale
+        scale = self.permissions().learning_rate_scale
         if scale > 0.0:
             self.graph.state.log.note(use, LearningRates.of(self.config, scale))
             self.graph.state.touch()
@@ -148,9 +148,40 @@ class CognitiveEngine:
         """One topology update: digest, consolidation, and sweep and region detection when their time has
         come.
         """
-        permissions = self._permissions()
-        if not permissions.consolidation:
-            return
+        permissions = self.permissions()
+        if permissions.consolidation and not self._update_there(permissions):
+            self._update_here(permissions)
+
+    def _update_there(self, permissions: Permissions) -> bool:
+        """`update` on the device that answers, ahead of the host; whether that was possible."""
+        state, copied = self.graph.state, self.graph.copied
+        learning = None if copied is None else copied.learning
+        if copied is None or learning is None or not learning.can_update(self.config, permissions):
+            return False
+        asked = state.clock()
+
+        def act() -> None:
+            held = learning.before_taking_in(True)
+            try:
+                with state.time.as_of(asked):
+                    self._update_here(permissions)
+            except BaseException:
+                learning.lose()
+                raise
+            if held:
+                learning.took_in()
+
+        copied.refresh()  # orders this stream behind the one on which was last asked
+        try:
+            learning.update(self.config, permissions)
+        except BaseException:
+            learning.lose()
+            raise
+        assert state.awaited is not None
+        state.awaited.defer(act, changes_graph=True)
+        return True
+
+    def _update_here(self, permissions: Permissions) -> None:
         state, config = self.graph.state, self.config
         state.log.digest()
         self.consolidate()
@@ -167,21 +198,15 @@ class CognitiveEngine:
         then the weakest above `max_concepts`. After an import, and after concepts were aged in a mode that
         does not prune, the first of the two waits 20 consolidations. Returns how many died. O(N).
         """
-        permissions = self._permissions()
+        permissions = self.permissions()
         if not permissions.consolidation:
             return None
         state = self.graph.state
         doomed = age_concepts(self.graph)
         died = 0
-        if not permissions.evolutionary_pressure:
-            state.aged_unpruned = True
-        else:
-            if state.aged_unpruned:
-                state.pause_pruning()
-            if state.pruning_wait == 0:
-                died = retire(self.graph, doomed)
-            else:
-                state.pruning_wait -= 1
+        if state.pruning.due(permissions.evolutionary_pressure):
+            died = retire(self.graph, doomed)
+        if permissions.evolutionary_pressure:
             died += retire(self.graph, find_excess(self.graph))
         if died:
             self.report.debug("%d concepts died, %d live", died, state.storage.core.active_count)
@@ -197,7 +222,7 @@ class CognitiveEngine:
         """Prunes by the survival thresholds and `max_concepts`, without ageing. Returns how many died.
         O(N).
         """
-        if not self._permissions().evolutionary_pressure:
+        if not self.permissions().evolutionary_pressure:
             return None
         self.graph.state.log.digest()
         return retire(self.graph, find_doomed(self.graph)) + retire(self.graph, find_excess(self.graph))
@@ -210,7 +235,7 @@ class CognitiveEngine:
         Where the mode allows reorganisation, duplicates merge, crowded concepts split and pairs that were
         often used together get an abstract concept first. Returns (edges removed, slots freed). O(N + E).
         """
-        permissions = self._permissions()
+        permissions = self.permissions()
         if not permissions.consolidation:
             return None
         state, config = self.graph.state, self.config
@@ -241,7 +266,7 @@ class CognitiveEngine:
         kept, dropped = self._slots([idx1, idx2])
         if kept == dropped:
             raise AESGMemoryError(f"Merge: expected two different concepts, got slot {kept} twice")
-        if not self._permissions().reorganization:
+        if not self.permissions().reorganization:
             return None
         state = self.graph.state
         state.log.digest()
@@ -255,7 +280,7 @@ class CognitiveEngine:
         groups.
         """
         (slot,) = self._slots([idx])
-        if not self._permissions().reorganization:
+        if not self.permissions().reorganization:
             return None
         state = self.graph.state
         state.log.digest()
@@ -272,7 +297,7 @@ class CognitiveEngine:
 
         About sqrt(N) regions; none below 64 concepts. O(N sqrt(N) D).
         """
-        return self._detect_regions(None) if self._permissions().reorganization else None
+        return self._detect_regions(None) if self.permissions().reorganization else None
 
     def _detect_regions(self, rows: int | None) -> dict[int, int]:
         state = self.graph.state
@@ -313,6 +338,7 @@ class CognitiveEngine:
         whole = queries.restored(candidates)
         queries.take(common)
         candidates.copy_(queries.without(whole))
+        state.pool.changed()
         state.touch()
 
     def _split_crowded(self) -> None:

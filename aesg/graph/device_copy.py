@@ -1,24 +1,29 @@
 """DeviceCopy: what retrieval reads of a graph, held on a device beside the store and kept up to date.
 
-The store stays the only truth: it is written on the host alone, and says by stamps which groups changed
-(csrc/storage/store.h). A copy brings those groups, whole, and nothing else.
+The store says by stamps which groups changed (csrc/storage/store.h); a copy brings those, whole, and nothing
+else. What a device learns by itself (`aesg.graph.device_learning`) it has before the store, and none of it is
+brought.
 """
 
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aesg import _core
-from aesg.graph.device_groups import Groups
+from aesg.graph.device_groups import Groups, Parts
 from aesg.graph.query_mean import QueryMean, without
 from aesg.graph.streamed_vectors import StreamedVectors
-from aesg.ops import seed_search
+from aesg.ops import Edges, seed_search
 from aesg.storage.engine import AESGStorage, EdgeBlocks
 from aesg.storage.nodes import BLOCK_EDGES, GROUP, NODE_COLUMNS
+
+if TYPE_CHECKING:
+    from aesg.graph.device_learning import DeviceLearning
 
 
 class DeviceCopy:
@@ -37,16 +42,19 @@ class DeviceCopy:
         self._storage = storage
         self._changes = -1  # of the store, as of the last refresh
         self._stream: torch.cuda.Stream | None = None  # on which it was last asked
+        self.learning: DeviceLearning | None = None  # what it learns by itself
+        self._held = 0  # changes of the store that were made here as well
         # On the device, a group a row, in words of 8 bytes:
         dim = storage.vector_dim
         self.streamed = StreamedVectors(self.device, dim, GROUP) if residency == "host" else None
         self._vectors = self.streamed or Groups(self.device, 4 * dim * GROUP)
         self._columns = Groups(self.device, _COLUMN_BYTES)
         self._blocks = Groups(self.device, _core.HOT_BLOCK_BYTES * GROUP)
+        self._learnt = Groups(self.device, _LEARNT_BYTES)  # these two only where it learns
+        self._cold = Groups(self.device, _core.COLD_BLOCK_BYTES * GROUP)
         self._lengths = Groups(self.device, 4 * GROUP)  # see `inverse_norms`
         self._common: Tensor | None = None  # as of `_lengths`, and on the device
         self._common_there: Tensor | None = None
-        self._columns_at = [_core.column_offset(dim, NODE_COLUMNS[name][0]) for name, _ in _LOOKED_UP]
 
     @property
     def copied_groups(self) -> tuple[int, int, int]:
@@ -56,6 +64,8 @@ class DeviceCopy:
     @property
     def is_current(self) -> bool:
         """Whether there is nothing for `refresh` to bring."""
+        if self.learning is not None and self.learning.in_step:
+            return True
         core, known = self._storage.core, (self._changes, self._vectors.count, self._blocks.count)
         return known == (core.changes, core.node_groups, core.block_groups)
 
@@ -74,21 +84,89 @@ class DeviceCopy:
             self._join_streams()
         if self.is_current:
             return
+        core, held = self._storage.core, self._held
+        rows, blocks = self._stored()
+        vectors, hot = self._vectors, self._blocks
+        vectors.bring(core.vector_stamps, core.node_groups, lambda g: [rows[g, : vectors.bytes]], held)
+        self._columns.bring(
+            core.group_stamps, core.node_groups, _parts(rows, core.vector_dim, _LOOKED_UP), held
+        )
+        hot.bring(core.block_stamps, core.block_groups, lambda g: [blocks[g, : hot.bytes]], held)
+        self._changes = core.changes
+
+    # -- what learning needs and changes -------------------------------------------------------------------
+
+    def refresh_learnt(self) -> None:
+        """`refresh`, and what learning needs beside it."""
+        self.refresh()
+        core, held = self._storage.core, self._held
+        rows, blocks = self._stored()
+        start = _core.HOT_GROUP_BYTES
+        self._learnt.bring(core.learnt_stamps, core.node_groups, _parts(rows, core.vector_dim, _LEARNT), held)
+        self._cold.bring(core.cold_stamps, core.block_groups, lambda g: [blocks[g, start:]], held)
+
+    def holds(self, changes: int) -> None:
+        """What changed in the store up to here was made here as well."""
+        self._held = changes
+
+    def forget(self) -> None:
+        """What is here is not what the store will be: all is brought anew."""
+        self._changes, self._held = -1, 0
+        for part in (self._vectors, self._columns, self._blocks, self._learnt, self._cold):
+            part.forget()
+
+    def reserve(self, nodes: int, blocks: int) -> None:
+        """Room for so many concepts and edge blocks in all; what is there beyond the store's is free."""
+        assert isinstance(self._vectors, Groups)
+        for part in (self._vectors, self._columns, self._learnt):
+            part.reserve(-(-nodes // GROUP))
+        for part in (self._blocks, self._cold):
+            part.reserve(-(-blocks // GROUP))
+
+    def room(self) -> tuple[int, int]:
+        """How many concepts and edge blocks there is room for."""
+        return self._columns.count * GROUP, self._blocks.count * GROUP
+
+    def _stored(self) -> tuple[np.ndarray, np.ndarray]:
+        """The store's row groups and groups of blocks, as bytes a group."""
         core = self._storage.core
         rows = core.node_view().reshape(core.node_groups, _core.group_bytes(core.vector_dim))
-        blocks = core.edge_view().reshape(core.block_groups, _core.EDGE_GROUP_BYTES)
-        vectors, hot = self._vectors, self._blocks
-        vectors.bring(core.vector_stamps, core.node_groups, lambda g: [rows[g, : vectors.bytes]])
-        self._columns.bring(
-            core.group_stamps,
-            core.node_groups,
-            lambda g: [
-                rows[g, at : at + item * GROUP]
-                for at, (_, item) in zip(self._columns_at, _LOOKED_UP, strict=True)
-            ],
+        return rows, core.edge_view().reshape(core.block_groups, _core.EDGE_GROUP_BYTES)
+
+    @property
+    def use_frequency(self) -> Tensor:
+        """[G, 1024] i32, the bits of u32."""
+        return self._learnt.part(torch.int32, _LEARNT_STARTS["use_frequency"], (GROUP,))
+
+    @property
+    def relevance(self) -> Tensor:
+        """[G, 1024] f32."""
+        return self._learnt.part(torch.float32, _LEARNT_STARTS["relevance"], (GROUP,))
+
+    @property
+    def age(self) -> Tensor:
+        """[G, 1024] i32, the bits of u32."""
+        return self._learnt.part(torch.int32, _LEARNT_STARTS["age"], (GROUP,))
+
+    @property
+    def edges(self) -> Edges:
+        """All of the edges."""
+        hot, line = self.edge_blocks, _core.HOT_BLOCK_BYTES // 4
+        cold, words = self._cold, _core.COLD_BLOCK_BYTES // 4
+        whole = cold.part(torch.int32, 0, (GROUP, words))
+        floats = cold.part(torch.float32, 0, (GROUP, words))
+        tags = cold.part(torch.uint8, 0, (GROUP, _core.COLD_BLOCK_BYTES))
+        return Edges(
+            *hot,
+            counts=self._blocks.part(torch.int32, 0, (GROUP, line))[..., 2 * BLOCK_EDGES + 1],
+            weights=floats[..., :BLOCK_EDGES],
+            confidences=floats[..., BLOCK_EDGES : 2 * BLOCK_EDGES],
+            use_counts=whole[..., 2 * BLOCK_EDGES : 3 * BLOCK_EDGES],
+            tags=tags[..., 12 * BLOCK_EDGES : 13 * BLOCK_EDGES],
+            sources=whole[..., words - 1],
         )
-        hot.bring(core.block_stamps, core.block_groups, lambda g: [blocks[g, : hot.bytes]])
-        self._changes = core.changes
+
+    # ------------------------------------------------------------------------------------------------------
 
     @property
     def vector(self) -> Tensor:
@@ -180,8 +258,10 @@ class DeviceCopy:
         if self._stream is not None:
             stream.wait_stream(self._stream)
         self._stream = stream
-        for part in (self._vectors, self._columns, self._blocks, self._lengths):
+        for part in (self._vectors, self._columns, self._blocks, self._learnt, self._cold, self._lengths):
             part.used_on(stream)
+        if self.learning is not None:
+            self.learning.used_on(stream)
         if self._common_there is not None:
             self._common_there.record_stream(stream)
 
@@ -189,9 +269,27 @@ class DeviceCopy:
         return self._columns.part(dtype, _COLUMN_STARTS[name], (GROUP,))
 
 
-# The columns beside the vectors and the bytes of a value, widest first, so that each is aligned in its group.
-_LOOKED_UP = [("id", 8), ("inv_norm", 4), ("region_id", 4), ("first_block", 4), ("is_active", 1)]
-_COLUMN_STARTS = {
-    name: GROUP * sum(item for _, item in _LOOKED_UP[:place]) for place, (name, _) in enumerate(_LOOKED_UP)
-}
-_COLUMN_BYTES = GROUP * sum(item for _, item in _LOOKED_UP)
+# Names and the bytes of a value, widest first, so that each is aligned in its group.
+Columns = list[tuple[str, int]]
+
+_LOOKED_UP: Columns = [("id", 8), ("inv_norm", 4), ("region_id", 4), ("first_block", 4), ("is_active", 1)]
+_LEARNT: Columns = [("use_frequency", 4), ("relevance", 4), ("age", 4)]
+
+
+def _starts(columns: Columns) -> dict[str, int]:
+    """Where each column starts in its group."""
+    return {name: GROUP * sum(item for _, item in columns[:place]) for place, (name, _) in enumerate(columns)}
+
+
+def _bytes(columns: Columns) -> int:
+    return GROUP * sum(item for _, item in columns)
+
+
+def _parts(rows: np.ndarray, dim: int, columns: Columns) -> Parts:
+    """Where these columns lie in the store's row groups."""
+    places = [(_core.column_offset(dim, NODE_COLUMNS[name][0]), item) for name, item in columns]
+    return lambda g: [rows[g, at : at + item * GROUP] for at, item in places]
+
+
+_COLUMN_STARTS, _COLUMN_BYTES = _starts(_LOOKED_UP), _bytes(_LOOKED_UP)
+_LEARNT_STARTS, _LEARNT_BYTES = _starts(_LEARNT), _bytes(_LEARNT)

@@ -23,7 +23,7 @@ class Groups:
         self.count = 0
         self.copied = 0  # groups, ever
         self._words = torch.empty(0, group_bytes // 8, dtype=torch.int64, device=device)  # [capacity, words]
-        self._stamps = np.zeros(0, dtype=np.uint64)  # [count]
+        self._stamps = np.zeros(0, dtype=np.uint64)  # of the store's groups, as of the last `bring`
 
     def used_on(self, stream: torch.cuda.Stream) -> None:
         """Keeps torch's allocator from giving the memory away before the stream's work is done."""
@@ -36,18 +36,35 @@ class Groups:
 
     @torch.inference_mode(False)  # what is kept is used outside of it as well
     @torch.no_grad()
-    def bring(self, stamps: np.ndarray, count: int, parts: Parts) -> None:
+    def bring(self, stamps: np.ndarray, count: int, parts: Parts, held: int = 0) -> None:
         """Makes these groups those of the store: `count` of them, brought where the stamp [<= count] is not
-        what it was (0 where it is missing). `parts` of a group: its bytes in the store, in pieces.
+        what it was (0 where it is missing). `parts` of a group: its bytes in the store, in pieces. held: what
+        has no higher stamp was made here as well.
         """
         now = np.zeros(count, dtype=np.uint64)
         now[: len(stamps)] = stamps[:count]
         both = min(count, self.count)
-        changed = np.arange(count) >= both
-        changed[:both] = now[:both] != self._stamps[:both]
+        known = min(both, len(self._stamps))
+        changed = np.ones(count, dtype=bool)
+        changed[:known] = now[:known] != self._stamps[:known]
+        if held:
+            changed[:both] &= now[:both] > held
         self._make_room(count)
         self._send(np.flatnonzero(changed), parts)
         self.count, self._stamps = count, now
+
+    def forget(self) -> None:
+        """Nothing here is the store's any more: the next `bring` brings all."""
+        self.count, self._stamps = 0, self._stamps[:0]
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def reserve(self, count: int) -> None:
+        """Shows at least so many groups, further ones as zeros, which is what a store grows by."""
+        if count > self.count:
+            self._make_room(count)
+            self._words[self.count : count] = 0
+            self.count = count
 
     def part(self, dtype: torch.dtype, start: int, shape: tuple[int, ...]) -> Tensor:
         """What lies `start` bytes into every group, as [count, *shape]."""

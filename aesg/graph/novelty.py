@@ -20,6 +20,7 @@ class NoveltyPool:
         self.counts = torch.zeros(capacity, dtype=torch.int32)  # [P]
         self.stamps = torch.zeros(capacity, dtype=torch.int64)  # [P]
         self.state = torch.zeros(2, dtype=torch.int64)  # size, clock
+        self.version: object = object()  # another one after every change
 
     def __len__(self) -> int:
         return int(self.state[0])
@@ -30,6 +31,7 @@ class NoveltyPool:
 
     def offer(self, inputs: Tensor, *, threshold: float, birth_count: int, birth_first: bool) -> Tensor:
         """Takes novel inputs [n, D] in order; returns the vectors [m, D] that are born by them. O(n P D)."""
+        self.changed()
         born, vectors = pool_novelty_(
             self.candidates,
             self.counts,
@@ -42,8 +44,13 @@ class NoveltyPool:
         )
         return vectors[born]
 
+    def changed(self) -> None:
+        """Says that somebody changes the candidates."""
+        self.version = object()
+
     def drop_like(self, vectors: Tensor, threshold: float) -> None:
         """Removes the candidates with cosine >= threshold to any of `vectors` [n, D]. O(n P D)."""
+        self.changed()
         size = len(self)
         units = torch.nn.functional.normalize(self.candidates[:size], dim=1)
         likeness = units @ torch.nn.functional.normalize(vectors, dim=1).T  # [size, n]
@@ -65,6 +72,7 @@ class NoveltyPool:
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Takes over what `to_state` gave. A pool that grew smaller keeps its most recent candidates."""
+        self.changed()
         stamps = state["pool.stamps"]
         recent = np.sort(np.argsort(stamps, kind="stable")[-self.capacity :])
         size = len(recent)

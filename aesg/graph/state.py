@@ -19,11 +19,14 @@ from torch.utils._python_dispatch import _disable_current_modes
 from aesg.config import AESGConfig
 from aesg.exceptions import AESGConfigError, AESGError, AESGMemoryError, AESGStorageError
 from aesg.graph.awaited import Awaited
+from aesg.graph.clock import Clock
 from aesg.graph.coactivation import PairCounts
 from aesg.graph.coarse import CoarseIndex, StoreRows
 from aesg.graph.device_copy import DeviceCopy
+from aesg.graph.device_learning import DeviceLearning
 from aesg.graph.novelty import NoveltyPool
 from aesg.graph.permissions import Permissions
+from aesg.graph.pruning import Pruning
 from aesg.graph.query_mean import QueryMean
 from aesg.graph.use_log import UseLog
 from aesg.storage.directory import as_path
@@ -31,7 +34,6 @@ from aesg.storage.engine import AESGStorage
 from aesg.storage.logger import EvolutionLogger
 
 _COUNTERS = ("births", "prunes", "merges", "splits", "consolidations", "sweeps")
-PRUNING_WAIT = 20  # consolidations that survival waits after an import or a time without pruning
 
 # Opening a directory again in the same process gives the same state, so that memories accumulate in one
 # graph.
@@ -53,20 +55,21 @@ class GraphState:
         self.bare_storage = storage  # as it is, whatever is awaited
         self.vector_dim = storage.vector_dim
         self.clock: Callable[[], float] = storage.clock
-        self.logger = EvolutionLogger(storage)
+        self.time = Clock(storage.clock)
+        self.logger = EvolutionLogger(storage, clock=self.time)
         self.config = config
-        self._pool = NoveltyPool(config.novelty_pool_size, storage.vector_dim)
-        self._log = UseLog(storage.core)
-        self.bare_queries = QueryMean(storage.vector_dim)  # as it is: no awaited call changes its direction
+        # As they are, whatever is awaited:
+        self.bare_pool = NoveltyPool(config.novelty_pool_size, storage.vector_dim)
+        self.bare_log = UseLog(storage.core)
+        self.bare_queries = QueryMean(storage.vector_dim)  # no awaited call changes its direction
+        self.bare_counters = dict.fromkeys(_COUNTERS, 0)
         self.centers: Tensor | None = None  # [R, D], of the regions last found
         self.coarse = CoarseIndex(StoreRows(storage))
         self._copies: weakref.WeakValueDictionary[tuple[torch.device, str], DeviceCopy] = (
             weakref.WeakValueDictionary()
         )
         self.region_cursor = 0  # where the next detection goes on assigning concepts to regions
-        self._counters = dict.fromkeys(_COUNTERS, 0)
-        self.pruning_wait = 0  # consolidations until survival counts again
-        self.aged_unpruned = False  # concepts were aged in a mode that does not prune
+        self.pruning = Pruning()
         self.streams: dict[str, Any] = {}  # streams as the last commit left them
         self.packs: list[dict[str, Any]] = []  # attached packs: name, path, checksum, priority
         # What each memory on this directory permits; who closes is taken out, the last one closes it.
@@ -149,13 +152,13 @@ class GraphState:
     def pool(self) -> NoveltyPool:
         if self.awaited is not None:
             self.awaited.settle()
-        return self._pool
+        return self.bare_pool
 
     @property
     def log(self) -> UseLog:
         if self.awaited is not None:
             self.awaited.settle()
-        return self._log
+        return self.bare_log
 
     @property
     def queries(self) -> QueryMean:
@@ -167,7 +170,7 @@ class GraphState:
     def counters(self) -> dict[str, int]:
         if self.awaited is not None:
             self.awaited.settle()
-        return self._counters
+        return self.bare_counters
 
     def settle(self) -> None:
         """Learns from what devices answered. Raises what learning raises."""
@@ -175,8 +178,15 @@ class GraphState:
             self.awaited.settle()
 
     def digest(self) -> None:
-        """Settles, and writes into the graph what was noted of use."""
-        self.log.digest()
+        """Settles, and writes into the graph what was noted of use; devices in step do the same."""
+        self.settle()
+        in_step = [copied for copied in self._copies.values() if copied.learning and copied.learning.in_step]
+        for copied in in_step:
+            copied.refresh()  # orders this stream behind the one on which was last asked
+        self.bare_log.digest()
+        for copied in in_step:
+            assert copied.learning is not None
+            copied.learning.digested()
 
     # ------------------------------------------------------------------------------------------------------
 
@@ -190,7 +200,7 @@ class GraphState:
 
     def now(self) -> int:
         """Unix seconds, from the injected clock."""
-        return int(self.clock())
+        return int(self.time())
 
     def copy_on(self, device: torch.device | str, residency: str) -> DeviceCopy:
         """The copy of the graph on that device: one for all memories on this directory, while one uses it."""
@@ -198,22 +208,20 @@ class GraphState:
             self.awaited = Awaited()
         # Holds nothing yet, and knows the device's index.
         copied = DeviceCopy(self.bare_storage, device, residency)
-        return self._copies.setdefault((copied.device, residency), copied)
+        known = self._copies.setdefault((copied.device, residency), copied)
+        if known is copied and residency == "device":
+            copied.learning = DeviceLearning(self, copied)
+        return known
 
     def touch(self) -> None:
         """Says that the small state must be written by the next commit."""
         self._changed = True
 
-    def pause_pruning(self, consolidations: int = PRUNING_WAIT) -> None:
-        """Lets nothing die for lack of use during the next consolidations, so that use can show first."""
-        self.pruning_wait = consolidations
-        self.aged_unpruned = False
-
     def commit(self) -> int:
         """Makes all that was learnt durable in one step; returns the generation. Writes nothing if nothing
         was.
         """
-        self.log.digest()
+        self.digest()
         if self._changed or self.storage.generation == 0:
             self.storage.write_state(self._dump())
         generation = self.storage.commit()
@@ -232,7 +240,7 @@ class GraphState:
         self.settle_at_the_end()
         if commit and not self.bare_storage.read_only:
             self.commit()  # where this fails the state stays open: what was learnt can still be saved
-        self._log.clear()
+        self.bare_log.clear()
         self.bare_storage.close(commit=False)
         if _open_states.get(self._key) is self:
             del _open_states[self._key]
@@ -255,12 +263,12 @@ class GraphState:
         """Takes the small state from the storage anew, after its contents were replaced."""
         self.log.clear()
         self.log.pairs = PairCounts()
-        self._pool = NoveltyPool(self.config.novelty_pool_size, self.vector_dim)
+        self.bare_pool = NoveltyPool(self.config.novelty_pool_size, self.vector_dim)
         self.bare_queries = QueryMean(self.vector_dim)
         self.centers = None
         self.region_cursor = 0
-        self._counters = dict.fromkeys(_COUNTERS, 0)
-        self.pause_pruning(0)
+        self.bare_counters = dict.fromkeys(_COUNTERS, 0)
+        self.pruning = Pruning()
         self.streams = {}
         self.packs = []
         self._changed = False
@@ -270,7 +278,7 @@ class GraphState:
         return {
             "config": self.config.to_json(),
             "counters": dict(self.counters),
-            "pruning": {"wait": self.pruning_wait, "aged_unpruned": self.aged_unpruned},
+            "pruning": {"wait": self.pruning.wait, "aged_unpruned": self.pruning.aged_unpruned},
             "regions.cursor": self.region_cursor,
             "streams": self.streams,
             **({"packs": self.packs} if self.packs else {}),
@@ -284,14 +292,13 @@ class GraphState:
     def _load(self, state: dict[str, Any]) -> None:
         if not state:
             if self.storage.core.active_count:  # imported: use was counted by other rules, or not at all
-                self.pause_pruning()
+                self.pruning.pause()
             return
         self.counters.update(
             {name: int(value) for name, value in state.get("counters", {}).items() if name in _COUNTERS}
         )
         pruning = state.get("pruning", {})
-        self.pruning_wait = int(pruning.get("wait", 0))
-        self.aged_unpruned = bool(pruning.get("aged_unpruned", False))
+        self.pruning = Pruning(int(pruning.get("wait", 0)), bool(pruning.get("aged_unpruned", False)))
         self.region_cursor = int(state.get("regions.cursor", 0))
         self.streams = dict(state.get("streams", {}))
         self.packs = list(state.get("packs", []))

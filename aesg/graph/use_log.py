@@ -52,14 +52,16 @@ class UseLog:
 
     def __init__(self, store: _core.Store) -> None:
         self._store = store
-        self._rates: LearningRates | None = None
+        self.rates: LearningRates | None = None  # of what is pending
         self.pairs = PairCounts()  # what digestion leaves behind: it is part of the committed state
+        self.version = 0  # changes with what is pending
         self.clear()
 
     def clear(self) -> None:
         """Forgets what is pending."""
-        self._pending: list[Use] = []
+        self.pending: list[Use] = []
         self._pending_rows = 0
+        self.version += 1
 
     @property
     def pending_rows(self) -> int:
@@ -67,17 +69,18 @@ class UseLog:
 
     def note(self, use: Use, rates: LearningRates) -> None:
         """Notes a use. A full log, or one noted at other rates, digests itself first."""
-        if self._pending_rows >= MAX_PENDING_ROWS or (self._rates != rates and self._pending_rows):
+        if self._pending_rows >= MAX_PENDING_ROWS or (self.rates != rates and self._pending_rows):
             self.digest()
-        self._rates = rates
-        self._pending.append(use)
+        self.rates = rates
+        self.pending.append(use)
         self._pending_rows += use.members.shape[0]
+        self.version += 1
 
     def digest(self) -> None:
         """Writes the notes into the graph and forgets them. O(notes x degree), in C++."""
-        if not self._pending_rows or self._rates is None:
+        if not self._pending_rows or self.rates is None:
             return
-        pending, rates = self._pending, self._rates
+        pending, rates = self.pending, self.rates
         self.clear()
         # The three rules touch different things, so each may take all notes at once.
         used = np.concatenate([use.members.reshape(-1) for use in pending])

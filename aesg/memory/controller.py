@@ -192,7 +192,7 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         """Ends all streams (or those named): nothing primes their next query. The novelty pool is left
         alone.
         """
-        self.active_state.reset(streams)
+        self._learner.reset(streams)
 
     # -- on request ----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aesg.graph.use_log import PRIMARY_COUNT
 from aesg.memory.state import BatchActiveContext
-from aesg.ops import Primed, keep_primary_
+from aesg.ops import Primed, keep_primary_, note_succession_
 
 
 class DeviceStreams:
@@ -23,6 +23,10 @@ class DeviceStreams:
         self.primary = torch.empty(0, PRIMARY_COUNT, dtype=torch.int64, device=device)  # [streams, 3]
         self.primary_ids = torch.empty_like(self.primary)
         self.energies = torch.empty(0, PRIMARY_COUNT, dtype=torch.float32, device=device)
+        # What `note_succession_` knows of them, brought when learning begins here:
+        self.last_seed = torch.empty(0, dtype=torch.int64, device=device)  # [streams]
+        self.last_id = torch.empty_like(self.last_seed)
+        self._learnt_in = -1  # `DeviceLearning.epoch` of the last two
         self._of: BatchActiveContext | None = None
         self._changes = -1  # of those streams, as far as this knows of them
 
@@ -40,15 +44,57 @@ class DeviceStreams:
         missing = streams.batch_size - len(self.primary)
         if missing > 0:
             if self.device.type == "cuda":  # not given away before the copying is done
-                for part in (self.primary, self.primary_ids, self.energies):
+                for part in (*self._primed, *self._last):
                     part.record_stream(torch.cuda.current_stream(self.device))
             nobody = self.primary.new_full((missing, PRIMARY_COUNT), -1)
             self.primary = torch.cat([self.primary, nobody])
             self.primary_ids = torch.cat([self.primary_ids, torch.zeros_like(nobody)])
             self.energies = torch.cat([self.energies, self.energies.new_zeros(missing, PRIMARY_COUNT)])
+            self.last_seed = torch.cat([self.last_seed, nobody[:, 0]])
+            self.last_id = torch.cat([self.last_id, torch.zeros_like(nobody[:, 0])])
         if not self.knows(streams):
-            self._put((streams.primary, streams.primary_ids, streams.energies))
-            self._of, self._changes = streams, streams.changes
+            _put(self._primed, (streams.primary, streams.primary_ids, streams.energies), (-1, 0, 0))
+            self._of, self._changes, self._learnt_in = streams, streams.changes, -1
+
+    @property
+    def _primed(self) -> list[Tensor]:
+        return [self.primary, self.primary_ids, self.energies]
+
+    @property
+    def _last(self) -> list[Tensor]:
+        return [self.last_seed, self.last_id]
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def know_last(self, streams: BatchActiveContext, epoch: int) -> None:
+        """Makes what the streams last meant what it is on the host, unless it was learnt here since `epoch`
+        of `DeviceLearning`. REQUIRES: no call of these streams that is awaited was learnt from elsewhere.
+        """
+        if self._learnt_in != epoch:
+            _put(self._last, (streams.last_seed, streams.last_id), (-1, 0))
+            self._learnt_in = epoch
+
+    def succeed(
+        self, streams: slice, steps: int, seeds: Tensor, similarities: Tensor, born: Tensor, ids: Tensor,
+        active: Tensor, threshold: float,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """What each query followed, and what it meant, slots [Q] each. See `note_succession_`."""
+        return note_succession_(
+            self.last_seed[streams], self.last_id[streams], seeds, similarities, born, ids, active,
+            threshold=threshold, steps=steps,
+        )  # fmt: skip
+
+    def reset(self, streams: Sequence[int] | None) -> None:
+        """Ends all streams, or those given. The host does not wait."""
+        places = None
+        if streams is not None:
+            places = _pinned(torch.tensor(streams, dtype=torch.int64), self.device)
+            places = places.to(self.device, non_blocking=True)
+        for part, nothing in zip([*self._primed, *self._last], (-1, 0, 0, -1, 0), strict=True):
+            if places is None:
+                part.fill_(nothing)
+            else:
+                part.index_fill_(0, places, nothing)
 
     def primed(self, streams: slice, share: float) -> Primed:
         """See `BatchActiveContext.primed`."""
@@ -78,16 +124,20 @@ class DeviceStreams:
     @contextmanager
     def as_they_are(self) -> Iterator[None]:
         """What is remembered inside is forgotten behind."""
-        kept = [part.clone() for part in (self.primary, self.primary_ids, self.energies)]
+        kept = [part.clone() for part in self._primed]
         try:
             yield
         finally:
-            self._put(kept)
+            _put(self._primed, kept, (-1, 0, 0))
 
-    def _put(self, parts: Sequence[Tensor]) -> None:
-        """Writes over the first streams, from the host without waiting; nobody is behind them."""
-        own = self.primary, self.primary_ids, self.energies
-        for part, to, nothing in zip(parts, own, (-1, 0, 0), strict=True):
-            pinned = part.pin_memory() if to.is_cuda and part.is_cpu else part
-            to[: len(part)].copy_(pinned, non_blocking=True)
-            to[len(part) :].fill_(nothing)
+
+def _put(own: Sequence[Tensor], parts: Sequence[Tensor], nothing: Sequence[int]) -> None:
+    """Writes over the first streams, from the host without waiting; nobody is behind them."""
+    for part, to, empty in zip(parts, own, nothing, strict=True):
+        to[: len(part)].copy_(_pinned(part, to.device), non_blocking=True)
+        to[len(part) :].fill_(empty)
+
+
+def _pinned(part: Tensor, device: torch.device) -> Tensor:
+    """The part where the device can fetch it by itself."""
+    return part.pin_memory() if device.type == "cuda" and part.is_cpu else part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,12 +13,13 @@ from aesg.config import AESGConfig
 from aesg.exceptions import AESGMemoryError
 from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
-from aesg.graph.use_log import Use
+from aesg.graph.device_learning import DeviceLearning, Seen
+from aesg.graph.use_log import LearningRates, Use
 from aesg.memory.calls import Answer, Call, Found, Query, joined_steps
 from aesg.memory.device_streams import DeviceStreams
 from aesg.memory.navigation import Navigator
 from aesg.memory.state import BatchActiveContext
-from aesg.memory.taking_over import PARTS, outline, parts_of, taken_over
+from aesg.memory.taking_over import each_call, outline, parts_of, require_finite, taken_over
 from aesg.memory.work import Work
 
 
@@ -118,49 +119,126 @@ class Learner:
             self._require_capturable(learns)
         if there is None or there.device != device:
             there = self.there = DeviceStreams(device)
-        assert state.awaited is not None  # there is a copy on the device
-        if state.awaited and (state.awaited.changes_graph or not there.knows(self.streams)):
+        awaited, copied = state.awaited, self.graph.copied
+        assert awaited is not None and copied is not None
+        learning = copied.learning
+        ahead = learning is not None and learning.in_step
+        begins = learns and learning is not None and learning.possible and not ahead
+        if awaited and ((awaited.changes_graph and not ahead) or begins or not there.knows(self.streams)):
             state.settle()
-        assert self.graph.copied is not None
-        self.graph.copied.refresh()  # orders this stream behind the one on which was last asked
+        copied.refresh()  # orders this stream behind the one on which was last asked
         there.follow(self.streams)
+        if begins:
+            assert learning is not None
+            learning.take_over()
         return there
 
     def await_calls(self, calls: Sequence[Call]) -> None:
-        """`take_in`, and `note` of each, when these have come to the host. The device remembers at once."""
-        copied, there, last = self.graph.copied, self.there, calls[-1]
-        assert there is not None
+        """`take_in`, and `note` of each, when these have come to the host. The device remembers at once, and
+        learns at once what it can.
+        """
+        state, copied, there, last = self.graph.state, self.graph.copied, self.there, calls[-1]
+        assert there is not None and state.awaited is not None
         query, found = last.query, last.found
-        outlines = [outline(call) for call in calls]
+        outlines, asked = [outline(call) for call in calls], state.clock()
+        learns = any(call.learns for call in calls)
+        here = copied is not None and copied.device == query.rows.device  # not moved meanwhile
+        learning = copied.learning if copied is not None and here and learns else None
+        ahead = learning is not None and learning.in_step
 
         def take(copies: list[Tensor]) -> None:
-            each = zip(*[iter(copies)] * PARTS, strict=True)
+            held = learning is not None and learning.before_taking_in(ahead)
             try:
-                arrived = [taken_over(call, parts) for call, parts in zip(outlines, each, strict=True)]
-                self.take_in(arrived)
+                for parts in each_call(copies):
+                    require_finite(parts)
+                arrived = [
+                    taken_over(call, parts) for call, parts in zip(outlines, each_call(copies), strict=True)
+                ]
+                with state.time.as_of(asked):
+                    self.take_in(arrived)
             except BaseException:
                 there.forget()  # it remembers what the host does not
+                if learning is not None:
+                    learning.lose()
                 raise
+            if held:
+                assert learning is not None
+                learning.took_in()
             there.took_in(self.streams)
             for call in arrived:
                 self.note(call)
 
-        awaited = self.graph.state.awaited
-        assert awaited is not None
         try:
+            parts: list[Tensor] = []
             if not self.leaves_no_trace(query):
-                awaited.send(
-                    [part for call in calls for part in parts_of(call)],
-                    take,
-                    changes_graph=any(call.learns for call in calls),
+                parts = state.awaited.send(
+                    [part for call in calls for part in parts_of(call)], take, changes_graph=learns
                 )
-            if copied is None or copied.device != query.rows.device:  # moved meanwhile
+            if copied is None or not here:
                 there.forget()
-            else:
-                there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
+                return
+            there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
+            if ahead and parts:
+                assert learning is not None
+                self._learn_there(
+                    [taken_over(call, each) for call, each in zip(calls, each_call(parts), strict=True)],
+                    learning,
+                    there,
+                )
         except BaseException:
             there.forget()  # one of both may know what the other does not
+            if learning is not None:
+                learning.lose()
             raise
+
+    @torch.inference_mode(False)  # what is kept is used outside of it as well
+    @torch.no_grad()
+    def _learn_there(self, calls: Sequence[Call], learning: DeviceLearning, there: DeviceStreams) -> None:
+        """`learn` of these calls on their device."""
+        config, permissions, copied = self.config, self._engine.permissions(), self.graph.copied
+        assert copied is not None
+        learning.begin_call(sum(len(call.query.rows) for call in calls if call.learns), config)
+        there.know_last(self.streams, learning.epoch)
+        for query, found in joined_steps([(call.query, call.found) for call in calls if call.learns]):
+            born = learning.bear(query.rows, found.explanation, config, permissions)
+            previous, current = there.succeed(
+                query.streams, query.steps, found.seeds, found.similarities, born, copied.id,
+                copied.is_active, config.novelty_explanation_threshold,
+            )  # fmt: skip
+            if permissions.learns:
+                rates = LearningRates.of(config, permissions.learning_rate_scale)
+                learning.note(Seen(found.members, found.energies, previous, current), rates)
+
+    def reset(self, streams: Iterable[int] | None) -> None:
+        """Ends streams, see `BatchActiveContext.reset`: on a device at once, and on the host behind what is
+        awaited.
+        """
+        state, there, copied = self.graph.state, self.there, self.graph.copied
+        awaited = state.awaited
+        learning = None if copied is None else copied.learning
+        if (
+            not awaited
+            or awaited.taking
+            or copied is None
+            or there is None
+            or there.device != copied.device
+            or not there.knows(self.streams)
+            or (awaited.changes_graph and not (learning is not None and learning.in_step))
+        ):
+            state.settle()
+            self.streams.reset(streams)
+            return
+        which = self.streams.named(streams)
+        copied.refresh()  # orders this stream behind the one on which was last asked
+        if learning is not None:
+            there.know_last(self.streams, learning.epoch)
+        there.reset(which)
+
+        def act() -> None:
+            self.streams.reset(which)
+            there.took_in(self.streams)
+
+        awaited.defer(act, changes_graph=False)
 
     def leaves_no_trace(self, query: Query) -> bool:
         """Whether the host hears nothing of this call: it is rehearsed, or goes into a CUDA graph, and what

@@ -74,17 +74,24 @@ class BatchActiveContext:
             slots, ids, energies = slots[streams], ids[streams], energies[streams]
         return Primed(slots, ids, energies, share)
 
+    def named(self, streams: Iterable[int] | None) -> list[int] | None:
+        """Those of the streams named that there are; None for all. Raises AESGMemoryError for what names no
+        stream.
+        """
+        if streams is None:
+            return None
+        try:
+            wanted = whole_numbers("Streams", list(streams)).reshape(-1).tolist()
+        except TypeError:
+            raise AESGMemoryError(f"Streams: expected a list of numbers, got {streams!r:.60}") from None
+        if any(stream < 0 for stream in wanted):
+            raise AESGMemoryError(f"Streams: expected numbers >= 0, got {wanted}")
+        return [stream for stream in wanted if stream < self.batch_size]
+
     def reset(self, streams: Iterable[int] | None = None) -> None:
         """Ends all streams, or those named."""
-        which: Any = slice(None)
-        if streams is not None:
-            try:
-                wanted = whole_numbers("Streams", list(streams)).reshape(-1).tolist()
-            except TypeError:
-                raise AESGMemoryError(f"Streams: expected a list of numbers, got {streams!r:.60}") from None
-            if any(stream < 0 for stream in wanted):
-                raise AESGMemoryError(f"Streams: expected numbers >= 0, got {wanted}")
-            which = [stream for stream in wanted if stream < self.batch_size]
+        named = self.named(streams)
+        which: Any = slice(None) if named is None else named
         self.changes += 1
         # As arrays: torch lets nobody write in place what was made under its inference_mode.
         self.primary.numpy()[which] = -1
@@ -93,7 +100,7 @@ class BatchActiveContext:
         self.last_seed.numpy()[which] = -1
         self.last_id.numpy()[which] = 0
         for streams_of_pack in self._packs.values():
-            streams_of_pack.reset(streams)
+            streams_of_pack.reset(named)
 
     def to_state(self) -> dict[str, Any]:
         packs = {key: streams.to_state() for key, streams in self._packs.items()}

@@ -1,8 +1,8 @@
-"""What a device answered, as learning and the streams read it on the host."""
+"""What a device answered, as learning and the streams read it: there, and later on the host."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,17 +19,23 @@ def parts_of(call: Call) -> list[Tensor]:
     return [call.query.bare, found.seeds, found.similarities, found.members, found.energies.detach()]
 
 
-def taken_over(call: Call, copies: Sequence[Tensor]) -> Call:
-    """The call with copies of its `parts_of` on the host, without the members' vectors.
+def each_call(copies: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """The `parts_of` of successive calls."""
+    return zip(*[iter(copies)] * PARTS, strict=True)
 
-    Raises AESGNavigationError for queries that are not finite, of which a device says nothing by itself.
-    """
-    rows, seeds, similarities, members, energies = copies
-    if not bool(torch.isfinite(rows).all()):
+
+def require_finite(copies: Sequence[Tensor]) -> None:
+    """Raises AESGNavigationError for queries that are not finite: of them a device says nothing by itself."""
+    if not bool(torch.isfinite(copies[0]).all()):
         raise AESGNavigationError(
             "queries: expected finite values, got NaN or infinity in a call that a device answered: nothing "
             "was learnt from it"
         )
+
+
+def taken_over(call: Call, copies: Sequence[Tensor]) -> Call:
+    """The call with copies of its `parts_of`, on whatever device, without the members' vectors."""
+    rows, seeds, similarities, members, energies = copies
     own = call.answers[0]
     activated = own.found._replace(
         seeds=seeds, similarities=similarities, members=members, energies=energies, vectors=NOTHING,

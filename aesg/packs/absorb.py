@@ -49,7 +49,7 @@ def absorb(graph: SemanticGraph, columns: PackColumns, similarity: float) -> Abs
         fresh += _core.put_edges(core, some.source, some.target, some.weight, some.confidence, kind)
     _add_edge_uses(graph, moved)
     state.counters["births"] += sum(born)
-    state.pause_pruning()  # the uses that came along were counted elsewhere
+    state.pruning.pause()  # the uses that came along were counted elsewhere
     state.touch()
     return Absorbed(sum(born), len(living) - sum(born), fresh, slots)
 

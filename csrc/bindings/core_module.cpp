@@ -219,7 +219,9 @@ void bind_store(py::module_& m) {
       // u64 [groups marked so far]
       .def_property_readonly("vector_stamps", [](const st::Store& s) { return copied(s.vector_stamps()); })
       .def_property_readonly("group_stamps", [](const st::Store& s) { return copied(s.group_stamps()); })
+      .def_property_readonly("learnt_stamps", [](const st::Store& s) { return copied(s.learnt_stamps()); })
       .def_property_readonly("block_stamps", [](const st::Store& s) { return copied(s.block_stamps()); })
+      .def_property_readonly("cold_stamps", [](const st::Store& s) { return copied(s.cold_stamps()); })
       .def_property_readonly("changes", &st::Store::changes)
       .def_property_readonly("block_groups", &st::Store::block_groups)
       .def("node_view",

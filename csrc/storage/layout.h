@@ -35,6 +35,11 @@ constexpr bool is_looked_up(NodeColumn column) {
          column == NodeColumn::kFirstBlock || column == NodeColumn::kIsActive;
 }
 
+// Whether use changes this column, and consolidation.
+constexpr bool is_learnt(NodeColumn column) {
+  return column == NodeColumn::kUseFrequency || column == NodeColumn::kRelevance || column == NodeColumn::kAge;
+}
+
 class NodeLayout {
  public:
   explicit constexpr NodeLayout(int64_t dim) : dim_(dim) {

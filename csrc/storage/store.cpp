@@ -43,10 +43,11 @@ void Store::mark_rows(NodeColumn column, int64_t first, int64_t last) {
     if (changes.all) changes.slots.clear();
     for (int64_t slot = first; slot < last && !changes.all; ++slot) changes.slots.push_back(slot);
   }
-  if (first < last && (column == NodeColumn::kVector || is_looked_up(column))) {
-    impl_->stamp(column == NodeColumn::kVector ? impl_->vector_stamps : impl_->group_stamps,
-                 first / kGroupRows, (last - 1) / kGroupRows + 1);
-  }
+  std::vector<uint64_t>* stamps = column == NodeColumn::kVector ? &impl_->vector_stamps
+                                  : is_looked_up(column)        ? &impl_->group_stamps
+                                  : is_learnt(column)           ? &impl_->learnt_stamps
+                                                                : nullptr;
+  if (first < last && stamps) impl_->stamp(*stamps, first / kGroupRows, (last - 1) / kGroupRows + 1);
   const int64_t offset = layout_.offset(column), bytes = layout_.row_bytes(column);
   while (first < last) {
     int64_t group = first / kGroupRows, row = first % kGroupRows;
@@ -68,7 +69,9 @@ Store::VectorChanges Store::take_vector_changes() {
 
 const std::vector<uint64_t>& Store::vector_stamps() const { return impl_->vector_stamps; }
 const std::vector<uint64_t>& Store::group_stamps() const { return impl_->group_stamps; }
+const std::vector<uint64_t>& Store::learnt_stamps() const { return impl_->learnt_stamps; }
 const std::vector<uint64_t>& Store::block_stamps() const { return impl_->block_stamps; }
+const std::vector<uint64_t>& Store::cold_stamps() const { return impl_->cold_stamps; }
 uint64_t Store::changes() const { return impl_->stamp_clock; }
 
 void Store::Impl::stamp(std::vector<uint64_t>& stamps, int64_t first, int64_t last) {
@@ -81,7 +84,10 @@ void Store::Impl::stamp_all() {
   const int64_t groups = (node_arena.mapped() - kHeaderBytes) / layout.group_bytes();
   stamp(vector_stamps, 0, groups);
   stamp(group_stamps, 0, groups);
-  stamp(block_stamps, 0, (edge_arena.mapped() - kHeaderBytes) / kEdgeGroupBytes);
+  stamp(learnt_stamps, 0, groups);
+  const int64_t of_blocks = (edge_arena.mapped() - kHeaderBytes) / kEdgeGroupBytes;
+  stamp(block_stamps, 0, of_blocks);
+  stamp(cold_stamps, 0, of_blocks);
 }
 
 void Store::mark_hot(int64_t block) {
@@ -91,6 +97,7 @@ void Store::mark_hot(int64_t block) {
 }
 
 void Store::mark_cold(int64_t block) {
+  impl_->stamp(impl_->cold_stamps, block / kGroupRows, block / kGroupRows + 1);
   int64_t offset = kHotGroupBytes + block % kGroupRows * static_cast<int64_t>(sizeof(ColdBlock));
   impl_->edge_dirty.mark(block / kGroupRows, offset / kLineBytes,
                          (offset + static_cast<int64_t>(sizeof(ColdBlock)) - 1) / kLineBytes);

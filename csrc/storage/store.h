@@ -89,14 +89,17 @@ class Store {
   void mark(NodeColumn column, int64_t slot);
   void mark_rows(NodeColumn column, int64_t first, int64_t last);  // [first, last)
   void mark_hot(int64_t block);
+  void mark_cold(int64_t block);
   // One number a group that rises whenever what it tells of may have changed there, for what is derived from
-  // it or copied elsewhere; groups never marked may be missing at the end. Of row groups: the vectors, and
-  // the other columns that retrieval reads (see `is_looked_up`). Of groups of blocks: their hot part.
+  // it or copied elsewhere; groups never marked may be missing at the end. Of row groups: the vectors, the
+  // other columns that retrieval reads (see `is_looked_up`), and those that use changes (see `is_learnt`). Of
+  // groups of blocks: their hot and their cold part.
   const std::vector<uint64_t>& vector_stamps() const;
   const std::vector<uint64_t>& group_stamps() const;
+  const std::vector<uint64_t>& learnt_stamps() const;
   const std::vector<uint64_t>& block_stamps() const;
+  const std::vector<uint64_t>& cold_stamps() const;
   uint64_t changes() const;  // the highest of all of them
-  void mark_cold(int64_t block);
 
   // Rows of the vector column marked since the last call, in order, some more than once: what an index beside
   // the store must look at anew. `all`: too many to list, or everything was replaced; so is the first call's

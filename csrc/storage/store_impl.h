@@ -73,7 +73,7 @@ struct Store::Impl {
   Arena node_arena, edge_arena;
   DirtyMap node_dirty, edge_dirty;
   // Of the groups so far marked, see Store::vector_stamps().
-  std::vector<uint64_t> vector_stamps, group_stamps, block_stamps;
+  std::vector<uint64_t> vector_stamps, group_stamps, learnt_stamps, block_stamps, cold_stamps;
   uint64_t stamp_clock = 0;
 
   MetaSlot slot{};               // of the last fold

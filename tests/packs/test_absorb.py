@@ -15,7 +15,7 @@ import torch
 
 from aesg import AESGMemory, cli
 from aesg.exceptions import AESGMemoryError, AESGStorageError
-from aesg.graph.state import PRUNING_WAIT
+from aesg.graph.pruning import PRUNING_WAIT
 from aesg.packs import read_pack
 from aesg.packs.absorb import first_alike
 from aesg.packs.combine import diff_packs, merge_packs
