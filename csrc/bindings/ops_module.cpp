@@ -47,6 +47,10 @@ STABLE_TORCH_LIBRARY(aesg, m) {
       "keep_primary_(Tensor(a!) slots, Tensor(b!) slot_ids, Tensor(c!) slot_energies, Tensor members, "
       "Tensor energies, Tensor ids, int steps) -> ()");
   m.def(
+      "note_succession_(Tensor(a!) last_seed, Tensor(b!) last_id, Tensor seeds, Tensor similarities, "
+      "Tensor born_slots, Tensor ids, Tensor active, float threshold, int steps) "
+      "-> (Tensor previous, Tensor current)");
+  m.def(
       "read_members(Tensor sought, Tensor queries, Tensor likeness_weight, Tensor vectors, Tensor energies) "
       "-> (Tensor found, Tensor mean, Tensor shares)");
   m.def(

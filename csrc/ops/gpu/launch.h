@@ -9,6 +9,7 @@
 #include "csrc/ops/columns.h"
 #include "csrc/ops/consolidate_math.h"
 #include "csrc/ops/keep_primary_math.h"
+#include "csrc/ops/note_succession_math.h"
 
 namespace aesg::gpu {
 
@@ -22,6 +23,8 @@ int consolidate(const ConsolidateRules& rules, int64_t count, Column<const uint8
                 Stream stream);
 
 int keep_primary(const KeepPrimary& job, Stream stream);
+
+int note_succession(const NoteSuccession& job, Stream stream);
 
 struct SeedSearch {
   const float* queries;  // [B, D] contiguous; rows that are not finite find nothing
