@@ -288,8 +288,10 @@ def pool_novelty_ref_(
     threshold: float,
     birth_count: int,
     birth_first: bool = False,
+    living: Tensor | None = None,  # [1] i64
 ) -> tuple[Tensor, Tensor]:
     """Oracle of `aesg.ops.pool_novelty_`: the plain loop."""
+    birth_first = birth_first and (living is None or int(living) == 0)
     size, clock, capacity = int(state[0]), int(state[1]), candidates.shape[0]
     has_born = [False] * capacity
     born = torch.zeros(inputs.shape[0], dtype=torch.bool)

@@ -22,7 +22,8 @@ STABLE_TORCH_LIBRARY(aesg, m) {
       "float relevance_decay, int min_age, float relevance_threshold, int frequency_threshold) -> Tensor");
   m.def(
       "pool_novelty_(Tensor(a!) candidates, Tensor(b!) counts, Tensor(c!) stamps, Tensor(d!) state, "
-      "Tensor inputs, float threshold, int birth_count, bool birth_first) -> (Tensor born, Tensor vectors)");
+      "Tensor inputs, float threshold, int birth_count, bool birth_first, Tensor? living=None) "
+      "-> (Tensor born, Tensor vectors)");
   m.def(
       "region_search(Tensor queries, Tensor vectors, int k, Tensor inv_norm, Tensor active, Tensor centers, "
       "Tensor heads, Tensor panels, Tensor pending, int probes, int pool, float min_score) "

@@ -176,8 +176,9 @@ struct PoolNovelty {
   float threshold;
   int32_t birth_count;
   bool birth_first;
-  uint8_t* born;        // [n], written as is
-  float* born_vectors;  // [n, D]
+  const int64_t* living;  // [1] or null: the first is born only where it is 0
+  uint8_t* born;          // [n], written as is
+  float* born_vectors;    // [n, D]
 };
 
 size_t pool_novelty_workspace(const PoolNovelty& job);
