@@ -8,6 +8,7 @@ from aesg.ops.activate_context import Activated, Primed, activate_context, repla
 from aesg.ops.consolidate import consolidate_
 from aesg.ops.edges import COUNTERS, Edges
 from aesg.ops.keep_primary import keep_primary_
+from aesg.ops.note_succession import note_succession_
 from aesg.ops.pool_novelty import pool_novelty_
 from aesg.ops.read_members import read_members
 from aesg.ops.region_search import Cells, make_cells, region_add_, region_remove_, region_search, with_room
@@ -24,6 +25,7 @@ __all__ = [
     "consolidate_",
     "keep_primary_",
     "make_cells",
+    "note_succession_",
     "pool_novelty_",
     "read_members",
     "region_add_",

@@ -25,6 +25,7 @@ def pool_novelty_(
     threshold: float,
     birth_count: int,
     birth_first: bool = False,
+    living: Tensor | None = None,  # [1] i64
 ) -> tuple[Tensor, Tensor]:
     """Takes `inputs` in order into the pool: (born [n] bool, vectors born [n, D], zero where nothing was).
 
@@ -33,14 +34,16 @@ def pool_novelty_(
     then the oldest stamp. A candidate whose count reaches `birth_count` is born: born[i] is set for the input
     that did it, with the mean of that moment. It stays to the end of the call and absorbs what still joins
     it, so equal inputs of one call make one birth, then leaves; the others keep their order. `birth_first`:
-    the first input is born whatever its count. Zero inputs are left out. Deterministic; at most O(n P D). No
-    gradient.
+    the first input is born whatever its count, with `living`, the number of living concepts, only where that
+    is 0; so a device can tell by itself that a graph is empty. Zero inputs are left out: they change nothing,
+    wherever they stand. Deterministic; at most O(n P D), n without zero inputs on a CUDA device. No gradient.
 
     Raises AESGNavigationError for inputs that are not finite or of another dimension; AESGMemoryError for
-    pool tensors of wrong dtype or shape. On a CUDA device inputs that are not finite are left out instead.
+    pool tensors or `living` of wrong dtype or shape. On a CUDA device inputs that are not finite are left out
+    instead.
     """
     try:
-        return _op(candidates, counts, stamps, state, inputs, threshold, birth_count, birth_first)
+        return _op(candidates, counts, stamps, state, inputs, threshold, birth_count, birth_first, living)
     except RuntimeError as error:
         raise_typed(error, AESGNavigationError)
 
@@ -55,6 +58,7 @@ def _fake(
     threshold: float,
     birth_count: int,
     birth_first: bool,
+    living: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    expect_one_device(inputs, candidates, counts, stamps, state)
+    expect_one_device(inputs, candidates, counts, stamps, state, living)
     return inputs.new_empty(inputs.shape[0], dtype=torch.bool), torch.empty_like(inputs)

@@ -245,6 +245,39 @@ def keep_primary_ref_(
             slot_energies[b, p] = energies[last, p] if p < members.shape[1] else 0.0
 
 
+def note_succession_ref_(
+    last_seed: Tensor,  # [B] i64
+    last_id: Tensor,  # [B] i64
+    seeds: Tensor,  # [B * steps, S] i64
+    similarities: Tensor,  # [B * steps, S]
+    born_slots: Tensor,  # [B * steps] i64
+    ids: Tensor,  # [N] i64
+    active: Tensor,  # [N]
+    *,
+    threshold: float,
+    steps: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Oracle of `aesg.ops.note_succession_`; writes the first two."""
+    identities, alive = flat_rows(ids), flat_rows(active) != 0
+    n, (rows, width) = len(identities), seeds.shape
+    best = similarities[:, 0] if width else torch.full((rows,), float("-inf"))
+    bar = torch.tensor(threshold, dtype=best.dtype)
+    own = seeds[:, 0] if width else torch.full((rows,), -1)
+    meant = torch.where(best >= bar, own, torch.where(best < bar, born_slots, -1))
+    current = torch.where((meant >= 0) & (meant < n), meant, -1)
+    previous = torch.empty_like(current)
+    for b in range(len(last_seed)):
+        slot = int(last_seed[b])
+        still = 0 <= slot < n and bool(alive[slot]) and int(identities[slot]) == int(last_id[b])
+        slot = slot if still else -1
+        for row in range(b * steps, (b + 1) * steps):
+            previous[row] = slot
+            slot = int(current[row])
+        last_seed[b] = slot
+        last_id[b] = identities[slot] if slot >= 0 else 0
+    return previous, current
+
+
 def pool_novelty_ref_(
     candidates: Tensor,  # [P, D]
     counts: Tensor,  # [P] i32
@@ -255,8 +288,10 @@ def pool_novelty_ref_(
     threshold: float,
     birth_count: int,
     birth_first: bool = False,
+    living: Tensor | None = None,  # [1] i64
 ) -> tuple[Tensor, Tensor]:
     """Oracle of `aesg.ops.pool_novelty_`: the plain loop."""
+    birth_first = birth_first and (living is None or int(living) == 0)
     size, clock, capacity = int(state[0]), int(state[1]), candidates.shape[0]
     has_born = [False] * capacity
     born = torch.zeros(inputs.shape[0], dtype=torch.bool)

@@ -22,7 +22,8 @@ STABLE_TORCH_LIBRARY(aesg, m) {
       "float relevance_decay, int min_age, float relevance_threshold, int frequency_threshold) -> Tensor");
   m.def(
       "pool_novelty_(Tensor(a!) candidates, Tensor(b!) counts, Tensor(c!) stamps, Tensor(d!) state, "
-      "Tensor inputs, float threshold, int birth_count, bool birth_first) -> (Tensor born, Tensor vectors)");
+      "Tensor inputs, float threshold, int birth_count, bool birth_first, Tensor? living=None) "
+      "-> (Tensor born, Tensor vectors)");
   m.def(
       "region_search(Tensor queries, Tensor vectors, int k, Tensor inv_norm, Tensor active, Tensor centers, "
       "Tensor heads, Tensor panels, Tensor pending, int probes, int pool, float min_score) "
@@ -46,6 +47,10 @@ STABLE_TORCH_LIBRARY(aesg, m) {
   m.def(
       "keep_primary_(Tensor(a!) slots, Tensor(b!) slot_ids, Tensor(c!) slot_energies, Tensor members, "
       "Tensor energies, Tensor ids, int steps) -> ()");
+  m.def(
+      "note_succession_(Tensor(a!) last_seed, Tensor(b!) last_id, Tensor seeds, Tensor similarities, "
+      "Tensor born_slots, Tensor ids, Tensor active, float threshold, int steps) "
+      "-> (Tensor previous, Tensor current)");
   m.def(
       "read_members(Tensor sought, Tensor queries, Tensor likeness_weight, Tensor vectors, Tensor energies) "
       "-> (Tensor found, Tensor mean, Tensor shares)");

@@ -17,6 +17,7 @@ OPS = [
     "consolidate_",
     "pool_novelty_",
     "keep_primary_",
+    "note_succession_",
 ]
 WITH_CUDA = [
     "seed_search",
@@ -30,6 +31,7 @@ WITH_CUDA = [
     "consolidate_",
     "pool_novelty_",
     "keep_primary_",
+    "note_succession_",
 ]
 
 

@@ -14,7 +14,6 @@ import torch
 from ops_helpers import Graph, blocks_of
 from test_activate_context import RULES, B, N, case, found_by
 from test_keep_primary import case as streams_case
-from test_pool_novelty import clustered, empty_pool
 from test_read_members import case as members_case
 from test_spread_activation import random_graph, random_seeds
 from torch import Tensor
@@ -23,7 +22,6 @@ from aesg.ops import (
     Activated,
     activate_context,
     keep_primary_,
-    pool_novelty_,
     spread_activation,
 )
 
@@ -171,57 +169,6 @@ def test_read_members(gpu, shape) -> None:
         *map(at, inputs), *sizes(*shape), at(want[2]), *map(at, slopes), *map(at, grads)
     )
     assert all(torch.equal(one, other) for one, other in zip(grads, want_grads, strict=True))
-
-
-def check_pool(gpu, pool, inputs, *, threshold=0.6, birth_count=3, birth_first=False) -> list[Tensor]:
-    """Both on copies of `pool`; everything alike, also what lies behind the candidates in use."""
-    ours, theirs = [t.clone() for t in pool], [t.clone() for t in pool]
-    want = pool_novelty_(
-        *theirs, inputs, threshold=threshold, birth_count=birth_count, birth_first=birth_first
-    )
-    got = torch.empty(len(inputs), dtype=torch.bool), torch.empty_like(inputs)
-    gpu.on_host_pool(
-        *map(at, ours), *sizes(*pool[0].shape), at(inputs), *sizes(len(inputs)), ctypes.c_float(threshold),
-        ctypes.c_int32(birth_count), ctypes.c_bool(birth_first), *map(at, got),
-    )  # fmt: skip
-    for one, other in zip((*ours, *got), (*theirs, *want), strict=True):
-        assert torch.equal(one, other)
-    return ours
-
-
-@pytest.mark.parametrize("n, dim, capacity", [(0, 4, 3), (1, 1, 1), (5, 8, 2), (135, 9, 20)])
-def test_pool_novelty(gpu, n: int, dim: int, capacity: int) -> None:
-    inputs = clustered(n, dim, 20, n)
-    pool = check_pool(gpu, empty_pool(capacity, dim), inputs, birth_count=4)
-    pool = check_pool(gpu, pool, clustered(n, dim, 20, n + 1), birth_first=True)
-    check_pool(gpu, pool, inputs, birth_count=2)
-
-
-def test_pool_novelty_when_all_that_were_kept_changed(gpu) -> None:
-    """The four best of the search were drawn away since: the fifth is nearest now."""
-    eye = torch.eye(8)
-    candidates = eye[0] + torch.stack([0.1 * eye[i] for i in range(1, 5)] + [0.3 * eye[5]])
-    pool = check_pool(gpu, empty_pool(16, 8), candidates, threshold=0.999)
-    assert int(pool[3][0]) == 5
-    inputs = torch.cat([10 * eye[1:5], eye[:1]])
-    pool = check_pool(gpu, pool, inputs, threshold=0.0, birth_count=9)
-    assert pool[1].tolist()[:5] == [2, 2, 2, 2, 2]
-
-
-def test_pool_novelty_when_every_candidate_changed(gpu) -> None:
-    check_pool(gpu, empty_pool(16, 8), clustered(40, 8, 5, 1), threshold=-1.0, birth_count=1000)
-    check_pool(gpu, empty_pool(16, 8), clustered(40, 8, 5, 1), threshold=0.2, birth_count=5)
-
-
-def test_pool_novelty_leaves_out_what_is_not_finite(gpu) -> None:
-    inputs = torch.tensor([[float("nan"), 0], [float("inf"), 1], [0, 0], [1.0, 0]])
-    pool, born, vectors = empty_pool(3, 2), torch.empty(4, dtype=torch.bool), torch.empty(4, 2)
-    gpu.on_host_pool(
-        *map(at, pool), *sizes(3, 2), at(inputs), *sizes(4), ctypes.c_float(0.6), ctypes.c_int32(1),
-        ctypes.c_bool(False), at(born), at(vectors),
-    )  # fmt: skip
-    assert born.tolist() == [False, False, False, True] and vectors.tolist()[3] == [1, 0]
-    assert not bool(vectors[:3].any()) and pool[3].tolist() == [0, 1]
 
 
 def test_what_is_not_sound_counts_as_none(gpu) -> None:

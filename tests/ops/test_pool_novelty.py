@@ -108,6 +108,45 @@ def test_zero_inputs_are_left_out():
     assert int(pool[3][0]) == 0 and int(pool[3][1]) == 0 and not bool(born.any())
 
 
+def with_zeros(inputs, count, places):
+    """The inputs [n, D] at `places`, in order, among `count` rows that are zero elsewhere."""
+    rows = torch.zeros(count, inputs.shape[1])
+    rows[places] = inputs
+    return rows
+
+
+@pytest.mark.parametrize("count", [150, 400])
+def test_zero_inputs_change_nothing_wherever_they_stand(count):
+    """A chunk of the CPU op is 64 inputs: some have none but zeros."""
+    dim, inputs = 12, clustered(150, 12, 20, 3)
+    start, _, _ = check(empty_pool(15, dim), clustered(60, dim, 20, 4), birth_count=9)
+    rules = {"birth_count": 4, "birth_first": True}
+    want, want_born, want_vectors = check(start, inputs, **rules)
+    assert int(want_born.sum()) > 3 and int(want[3][0]) > 5
+    generator = torch.Generator().manual_seed(count)
+    behind, gap = torch.arange(150), torch.arange(150)
+    gap[70:] += count - 150
+    for places in (
+        behind, behind + count - 150, gap, torch.randperm(count, generator=generator)[:150].sort().values
+    ):  # fmt: skip
+        pool, born, vectors = check(start, with_zeros(inputs, count, places), **rules)
+        assert all(torch.equal(one, other) for one, other in zip(pool, want, strict=True))
+        assert torch.equal(born[places], want_born) and torch.equal(vectors[places], want_vectors)
+        assert int(born.sum()) == int(want_born.sum())
+
+
+@pytest.mark.parametrize("birth_first, living, born_at_once", [
+    (True, None, True), (True, 0, True), (True, 1, False), (True, -1, False), (True, 2**32, False),
+    (False, 0, False), (False, 1, False), (False, None, False),
+])  # fmt: skip
+def test_only_where_nothing_lives_the_first_is_born_at_once(birth_first, living, born_at_once):
+    given = None if living is None else torch.tensor([living])
+    inputs = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    _, born, _ = check(empty_pool(4, 2), inputs, birth_first=birth_first, living=given)
+    assert born.tolist() == [False, born_at_once, False]
+    assert given is None or int(given) == living
+
+
 def test_splitting_a_call_changes_only_when_the_born_leave():
     inputs = clustered(150, 12, 40, 3)
     whole = [t.clone() for t in empty_pool(64, 12)]
@@ -138,9 +177,11 @@ def test_opcheck_and_compile():
     op = torch.ops.aesg.pool_novelty_.default
     inputs = clustered(20, 6, 4, 5)
     torch.library.opcheck(op, (*empty_pool(8, 6), inputs, 0.6, 3, False))
+    torch.library.opcheck(op, (*empty_pool(8, 6), inputs, 0.6, 3, True, torch.tensor([0])))
 
     def run(candidates, counts, stamps, state, x):
-        born, vectors = pool_novelty_(candidates, counts, stamps, state, x, **RULES)
+        rules = {**RULES, "birth_first": True, "living": state[:1] * 0}
+        born, vectors = pool_novelty_(candidates, counts, stamps, state, x, **rules)
         return born | False, vectors * 1, state + 0
 
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
@@ -158,6 +199,10 @@ def test_opcheck_and_compile():
         (AESGMemoryError, "size in 0..3, got 4", {3: torch.tensor([4, 0])}, {}),
         (AESGMemoryError, "birth_count: expected an integer >= 1, got 0", {}, {"birth_count": 0}),
         (AESGMemoryError, "threshold", {}, {"threshold": float("nan")}),
+        (AESGMemoryError, "living: expected int64, got int32", {}, {"living": torch.zeros(1).int()}),
+        (AESGMemoryError, r"living: expected shape \[1\], got \[\]", {}, {"living": torch.tensor(0)}),
+        (AESGMemoryError, "living: expected 1 value, got .2.", {}, {"living": torch.zeros(2).long()}),
+        (AESGMemoryError, "expected all on cpu", {}, {"living": torch.zeros(1, device="meta").long()}),
     ],
 )
 def test_bad_input_changes_nothing(error, text, change, rules):
@@ -179,9 +224,11 @@ def test_cuda_has_the_bits_of_the_cpu(n, dim, capacity):
     device = [part.cuda() for part in host]
     for turn, birth_count in enumerate((4, 3, 2)):
         inputs = clustered(n, dim, 20, n + turn)
+        inputs[torch.rand(n, generator=torch.Generator().manual_seed(turn)) < 0.4 * turn] = 0.0
+        living = torch.tensor([0])
         rules = {"threshold": 0.6, "birth_count": birth_count, "birth_first": turn == 1}
-        want = pool_novelty_(*host, inputs, **rules)
-        got = pool_novelty_(*device, inputs.cuda(), **rules)
+        want = pool_novelty_(*host, inputs, **rules, living=living)
+        got = pool_novelty_(*device, inputs.cuda(), **rules, living=living.cuda())
         for one, other in zip((*device, *got), (*host, *want), strict=True):
             assert torch.equal(one.cpu(), other)
 

@@ -9,6 +9,7 @@
 #include "csrc/ops/columns.h"
 #include "csrc/ops/consolidate_math.h"
 #include "csrc/ops/keep_primary_math.h"
+#include "csrc/ops/note_succession_math.h"
 
 namespace aesg::gpu {
 
@@ -22,6 +23,8 @@ int consolidate(const ConsolidateRules& rules, int64_t count, Column<const uint8
                 Stream stream);
 
 int keep_primary(const KeepPrimary& job, Stream stream);
+
+int note_succession(const NoteSuccession& job, Stream stream);
 
 struct SeedSearch {
   const float* queries;  // [B, D] contiguous; rows that are not finite find nothing
@@ -173,8 +176,9 @@ struct PoolNovelty {
   float threshold;
   int32_t birth_count;
   bool birth_first;
-  uint8_t* born;        // [n], written as is
-  float* born_vectors;  // [n, D]
+  const int64_t* living;  // [1] or null: the first is born only where it is 0
+  uint8_t* born;          // [n], written as is
+  float* born_vectors;    // [n, D]
 };
 
 size_t pool_novelty_workspace(const PoolNovelty& job);

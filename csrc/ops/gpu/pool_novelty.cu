@@ -1,18 +1,26 @@
 // pool_novelty_ on the device. As on the CPU, a chunk of inputs is searched against the pool at once
 // (seed_search), and then one block takes them one by one, comparing anew only with candidates that changed
 // since; so the result is that of the plain loop to the last bit. At the end the born leave.
+//
+// What is left out moves behind the others first. The host does not know how many those are: it launches for
+// all, and what comes behind the last of them ends at once, or searches for zeros.
 #include <algorithm>
 
 #include "csrc/ops/gpu/launch.h"
 #include "csrc/ops/pool_novelty_math.h"
 #include "csrc/ops/seed_search_math.h"
 
+// Tests make this small.
+#ifndef AESG_POOL_CHUNK
+#define AESG_POOL_CHUNK 128
+#endif
+
 namespace aesg::gpu {
 namespace {
 
 constexpr int kBlock = 256;
 constexpr int64_t kMostBlocks = 1 << 16;
-constexpr int64_t kChunk = 128;
+constexpr int64_t kChunk = AESG_POOL_CHUNK;
 // Candidates kept from the search: when all of them changed since, the input is compared with the whole pool.
 constexpr int kKept = 4;
 
@@ -20,8 +28,11 @@ constexpr int kKept = 4;
 struct Workspace {
   int64_t* size;       // [1] candidates in use
   int64_t* first;      // [1] whether the next input is born whatever its count
-  float* unit;         // [n, D] inputs of length 1
-  float* inverse;      // [n] of their lengths; 0: left out
+  float* inverse;      // [n] of the lengths of the inputs; 0: left out
+  int64_t* kept;       // [1] inputs that are not left out
+  int64_t* places;     // [kept] among the inputs
+  float* inputs;       // [n, D] the kept ones in their order, then zeros
+  float* unit;         // [kept, D] of length 1
   uint8_t* in_use;     // [P]
   uint8_t* born;       // [P] born in this call, still there to absorb
   uint8_t* changed;    // [P] since the chunk was searched
@@ -35,7 +46,7 @@ struct Workspace {
 };
 
 SeedSearch search_of(const PoolNovelty& job, const Workspace& work, int64_t first) {
-  return {job.inputs + first * job.dim,
+  return {work.inputs + first * job.dim,
           std::min(kChunk, job.count - first),
           job.dim,
           {job.candidates, job.capacity, job.dim},
@@ -55,8 +66,11 @@ size_t lay_out(const PoolNovelty& job, char* memory, Workspace* work) {
   };
   take(&work->size, 1);
   take(&work->first, 1);
-  take(&work->unit, job.count * job.dim);
   take(&work->inverse, job.count);
+  take(&work->kept, 1);
+  take(&work->places, job.count);
+  take(&work->inputs, job.count * job.dim);
+  take(&work->unit, job.count * job.dim);
   take(&work->in_use, job.capacity);
   take(&work->born, job.capacity);
   take(&work->changed, job.capacity);
@@ -80,18 +94,51 @@ __global__ void scale_inputs(PoolNovelty job, Workspace work) {
   if (i == 0) {
     const int64_t size = job.state[0];
     *work.size = size < 0 ? 0 : size > job.capacity ? job.capacity : size;
-    *work.first = job.birth_first;
+    *work.first = job.birth_first && (job.living == nullptr || *job.living == 0);
   }
   if (i >= job.count) return;
-  const float* input = job.inputs + i * job.dim;
-  const float inverse = inverse_norm(sum_of_squares(input, job.dim));
+  const float inverse = inverse_norm(sum_of_squares(job.inputs + i * job.dim, job.dim));
   work.inverse[i] = inverse > 0.0f ? inverse : 0.0f;
-  for (int64_t d = 0; d < job.dim; ++d) work.unit[i * job.dim + d] = __fmul_rn(input[d], inverse);
 }
 
-__global__ void mark_in_use(PoolNovelty job, Workspace work) {
+// One block: `kept` and `places`. Every thread ranks a part of its own, in order.
+__global__ void rank_inputs(PoolNovelty job, Workspace work) {
+  __shared__ int64_t starts[kBlock + 1];
+  const int64_t each = (job.count + kBlock - 1) / kBlock, begin = threadIdx.x * each;
+  const int64_t end = begin + each < job.count ? begin + each : job.count;
+  int64_t mine = 0;
+  for (int64_t i = begin; i < end; ++i) mine += work.inverse[i] != 0.0f;
+  starts[threadIdx.x + 1] = mine;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    starts[0] = 0;
+    for (int i = 0; i < kBlock; ++i) starts[i + 1] += starts[i];
+    *work.kept = starts[kBlock];
+  }
+  __syncthreads();
+  int64_t place = starts[threadIdx.x];
+  for (int64_t i = begin; i < end; ++i)
+    if (work.inverse[i] != 0.0f) work.places[place++] = i;
+}
+
+// A thread a value of `inputs` and `unit`.
+__global__ void gather_inputs(PoolNovelty job, Workspace work) {
+  const int64_t all = job.count * job.dim, kept = *work.kept * job.dim, step = int64_t{gridDim.x} * kBlock;
+  for (int64_t i = int64_t{blockIdx.x} * kBlock + threadIdx.x; i < all; i += step) {
+    float value = 0.0f;
+    if (i < kept) {
+      const int64_t from = work.places[i / job.dim];
+      value = job.inputs[from * job.dim + i % job.dim];
+      work.unit[i] = __fmul_rn(value, work.inverse[from]);
+    }
+    work.inputs[i] = value;
+  }
+}
+
+// For the chunk from `begin` on; behind the last there is nothing to find.
+__global__ void mark_in_use(PoolNovelty job, Workspace work, int64_t begin) {
   const int64_t row = int64_t{blockIdx.x} * kBlock + threadIdx.x;
-  if (row < job.capacity) work.in_use[row] = row < *work.size;
+  if (row < job.capacity) work.in_use[row] = begin < *work.kept && row < *work.size;
 }
 
 // Cosine of an input of length 1 and a candidate, with the bits of seed_search.
@@ -131,19 +178,21 @@ __device__ T first_of_block(T mine, T* shared, const Before& before) {
   return first;
 }
 
-// One block takes the inputs of a chunk in order. All threads hold the same size, clock and first.
-__global__ void take_chunk(PoolNovelty job, Workspace work, int64_t begin, int64_t inputs) {
+// One block takes the kept inputs of a chunk in order. All threads hold the same size, clock and first.
+__global__ void take_chunk(PoolNovelty job, Workspace work, int64_t begin) {
   __shared__ Scored scored[kBlock];
   __shared__ int rows[kBlock];
   __shared__ int changed[kChunk];
+  const int64_t left = *work.kept - begin, inputs = left < kChunk ? left : kChunk;
+  if (left <= 0) return;
   int64_t size = *work.size, clock = job.state[1];
   const int64_t searched = size;
   bool first = *work.first != 0;
   int changes = 0;
 
   for (int64_t i = 0; i < inputs; ++i) {
-    if (work.inverse[begin + i] == 0.0f) continue;
-    const float* input = job.inputs + (begin + i) * job.dim;
+    const int64_t place = work.places[begin + i];  // where it is told what was born
+    const float* input = work.inputs + (begin + i) * job.dim;
     const float* unit = work.unit + (begin + i) * job.dim;
 
     // The best that did not change since the search, then what changed, or all if nothing is known.
@@ -194,13 +243,13 @@ __global__ void take_chunk(PoolNovelty job, Workspace work, int64_t begin, int64
       const float mean =
           best.row >= 0 ? running_mean(candidate[d], input[d], static_cast<float>(count)) : input[d];
       candidate[d] = mean;
-      if (is_born) job.born_vectors[(begin + i) * job.dim + d] = mean;
+      if (is_born) job.born_vectors[place * job.dim + d] = mean;
     }
     if (threadIdx.x == 0) {
       job.counts[row] = count;
       job.stamps[row] = clock;
       work.born[row] = was_born || is_born;
-      if (is_born) job.born[begin + i] = 1;
+      if (is_born) job.born[place] = 1;
       if (is_change) {
         work.changed[row] = 1;
         changed[changes] = static_cast<int>(row);
@@ -286,12 +335,14 @@ int pool_novelty(const PoolNovelty& job, void* workspace, Stream opaque) {
   const auto inputs = static_cast<unsigned>((job.count + kBlock - 1) / kBlock);
   const auto candidates = static_cast<unsigned>((job.capacity + kBlock - 1) / kBlock);
   scale_inputs<<<inputs, kBlock, 0, stream>>>(job, work);
+  rank_inputs<<<1, kBlock, 0, stream>>>(job, work);
+  gather_inputs<<<blocks_for(job.count * job.dim), kBlock, 0, stream>>>(job, work);
   for (int64_t begin = 0; begin < job.count; begin += kChunk) {
-    mark_in_use<<<candidates, kBlock, 0, stream>>>(job, work);
+    mark_in_use<<<candidates, kBlock, 0, stream>>>(job, work, begin);
     const SeedSearch search = search_of(job, work, begin);
     error = seed_search(search, work.search, work.kept_scores, work.kept_rows, opaque);
     if (error != 0) return error;
-    take_chunk<<<1, kBlock, 0, stream>>>(job, work, begin, search.batch);
+    take_chunk<<<1, kBlock, 0, stream>>>(job, work, begin);
   }
   plan_moves<<<1, kBlock, 0, stream>>>(job, work);
   const unsigned values = blocks_for(job.capacity * job.dim);
