@@ -17,6 +17,9 @@ OPS = [
     "consolidate_",
     "pool_novelty_",
     "keep_primary_",
+    "count_use_",
+    "coactivation_pairs",
+    "coactivate_",
 ]
 WITH_CUDA = [
     "seed_search",
@@ -30,6 +33,9 @@ WITH_CUDA = [
     "consolidate_",
     "pool_novelty_",
     "keep_primary_",
+    "count_use_",
+    "coactivation_pairs",
+    "coactivate_",
 ]
 
 
