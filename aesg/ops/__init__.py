@@ -1,11 +1,13 @@
 """The custom ops, one a file: search, search in cells, spreading, contexts, reading, consolidation, novelty,
 streams.
 
-`reference` has the oracles.
+`reference` has the oracles, `reference_learning` those of the ops that learn.
 """
 
 from aesg.ops.activate_context import Activated, Primed, activate_context, replay_energies
+from aesg.ops.coactivate import coactivate_
 from aesg.ops.consolidate import consolidate_
+from aesg.ops.count_use import count_use_
 from aesg.ops.edges import COUNTERS, Edges
 from aesg.ops.keep_primary import keep_primary_
 from aesg.ops.note_succession import note_succession_
@@ -22,7 +24,9 @@ __all__ = [
     "Edges",
     "Primed",
     "activate_context",
+    "coactivate_",
     "consolidate_",
+    "count_use_",
     "keep_primary_",
     "make_cells",
     "note_succession_",

@@ -58,4 +58,12 @@ STABLE_TORCH_LIBRARY(aesg, m) {
       "read_members_backward(Tensor grad_found, Tensor grad_mean, Tensor shares, Tensor sought, "
       "Tensor queries, Tensor likeness_weight, Tensor vectors, Tensor energies) "
       "-> (Tensor sought, Tensor queries, Tensor likeness_weight, Tensor energies)");
+  m.def(
+      "count_use_(Tensor(a!) use_frequency, Tensor(b!) relevance, Tensor active, Tensor members, "
+      "Tensor energies, Tensor? order, float gain) -> ()");
+  m.def("coactivation_pairs(Tensor primaries) -> Tensor");
+  m.def(
+      "coactivate_(Tensor first_block, Tensor targets, Tensor(a!) strengths, Tensor next_block, "
+      "Tensor counts, Tensor weights, Tensor(b!) confidences, Tensor(c!) use_counts, Tensor(d!) tags, "
+      "Tensor sources, Tensor active, Tensor primaries, Tensor? pairs, float rate) -> ()");
 }

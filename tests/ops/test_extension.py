@@ -18,6 +18,9 @@ OPS = [
     "pool_novelty_",
     "keep_primary_",
     "note_succession_",
+    "count_use_",
+    "coactivation_pairs",
+    "coactivate_",
 ]
 WITH_CUDA = [
     "seed_search",
@@ -32,6 +35,9 @@ WITH_CUDA = [
     "pool_novelty_",
     "keep_primary_",
     "note_succession_",
+    "count_use_",
+    "coactivation_pairs",
+    "coactivate_",
 ]
 
 

@@ -6,8 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "csrc/ops/coactivate_math.h"
 #include "csrc/ops/columns.h"
 #include "csrc/ops/consolidate_math.h"
+#include "csrc/ops/count_use_math.h"
 #include "csrc/ops/keep_primary_math.h"
 #include "csrc/ops/note_succession_math.h"
 
@@ -183,5 +185,11 @@ struct PoolNovelty {
 
 size_t pool_novelty_workspace(const PoolNovelty& job);
 int pool_novelty(const PoolNovelty& job, void* workspace, Stream stream);
+
+// job.order puts uses of one slot side by side, in their own order.
+int count_use(const CountUse& job, Stream stream);
+
+int coactivation_pairs(const Primaries& primaries, int64_t* pairs, Stream stream);  // [pair_count(primaries)]
+int coactivate(const Coactivate& job, Stream stream);
 
 }  // namespace aesg::gpu
