@@ -5,9 +5,11 @@ streams.
 """
 
 from aesg.ops.activate_context import Activated, Primed, activate_context, replay_energies
+from aesg.ops.bear import Nodes, bear_
 from aesg.ops.consolidate import consolidate_
 from aesg.ops.edges import COUNTERS, Edges
 from aesg.ops.keep_primary import keep_primary_
+from aesg.ops.pack_rows import pack_rows
 from aesg.ops.pool_novelty import pool_novelty_
 from aesg.ops.read_members import read_members
 from aesg.ops.region_search import Cells, make_cells, region_add_, region_remove_, region_search, with_room
@@ -19,11 +21,14 @@ __all__ = [
     "Activated",
     "Cells",
     "Edges",
+    "Nodes",
     "Primed",
     "activate_context",
+    "bear_",
     "consolidate_",
     "keep_primary_",
     "make_cells",
+    "pack_rows",
     "pool_novelty_",
     "read_members",
     "region_add_",

@@ -53,4 +53,14 @@ STABLE_TORCH_LIBRARY(aesg, m) {
       "read_members_backward(Tensor grad_found, Tensor grad_mean, Tensor shares, Tensor sought, "
       "Tensor queries, Tensor likeness_weight, Tensor vectors, Tensor energies) "
       "-> (Tensor sought, Tensor queries, Tensor likeness_weight, Tensor energies)");
+  m.def(
+      "pack_rows(Tensor rows, Tensor chosen, Tensor? most) -> (Tensor packed, Tensor places, Tensor count)");
+  m.def(
+      "bear_(Tensor packed, Tensor count, Tensor neighbors, Tensor cosines, Tensor(a!) vector, Tensor(b!) "
+      "id, "
+      "Tensor(c!) inv_norm, Tensor(d!) use_frequency, Tensor(e!) relevance, Tensor(f!) age, "
+      "Tensor(g!) region_id, Tensor(h!) is_active, Tensor(i!) first_block, Tensor(j!) targets, "
+      "Tensor(k!) strengths, Tensor(l!) next_block, Tensor(m!) counts, Tensor(n!) weights, "
+      "Tensor(o!) confidences, Tensor(p!) use_counts, Tensor(q!) tags, Tensor(r!) sources, "
+      "Tensor(s!) counters, float confidence, float initial_relevance) -> Tensor");
 }

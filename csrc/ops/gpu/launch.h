@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "csrc/ops/bear_math.h"
 #include "csrc/ops/columns.h"
 #include "csrc/ops/consolidate_math.h"
 #include "csrc/ops/keep_primary_math.h"
@@ -179,5 +180,21 @@ struct PoolNovelty {
 
 size_t pool_novelty_workspace(const PoolNovelty& job);
 int pool_novelty(const PoolNovelty& job, void* workspace, Stream stream);
+
+struct PackRows {
+  const float* rows;      // [n, D]
+  const uint8_t* chosen;  // [n]
+  const int64_t* most;    // [1] or null: all
+  int64_t count, width;   // n, D
+  float* packed;          // [n, D], all written
+  int64_t* places;        // [n]
+  int64_t* packed_count;  // [1]
+};
+
+size_t pack_rows_workspace(const PackRows& job);
+int pack_rows(const PackRows& job, void* workspace, Stream stream);
+
+size_t bear_workspace(const Bear& job);
+int bear(const Bear& job, void* workspace, Stream stream);
 
 }  // namespace aesg::gpu
