@@ -66,4 +66,14 @@ STABLE_TORCH_LIBRARY(aesg, m) {
       "coactivate_(Tensor first_block, Tensor targets, Tensor(a!) strengths, Tensor next_block, "
       "Tensor counts, Tensor weights, Tensor(b!) confidences, Tensor(c!) use_counts, Tensor(d!) tags, "
       "Tensor sources, Tensor active, Tensor primaries, Tensor? pairs, float rate) -> ()");
+  m.def(
+      "pack_rows(Tensor rows, Tensor chosen, Tensor? most) -> (Tensor packed, Tensor places, Tensor count)");
+  m.def(
+      "bear_(Tensor packed, Tensor count, Tensor neighbors, Tensor cosines, Tensor(a!) vector, Tensor(b!) "
+      "id, "
+      "Tensor(c!) inv_norm, Tensor(d!) use_frequency, Tensor(e!) relevance, Tensor(f!) age, "
+      "Tensor(g!) region_id, Tensor(h!) is_active, Tensor(i!) first_block, Tensor(j!) targets, "
+      "Tensor(k!) strengths, Tensor(l!) next_block, Tensor(m!) counts, Tensor(n!) weights, "
+      "Tensor(o!) confidences, Tensor(p!) use_counts, Tensor(q!) tags, Tensor(r!) sources, "
+      "Tensor(s!) counters, float confidence, float initial_relevance) -> Tensor");
 }

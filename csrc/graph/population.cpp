@@ -1,10 +1,10 @@
 #include "csrc/graph/population.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "csrc/base/error.h"
+#include "csrc/base/norm_math.h"
 #include "csrc/graph/adjacency.h"
 
 namespace aesg::graph {
@@ -14,21 +14,14 @@ using storage::NodeColumn;
 
 namespace {
 
-// 1 / |v| of `kRows` rows, each summed in double and in order, so that it does not depend on vectorisation; 0
-// for a vector shorter than kShortest. Rows side by side hide the latency of the additions.
+// 1 / |v| of `kRows` rows. Rows side by side hide the latency of the additions.
 template <int kRows>
 void inverse_norms(const float* vectors, int64_t dim, float* out) {
   double sums[kRows] = {};
   for (int64_t d = 0; d < dim; ++d) {
-    for (int r = 0; r < kRows; ++r) {
-      const double x = vectors[r * dim + d];
-      sums[r] += x * x;
-    }
+    for (int r = 0; r < kRows; ++r) sums[r] = add_square(sums[r], vectors[r * dim + d]);
   }
-  for (int r = 0; r < kRows; ++r) {
-    const double norm = std::sqrt(sums[r]);
-    out[r] = norm >= kShortest ? static_cast<float>(1.0 / norm) : 0.0f;
-  }
+  for (int r = 0; r < kRows; ++r) out[r] = inverse_length(sums[r]);
 }
 
 void write_vector(storage::Store& store, int64_t slot, const float* vector) {

@@ -1,16 +1,13 @@
 // Birth and death of concepts, in bulk.
 #pragma once
 
-#include <cfloat>
 #include <cstdint>
 #include <vector>
 
+#include "csrc/base/norm_math.h"
 #include "csrc/storage/store.h"
 
 namespace aesg::graph {
-
-// Below it 1 / |v| leaves f32: such a vector counts as zero and is like nothing.
-constexpr double kShortest = FLT_MIN;
 
 struct Birth {
   uint64_t now;     // unix seconds

@@ -56,8 +56,18 @@ void check_values(const cpu::SeedSearch& job) {
          "queries: expected finite values, got NaN or infinity");
 }
 
+bool is_zero(const float* query, int64_t dim) {
+  return std::all_of(query, query + dim, [](float x) { return x == 0.0f; });
+}
+
 // Writes [B, k] of both, on all threads.
-void search(const cpu::SeedSearch& job, int64_t k, float* score, int64_t* slot) {
+void search(const cpu::SeedSearch& whole, int64_t k, float* score, int64_t* slot) {
+  // Zeros at the end, as pack_rows leaves them, are like nothing: similarity 0.
+  cpu::SeedSearch job = whole;
+  while (job.min_score > 0 && job.batch > 0 && is_zero(job.queries + (job.batch - 1) * job.dim, job.dim))
+    --job.batch;
+  std::fill(score + job.batch * k, score + whole.batch * k, 0.0f);
+  std::fill(slot + job.batch * k, slot + whole.batch * k, int64_t{-1});
   if (job.batch == 0) return;
   static thread_local std::vector<float> packed;  // kept between calls
   packed.resize(std::max(packed.size(), static_cast<size_t>(job.batch * job.dim)));

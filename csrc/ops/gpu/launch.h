@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "csrc/ops/bear_math.h"
 #include "csrc/ops/coactivate_math.h"
 #include "csrc/ops/columns.h"
 #include "csrc/ops/consolidate_math.h"
@@ -191,5 +192,20 @@ int count_use(const CountUse& job, Stream stream);
 
 int coactivation_pairs(const Primaries& primaries, int64_t* pairs, Stream stream);  // [pair_count(primaries)]
 int coactivate(const Coactivate& job, Stream stream);
+struct PackRows {
+  const float* rows;      // [n, D]
+  const uint8_t* chosen;  // [n]
+  const int64_t* most;    // [1] or null: all
+  int64_t count, width;   // n, D
+  float* packed;          // [n, D], all written
+  int64_t* places;        // [n]
+  int64_t* packed_count;  // [1]
+};
+
+size_t pack_rows_workspace(const PackRows& job);
+int pack_rows(const PackRows& job, void* workspace, Stream stream);
+
+size_t bear_workspace(const Bear& job);
+int bear(const Bear& job, void* workspace, Stream stream);
 
 }  // namespace aesg::gpu

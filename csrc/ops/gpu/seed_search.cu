@@ -10,7 +10,7 @@ constexpr int kWarp = 32;
 constexpr int kBlock = 128;
 
 // A warp a query: the sum of squares in the order of the CPU, by one thread, from values that all bring.
-__global__ void scale_queries(SeedSearch job, float* units, int64_t pitch) {
+__global__ void scale_queries(SeedSearch job, float* units, int64_t pitch, uint8_t* idle) {
   __shared__ float values[kBlock];
   __shared__ float inverses[kBlock / kWarp];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -30,7 +30,10 @@ __global__ void scale_queries(SeedSearch job, float* units, int64_t pitch) {
     }
     __syncwarp();
   }
-  if (lane == 0) inverses[warp] = inverse_norm(sum);
+  if (lane == 0) {
+    inverses[warp] = inverse_norm(sum);
+    if (idle != nullptr) idle[b] = inverses[warp] == 0.0f;
+  }
   __syncwarp();
   for (int64_t d = lane; d < pitch; d += kWarp)
     units[b * pitch + d] = d < job.dim ? __fmul_rn(query[d], inverses[warp]) : 0.0f;
@@ -39,15 +42,17 @@ __global__ void scale_queries(SeedSearch job, float* units, int64_t pitch) {
 // Lays out the workspace and, unless its base is null, launches.
 int search(const SeedSearch& job, Arena& arena, float* scores, int64_t* slots, Stream opaque) {
   const int64_t pitch = UnitQueries::pitch_of(job.dim);
-  float* units = arena.take<float>(job.batch * pitch);
+  float* base = arena.take<float>(job.batch * pitch);
+  uint8_t* idle = job.min_score > 0.0f ? arena.take<uint8_t>(job.batch) : nullptr;
+  const UnitQueries units{base, pitch, idle};
   const auto stream = static_cast<cudaStream_t>(opaque);
-  if (units != nullptr) {
+  if (base != nullptr) {
     const unsigned blocks = static_cast<unsigned>((job.batch + kBlock / kWarp - 1) / (kBlock / kWarp));
-    scale_queries<<<blocks, kBlock, 0, stream>>>(job, units, pitch);
+    scale_queries<<<blocks, kBlock, 0, stream>>>(job, base, pitch, idle);
     if (const int error = cudaGetLastError(); error != 0) return error;
   }
-  if (is_for_sieve(job)) return search_by_sieve(job, {units, pitch}, arena, scores, slots, opaque);
-  return search_exactly(job, {units, pitch}, {}, 0, arena, scores, slots, opaque);
+  if (is_for_sieve(job)) return search_by_sieve(job, units, arena, scores, slots, opaque);
+  return search_exactly(job, units, {}, 0, arena, scores, slots, opaque);
 }
 
 }  // namespace

@@ -34,6 +34,14 @@ class Arena {
 struct UnitQueries {
   const float* base;  // [B, pitch], 16-byte aligned
   int64_t pitch;
+  // [B] 1: of a query of length 0, whose similarities are all 0 or none, where a result must be more. Null:
+  // none is idle.
+  const uint8_t* idle;
+
+  __device__ bool is_idle(int64_t b) const { return idle != nullptr && idle[b] != 0; }
+  UnitQueries from(int64_t b) const {
+    return {base + b * pitch, pitch, idle == nullptr ? nullptr : idle + b};
+  }
 
   __host__ __device__ static int64_t pitch_of(int64_t dim) { return (dim + 3) / 4 * 4; }
 };

@@ -179,12 +179,16 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int64_t end = begin + made.rows < job.count ? begin + made.rows : job.count;
     if (threadIdx.x < Q) {
       const int64_t place = first_query + threadIdx.x;
-      which[threadIdx.x] = place >= queries ? -1 : chosen.which == nullptr ? place : chosen.which[place];
+      const int64_t query = place >= queries ? -1 : chosen.which == nullptr ? place : chosen.which[place];
+      which[threadIdx.x] = query >= 0 && units.is_idle(query) ? -1 : query;
     }
 #pragma unroll
     for (int q = 0; q < Q; ++q) best[q].reset();
+    bool any = false;  // nobody asks anything: the rows are not read
+#pragma unroll
+    for (int q = 0; q < Q; ++q) any |= which[q] >= 0;
 
-    const int64_t steps = (end - begin + kThreads - 1) / kThreads * steps_of_tile;
+    const int64_t steps = any ? (end - begin + kThreads - 1) / kThreads * steps_of_tile : 0;
     Step coming{begin, 0}, now{begin, 0};
 #pragma unroll
     for (int s = 0; s < kAhead; ++s) {
@@ -228,8 +232,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 #pragma unroll
     for (int q = 0; q < Q; ++q) {
-      best[q].cut();
-      if (which[q] < 0) continue;
+      if (any) best[q].cut();
+      if (first_query + q >= queries) continue;
       const int64_t at = (part * job.batch + first_query + q) * job.k;
       for (int64_t i = threadIdx.x; i < job.k; i += kThreads) {
         const bool there = i < *best[q].size;
@@ -242,14 +246,21 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 __global__ void __launch_bounds__(kMergeThreads)
-    merge_parts(SeedSearch job, int64_t parts, int capacity, Chosen chosen, Found found, float* scores,
-                int64_t* slots) {
+    merge_parts(SeedSearch job, int64_t parts, int capacity, UnitQueries units, Chosen chosen, Found found,
+                float* scores, int64_t* slots) {
   extern __shared__ __align__(16) char memory[];
   __shared__ int size[2];
   const int64_t queries = chosen.count == nullptr ? job.batch : *chosen.count, all = parts * job.k;
   BlockTopK best = BlockTopK::at(memory, size, capacity, static_cast<int>(job.k));
   for (int64_t b = blockIdx.x; b < queries; b += gridDim.x) {
-    const int64_t to = (chosen.which == nullptr ? b : chosen.which[b]) * job.k;
+    const int64_t query = chosen.which == nullptr ? b : chosen.which[b], to = query * job.k;
+    if (units.is_idle(query)) {
+      for (int64_t i = threadIdx.x; i < job.k; i += blockDim.x) {
+        scores[to + i] = 0.0f;
+        slots[to + i] = -1;
+      }
+      continue;
+    }
     best.reset();
     for (int64_t base = 0; base < all; base += blockDim.x) {
       const int64_t i = base + threadIdx.x;
@@ -301,7 +312,7 @@ int search_exactly(const SeedSearch& job, UnitQueries units, Chosen chosen, int6
   const int capacity = buffer_size(job.k, threads);
   const int64_t blocks = std::min(job.batch, chosen.count == nullptr ? kMostBlocks : kResidentBlocks);
   merge_parts<<<static_cast<unsigned>(blocks), threads, BlockTopK::bytes(capacity), stream>>>(
-      job, made.parts, capacity, chosen, found, scores, slots);
+      job, made.parts, capacity, units, chosen, found, scores, slots);
   return cudaGetLastError();
 }
 

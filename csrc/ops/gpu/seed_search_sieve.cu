@@ -43,7 +43,8 @@ constexpr int64_t kMostSieveK = 64;
 constexpr int64_t kMostDim = 256;             // of rows that 64 registers hold
 constexpr int64_t kChunk = AESG_SIEVE_CHUNK;  // queries searched together: 32 MiB of lists
 constexpr int64_t kWantedFound = 160;  // candidates a query, about, from which the size of the sample follows
-constexpr int64_t kMostSampled = 512;  // tiles of rows
+constexpr int64_t kMostTiles = (kChunk + kTile - 1) / kTile;
+constexpr int64_t kMostSampled = 512;       // tiles of rows
 constexpr int64_t kMostAgainParts = 64;     // of the rows, where lists were too short
 constexpr int64_t kMostAgainRanked = 1024;  // of what the parts find
 
@@ -88,6 +89,7 @@ struct Workspace {
   int* again;        // [queries] left to the exact search
   int* again_count;  // [1] how many
   int* query_error;  // [1] behind it: the bits of the largest rounding error of a query, a float
+  int* asks;         // [tiles of queries] behind that: 1 unless all of a tile are idle
 };
 
 // ---- queries
@@ -111,6 +113,7 @@ __global__ void code_queries(UnitQueries units, int64_t batch, int64_t dim, int 
     lost = __fadd_rn(lost, __shfl_xor_sync(0xffffffffu, lost, apart, kWarp));
   if (lane != 0) return;
   work.counts[b] = 0;
+  if (b < batch && !units.is_idle(b)) work.asks[b / kTile] = 1;
   if (lost > 0.0f) atomicMax(work.query_error, __float_as_int(__fsqrt_rn(lost)));  // not NaN
 }
 
@@ -154,7 +157,16 @@ __global__ void __launch_bounds__(kSiftThreads, 2) sift(SeedSearch job, Plan mad
   // Tiles of queries of a chunk and rows are few enough for 32 bits.
   const int begin = static_cast<int>(split * made.query_tiles / splits);
   const int end = static_cast<int>((split + 1) * made.query_tiles / splits);
-  if (begin < end) bring<K, kSample>(work, begin, &tiles[0]);
+  __shared__ bool asks[kMostTiles];
+  for (int t = threadIdx.x; t < made.query_tiles; t += kSiftThreads) asks[t] = work.asks[t] != 0;
+  __syncthreads();
+  const auto next_asking = [&](int t) {
+    while (t < end && !asks[t]) ++t;
+    return t;
+  };
+  const int first = next_asking(begin);
+  if (first == end) return;
+  bring<K, kSample>(work, first, &tiles[0]);
   commit_copies();
 
   const int first_row =
@@ -166,12 +178,13 @@ __global__ void __launch_bounds__(kSiftThreads, 2) sift(SeedSearch job, Plan mad
   for (int m = 0; m < kBlocks; ++m)
     load_rows<K, kSample>(job, made.vectorizable, int64_t{first_row} + 16 * m, margin, rows[m], start[m]);
 
-  for (int t = begin; t < end; ++t) {
+  for (int t = first, next, stage = 0; t < end; t = next, stage ^= 1) {
+    next = next_asking(t + 1);
     wait_for_copies<0>();
     __syncthreads();  // the tile is there for all, and all are done with the one before it
-    if (t + 1 < end) bring<K, kSample>(work, t + 1, &tiles[(t + 1 - begin) % 2]);
+    if (next < end) bring<K, kSample>(work, next, &tiles[stage ^ 1]);
     commit_copies();
-    const QueryTile<K>& tile = tiles[(t - begin) % 2];
+    const QueryTile<K>& tile = tiles[stage];
 #pragma unroll 1
     for (int n = 0; n < kTile; n += 8) {
       float sum[kBlocks][4];
@@ -234,11 +247,11 @@ __global__ void __launch_bounds__(kSiftThreads, 2) sift(SeedSearch job, Plan mad
 // One block a query. k rows of the sample have similarities of at least the k-th highest sum, and so has the
 // k-th of all. Clamped similarities at the bar may be in the result; those of -1 may be of any sum below.
 __global__ void __launch_bounds__(kThreads)
-    choose_bars(SeedSearch job, Plan made, int capacity, Workspace work) {
+    choose_bars(SeedSearch job, Plan made, int capacity, UnitQueries units, Workspace work) {
   extern __shared__ __align__(16) char memory[];
   __shared__ int size[2];
   const int64_t b = blockIdx.x;  // the grid is padded
-  if (b >= job.batch) {
+  if (b >= job.batch || units.is_idle(b)) {
     if (threadIdx.x == 0) work.bars[b] = NAN;
     return;
   }
@@ -318,11 +331,12 @@ int launch_sift(const SeedSearch& job, const Plan& made, const Workspace& work, 
 }
 
 template <int K>
-int launch_sifts(const SeedSearch& job, const Plan& made, const Workspace& work, cudaStream_t stream) {
+int launch_sifts(const SeedSearch& job, const Plan& made, UnitQueries units, const Workspace& work,
+                 cudaStream_t stream) {
   if (const int error = launch_sift<K, true>(job, made, work, stream); error != 0) return error;
   const int capacity = buffer_size(job.k);
   choose_bars<<<static_cast<unsigned>(made.query_tiles * kTile), kThreads, BlockTopK::bytes(capacity),
-                stream>>>(job, made, capacity, work);
+                stream>>>(job, made, capacity, units, work);
   return launch_sift<K, false>(job, made, work, stream);
 }
 
@@ -330,14 +344,15 @@ int launch_sifts(const SeedSearch& job, const Plan& made, const Workspace& work,
 int search_chunk(const SeedSearch& job, UnitQueries units, const Workspace& work, float* scores,
                  int64_t* slots, cudaStream_t stream) {
   const Plan made = plan(job, job.batch);
-  if (const int error = cudaMemsetAsync(work.again_count, 0, 2 * sizeof(int), stream); error != 0)
+  if (const int error = cudaMemsetAsync(work.again_count, 0, (2 + kMostTiles) * sizeof(int), stream);
+      error != 0)
     return error;
   const int64_t padded = made.query_tiles * kTile;
   code_queries<<<static_cast<unsigned>(padded / (kThreads / kWarp)), kThreads, 0, stream>>>(
       units, job.batch, job.dim, 8 * made.steps, work);
-  const int error = made.steps == 4   ? launch_sifts<4>(job, made, work, stream)
-                    : made.steps == 8 ? launch_sifts<8>(job, made, work, stream)
-                                      : launch_sifts<16>(job, made, work, stream);
+  const int error = made.steps == 4   ? launch_sifts<4>(job, made, units, work, stream)
+                    : made.steps == 8 ? launch_sifts<8>(job, made, units, work, stream)
+                                      : launch_sifts<16>(job, made, units, work, stream);
   if (error != 0) return error;
   const int capacity = buffer_size(job.k);
   rank_lists<<<static_cast<unsigned>(job.batch), kThreads, BlockTopK::bytes(capacity), stream>>>(
@@ -367,8 +382,9 @@ int search_by_sieve(const SeedSearch& whole, UnitQueries units, Arena& arena, fl
   work.counts = arena.take<int>(padded);
   work.lists = arena.take<int>(most * kList);
   work.again = arena.take<int>(most);
-  work.again_count = arena.take<int>(2);
+  work.again_count = arena.take<int>(2 + kMostTiles);
   work.query_error = work.again_count + 1;
+  work.asks = work.again_count + 2;
   const bool launches = work.codes != nullptr;
   if (launches && !job.inv_norm) {
     scale_rows<<<static_cast<unsigned>((job.count + kThreads - 1) / kThreads), kThreads, 0, stream>>>(
@@ -380,7 +396,7 @@ int search_by_sieve(const SeedSearch& whole, UnitQueries units, Arena& arena, fl
   for (int64_t first = 0; first < whole.batch; first += kChunk) {
     job.queries = whole.queries + first * job.dim;
     job.batch = std::min(kChunk, whole.batch - first);
-    const UnitQueries of_chunk{units.base + first * units.pitch, units.pitch};
+    const UnitQueries of_chunk = units.from(first);
     float* const to_scores = scores + first * job.k;
     int64_t* const to_slots = slots + first * job.k;
     Arena left = before;
