@@ -21,8 +21,8 @@ _transfer_streams: dict[torch.device, torch.cuda.Stream] = {}
 
 class Awaited:
     """Calls answered on a device, and what else was asked for between them. Each call is sent to the host
-    when it was made, beside the device's other work, and taken in when somebody next needs what it changed: by
-    then it has mostly come.
+    when it was made, beside the device's other work, and taken in when somebody next needs what it changed:
+    by then it has mostly come.
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from aesg import _core
 from aesg.graph.device_groups import Groups, Parts
 from aesg.graph.query_mean import QueryMean, without
 from aesg.graph.streamed_vectors import StreamedVectors
-from aesg.ops import Edges, seed_search
+from aesg.ops import Edges, Nodes, seed_search
 from aesg.storage.engine import AESGStorage, EdgeBlocks
 from aesg.storage.nodes import BLOCK_EDGES, GROUP, NODE_COLUMNS
 
@@ -132,6 +132,14 @@ class DeviceCopy:
         core = self._storage.core
         rows = core.node_view().reshape(core.node_groups, _core.group_bytes(core.vector_dim))
         return rows, core.edge_view().reshape(core.block_groups, _core.EDGE_GROUP_BYTES)
+
+    @property
+    def nodes(self) -> Nodes:
+        """The columns that a birth fills."""
+        return Nodes(
+            self.vector, self.id, self.inv_norm, self.use_frequency, self.relevance, self.age, self.region_id,
+            self.is_active,
+        )  # fmt: skip
 
     @property
     def use_frequency(self) -> Tensor:

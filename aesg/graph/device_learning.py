@@ -1,8 +1,8 @@
 """DeviceLearning: births, use, succession and consolidation on a device, ahead of the store.
 
 The device changes its columns by ops that have the bits of the host's code; the host does the same later,
-when what it needs has come (`aesg.graph.awaited`). So the next answer waits for nobody, and the store, once it
-has taken everything in, holds what the device does.
+when what it needs has come (`aesg.graph.awaited`). So the next answer waits for nobody, and the store, once
+it has taken everything in, holds what the device does.
 """
 
 from __future__ import annotations
@@ -192,9 +192,8 @@ class DeviceLearning:
             packed, config.link_count, config.link_min_similarity, self._state.bare_queries
         )
         slots = bear_(
-            packed, count, neighbors, cosines, copied.vector, copied.id, copied.inv_norm,
-            copied.use_frequency, copied.relevance, copied.age, copied.region_id, copied.is_active,
-            copied.edges, self._counters, confidence=config.edge_initial_confidence,
+            packed, count, neighbors, cosines, copied.nodes, copied.edges, self._counters,
+            confidence=config.edge_initial_confidence,
         )  # fmt: skip
         _, nearest = seed_search(novel, packed, 1, active=slots >= 0, min_score=threshold)
         nearest = nearest[:, 0]

@@ -42,12 +42,13 @@ def bear_(
     confidence: float,
     relevance: float = 1.0,
 ) -> Tensor:
-    """Bears concepts from the first `count` rows, linked both ways to their neighbours: slots i64 [n], -1: none.
+    """Bears concepts from the first `count` rows, linked both ways to their neighbours: slots i64 [n], -1:
+    none.
 
-    As a store does, to the last bit: free slots are taken first, ids in order of the rows; then the edges from
-    all newborn, then those to them, weight = cosine clamped to 0..1, confidence = `confidence`. A neighbour
-    that is no living concept of before the call is none. Cost: O(count (D + L)), whatever n; on the CPU the
-    slots [n] besides. No gradient.
+    As a store does, to the last bit: free slots are taken first, ids in order of the rows; then the edges
+    from all newborn, then those to them, weight = cosine clamped to 0..1, confidence = `confidence`. A
+    neighbour that is no living concept of before the call is none. Cost: O(count (D + L)), whatever n; on the
+    CPU the slots [n] besides. No gradient.
 
     REQUIRES: finite rows; the neighbours of a row are distinct; no edge leads to a free slot.
 
