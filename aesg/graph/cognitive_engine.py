@@ -161,7 +161,7 @@ class CognitiveEngine:
         asked = state.clock()
 
         def act() -> None:
-            held = learning.before_taking_in(True)
+            held = copied.learning is learning and learning.before_taking_in(True)
             try:
                 with state.time.as_of(asked):
                     self._update_here(permissions)

@@ -74,9 +74,11 @@ class SemanticGraph:
         self.copied = None if device is None else self.state.copy_on(device, residency)
 
     def _copied(self, asked: Tensor) -> DeviceCopy | None:
-        """The copy, brought up to date, where it is on the device of what is asked."""
-        copied = self.copied
-        if copied is None or asked.device != copied.device:
+        """The copy, brought up to date, where it is on the device of what is asked. What the host takes in it
+        learns from the store, which is behind.
+        """
+        copied, awaited = self.copied, self.state.awaited
+        if copied is None or asked.device != copied.device or (awaited is not None and awaited.taking):
             return None
         copied.refresh()
         return copied
@@ -186,10 +188,10 @@ class SemanticGraph:
         exact, and where a copy is in use. It raises as they do; once the graph has grown, or likeness is
         another, it returns None.
         """
-        config, storage, health = self.config, self.state.storage, self.state.queries
-        core, common = storage.core, health.common
         if self.copied is not None:
             return None
+        config, storage, health = self.config, self.state.storage, self.state.queries
+        core, common = storage.core, health.common
         if (
             common is None
             and config.recall_target < 1

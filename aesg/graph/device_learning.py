@@ -8,6 +8,7 @@ it has taken everything in, holds what the device does.
 from __future__ import annotations
 
 import copy
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,7 +57,7 @@ class DeviceLearning:
     def __init__(self, state: GraphState, copied: DeviceCopy) -> None:
         self.epoch = 0  # counts `take_over`
         self._state = state
-        self._copied = copied
+        self._copied = weakref.proxy(copied)  # which holds this, and goes with who uses it
         self._known: tuple[object, ...] | None = None  # of the host, see `_signature`
         self._ahead: deque[tuple[int, int]] = deque()  # concepts and blocks each awaited call may have made
         self._counters = torch.zeros(len(COUNTERS), dtype=torch.int64, device=copied.device)
@@ -76,6 +77,11 @@ class DeviceLearning:
             return False
         awaited = self._state.awaited
         return awaited is not None and awaited.changing == len(self._ahead)
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing here is known to be right."""
+        return self._known is None
 
     @property
     def possible(self) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aesg.config import AESGConfig
-from aesg.exceptions import AESGMemoryError
+from aesg.exceptions import AESGMemoryError, AESGNavigationError
 from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
 from aesg.graph.device_learning import DeviceLearning, Seen
@@ -147,7 +147,7 @@ class Learner:
         ahead = learning is not None and learning.in_step
 
         def take(copies: list[Tensor]) -> None:
-            held = learning is not None and learning.before_taking_in(ahead)
+            held = learning is not None and copied is not None and learning.before_taking_in(ahead)
             try:
                 for parts in each_call(copies):
                     require_finite(parts)
@@ -178,13 +178,12 @@ class Learner:
                 there.forget()
                 return
             there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
-            if ahead and parts:
-                assert learning is not None
-                self._learn_there(
-                    [taken_over(call, each) for call, each in zip(calls, each_call(parts), strict=True)],
-                    learning,
-                    there,
-                )
+            if ahead and parts and learning is not None and not learning.lost:  # taking in others may fail
+                own = [taken_over(call, each) for call, each in zip(calls, each_call(parts), strict=True)]
+                try:
+                    self._learn_there(own, learning, there)
+                except AESGNavigationError:  # not finite: a device leaves it out, and the host will say so
+                    learning.lose()
         except BaseException:
             there.forget()  # one of both may know what the other does not
             if learning is not None:

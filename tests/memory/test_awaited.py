@@ -111,10 +111,8 @@ READS = {
     "column": lambda memory: memory.storage.nodes["use_frequency"][:1],
     "stats": lambda memory: memory.stats(),
     "save": lambda memory: memory.save(),
-    "update_topology": lambda memory: memory.update_topology(),
     "check": lambda memory: memory.check(),
     "set_mode": lambda memory: memory.set_mode("ONLINE"),
-    "reset_state": lambda memory: memory.reset_state(),
     "active_state": lambda memory: memory.active_state,
     "forget": lambda memory: memory.forget(query=rows(1)[0], radius=0.1),
     "add_concepts": lambda memory: memory.graph.add_concepts(rows(1)),
@@ -126,8 +124,13 @@ READS = {
     "edges": lambda memory: memory.storage.get_edges(0),
     "pool": lambda memory: len(memory._state.pool),
     "snapshot": lambda memory: memory.snapshot(memory.directory.parent / "copied"),
-    "on": lambda memory: memory.retrieve(rows(1)),
     "close": lambda memory: memory.close(),
+}
+# What the device does by itself, ahead of the host; where the vectors stay on the host it does not learn.
+AHEAD = {
+    "update_topology": lambda memory: memory.update_topology(),
+    "reset_state": lambda memory: memory.reset_state(),
+    "on": lambda memory: memory.retrieve(rows(1)),
 }
 
 
@@ -141,6 +144,18 @@ def test_whoever_needs_it_settles_it(make_memory, elsewhere, read) -> None:
     before = memory._state.awaited._queue[0]
     read(memory)
     assert before not in memory._state.awaited._queue
+
+
+@pytest.mark.parametrize("residency", ["device", "host"])
+@pytest.mark.parametrize("act", AHEAD.values(), ids=AHEAD)
+def test_what_a_device_does_ahead_settles_nothing(make_memory, elsewhere, act, residency) -> None:
+    memory = make_memory(vector_dim=DIM, novelty_birth_threshold=1)
+    memory.graph.use_copy("cpu", residency)
+    memory.graph.add_concepts(rows(3, 5))
+    memory.retrieve(rows(5))
+    before = memory._state.awaited._queue[0]
+    act(memory)
+    assert (before in memory._state.awaited._queue) == (residency == "device")
 
 
 def test_where_nothing_is_learnt_calls_follow_each_other_without_waiting(make_memory, elsewhere) -> None:
