@@ -34,7 +34,7 @@ def learnt_of(storage: AESGStorage, more_nodes: int = 0, more_blocks: int = 0) -
         nodes[name] = torch.cat([column, room])
     groups = core.block_groups
     whole = torch.zeros(groups + more_blocks, _core.EDGE_GROUP_BYTES, dtype=torch.uint8)
-    whole[:groups] = torch.from_numpy(core.edge_view().copy()).view(torch.uint8).view(groups, -1)
+    whole[:groups] = torch.from_numpy(core.edge_view().copy()).view(torch.uint8).view(groups, whole.shape[1])
     hot = whole[:, : HOT * GROUP].unflatten(1, (GROUP, HOT))
     cold = whole[:, HOT * GROUP :].unflatten(1, (GROUP, COLD))
 
