@@ -52,6 +52,17 @@ STABLE_TORCH_LIBRARY(aesg, m) {
       "Tensor born_slots, Tensor ids, Tensor active, float threshold, int steps) "
       "-> (Tensor previous, Tensor current)");
   m.def(
+      "follow_(Tensor(a!) first_block, Tensor(b!) targets, Tensor(c!) strengths, Tensor(d!) next_block, "
+      "Tensor(e!) counts, Tensor(f!) weights, Tensor(g!) confidences, Tensor(h!) use_counts, Tensor(i!) "
+      "tags, "
+      "Tensor(j!) sources, Tensor active, Tensor(k!) counters, Tensor previous, Tensor current, "
+      "Tensor? order, float initial, float rate, float yield_) -> ()");
+  m.def(
+      "retire_(Tensor(a!) first_block, Tensor(b!) targets, Tensor(c!) strengths, Tensor(d!) next_block, "
+      "Tensor(e!) counts, Tensor(f!) weights, Tensor(g!) confidences, Tensor(h!) use_counts, Tensor(i!) "
+      "tags, "
+      "Tensor(j!) sources, Tensor(k!) active, Tensor(l!) counters, Tensor doomed) -> Tensor");
+  m.def(
       "read_members(Tensor sought, Tensor queries, Tensor likeness_weight, Tensor vectors, Tensor energies) "
       "-> (Tensor found, Tensor mean, Tensor shares)");
   m.def(

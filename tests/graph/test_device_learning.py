@@ -5,15 +5,11 @@ Without a GPU the device is the CPU: a copy of the graph learns by the ops, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from aesg._extension import has_cuda_kernels
-from aesg.exceptions import AESGMemoryError, AESGNavigationError
 from aesg.graph import use_log
 from aesg.graph.device_learning import DeviceLearning
 from aesg.memory.calls import Query

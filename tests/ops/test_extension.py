@@ -21,6 +21,8 @@ OPS = [
     "count_use_",
     "coactivation_pairs",
     "coactivate_",
+    "follow_",
+    "retire_",
 ]
 WITH_CUDA = [
     "seed_search",
@@ -38,6 +40,8 @@ WITH_CUDA = [
     "count_use_",
     "coactivation_pairs",
     "coactivate_",
+    "follow_",
+    "retire_",
 ]
 
 

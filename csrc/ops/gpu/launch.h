@@ -11,8 +11,10 @@
 #include "csrc/ops/columns.h"
 #include "csrc/ops/consolidate_math.h"
 #include "csrc/ops/count_use_math.h"
+#include "csrc/ops/follow_math.h"
 #include "csrc/ops/keep_primary_math.h"
 #include "csrc/ops/note_succession_math.h"
+#include "csrc/ops/retire_math.h"
 
 namespace aesg::gpu {
 
@@ -28,6 +30,13 @@ int consolidate(const ConsolidateRules& rules, int64_t count, Column<const uint8
 int keep_primary(const KeepPrimary& job, Stream stream);
 
 int note_succession(const NoteSuccession& job, Stream stream);
+size_t follow_workspace(const Follow& job);
+// order: [n], of the events, by source and then as they came; what it says otherwise is a wrong result, no
+// more.
+int follow(const Follow& job, const int64_t* order, void* workspace, Stream stream);
+
+size_t retire_workspace(const Retire& job);
+int retire(const Retire& job, void* workspace, int64_t* died, Stream stream);  // died: [1]
 
 struct SeedSearch {
   const float* queries;  // [B, D] contiguous; rows that are not finite find nothing

@@ -255,6 +255,17 @@ inline int __any_sync(unsigned, int mine) {  // of whole warps
   on_host::meet_warp();
   return any;
 }
+inline unsigned __ballot_sync(unsigned, int mine) {  // of whole warps
+  const unsigned warp = on_host::current / 32 * 32;
+  on_host::exchanged[on_host::current] = mine != 0;
+  on_host::meet_warp();
+  unsigned yes = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) yes |= (on_host::exchanged[warp + lane] != 0.0f) * (1u << lane);
+  on_host::meet_warp();
+  return yes;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline void __syncwarp() { on_host::meet_warp(); }
 inline float __shfl_down_sync(unsigned mask, float value, unsigned delta, int width) {
   const unsigned me = on_host::current, lane = me % width;
