@@ -105,6 +105,10 @@ class DeviceCopy:
         self._learnt.bring(core.learnt_stamps, core.node_groups, _parts(rows, core.vector_dim, _LEARNT), held)
         self._cold.bring(core.cold_stamps, core.block_groups, lambda g: [blocks[g, start:]], held)
 
+    def learnt_layout(self) -> tuple[int, ...]:
+        """As `layout`, of what only learning reads."""
+        return (*self._learnt.place, *self._cold.place)
+
     def holds(self, changes: int) -> None:
         """What changed in the store up to here was made here as well."""
         self._held = changes

@@ -90,6 +90,8 @@ class DeviceLearning:
         """
         return self._state.bare_queries.common is None and not self._state.bare_storage.read_only
 
+    @torch.inference_mode(False)  # what is kept is used outside of it as well
+    @torch.no_grad()
     def take_over(self) -> None:
         """Makes everything here as it is on the host. REQUIRES: nothing is awaited that changes the graph."""
         if self.in_step:
@@ -100,8 +102,13 @@ class DeviceLearning:
         self._copied.refresh_learnt()
         core, pool = state.bare_storage.core, state.bare_pool
         numbers = torch.tensor([int(getattr(core.counters, name)) for name in COUNTERS])
-        self._counters = _sent(numbers, device)
-        self._pool = [_sent(part, device) for part in (pool.candidates, pool.counts, pool.stamps, pool.state)]
+        kept = [self._counters, *self._pool]
+        now = [numbers, pool.candidates, pool.counts, pool.stamps, pool.state]
+        if [part.shape for part in kept] != [part.shape for part in now]:
+            kept = [torch.empty(part.shape, dtype=part.dtype, device=device) for part in now]
+        for there, part in zip(kept, now, strict=True):  # where they lie, for what is captured
+            there.copy_(_sent(part, device))
+        self._counters, *self._pool = kept
         log = state.bare_log
         self._log = [Seen(*(_sent(torch.from_numpy(part), device) for part in (
             use.members, use.energies, use.previous, use.current
@@ -151,24 +158,34 @@ class DeviceLearning:
             part.record_stream(stream)
 
     def layout(self) -> tuple[int, ...]:
-        """Changes when what captured work uses lies elsewhere, or is longer."""
-        return tuple(part.data_ptr() for part in (self._counters, *self._pool))
+        """Changes when what captured learning uses lies elsewhere, or is longer."""
+        return (*self._copied.learnt_layout(), *(part.data_ptr() for part in (self._counters, *self._pool)))
 
     # -- learning ------------------------------------------------------------------------------------------
 
     def begin_call(self, rows: int, config: AESGConfig) -> None:
-        """A call of so many queries is going to be learnt from here, before the host does: makes room for all
-        that they may give birth to, and for the edges of those noted before.
-        """
+        """A call of so many queries is going to be learnt from here, before the host does."""
+        self._begin(*self._most(rows, config))
+
+    def make_room(self, rows: int, config: AESGConfig) -> None:
+        """Room for all that one more such call may make, so that nothing moves during it."""
+        self._reserve(*self._most(rows, config))
+
+    def _most(self, rows: int, config: AESGConfig) -> tuple[int, int]:
+        """The most concepts and blocks that such a call makes, those of the edges noted before included."""
         blocks = rows * (-(-config.link_count // BLOCK_EDGES) + config.link_count)
-        self._begin(rows, blocks + self._log_rows + rows)
+        return rows, blocks + self._log_rows + rows
 
     def _begin(self, nodes: int, blocks: int) -> None:
-        counters = self._state.bare_storage.core.counters
+        """Something is going to be done here, before the host does it, that makes at most so many."""
+        self._reserve(nodes, blocks)
         self._ahead.append((nodes, blocks))
+
+    def _reserve(self, nodes: int, blocks: int) -> None:
+        counters = self._state.bare_storage.core.counters
         needed = (
-            counters.node_count + sum(nodes for nodes, _ in self._ahead),
-            counters.block_count + sum(blocks for _, blocks in self._ahead),
+            counters.node_count + nodes + sum(nodes for nodes, _ in self._ahead),
+            counters.block_count + blocks + sum(blocks for _, blocks in self._ahead),
         )
         room = self._copied.room()
         if needed[0] > room[0] or needed[1] > room[1]:  # by steps: what is captured must be captured anew

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 
@@ -15,6 +15,7 @@ from aesg.config import AESGConfig
 from aesg.exceptions import AESGMemoryError
 from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
+from aesg.graph.device_learning import Seen
 from aesg.memory import compiled
 from aesg.memory.calls import Answer, Call, Found, Pending, Query, Source, joined_answers
 from aesg.memory.captured import CapturedRetrieve
@@ -197,29 +198,51 @@ class AskMethods:
 
     # -- CUDA graphs ---------------------------------------------------------------------------------------
 
-    def capture(self, like: Tensor, batch_idx: int = 0) -> CapturedRetrieve:
-        """`retrieve(query, batch_idx, learn=False)` for queries of the shape of `like`, as one CUDA graph.
+    def capture(self, like: Tensor, batch_idx: int = 0, *, learn: bool = False) -> CapturedRetrieve:
+        """`retrieve(query, batch_idx, learn=learn)` for queries of the shape of `like`, as one CUDA graph.
 
         Raises AESGMemoryError for a memory that is not asked on a CUDA device. See `CapturedRetrieve`.
         """
-        return CapturedRetrieve(self, like, batch_idx)
+        return CapturedRetrieve(self, like, batch_idx, learn)
 
-    def made_ready(self, query: Tensor, batch_idx: int) -> tuple[object, ...]:
+    def made_ready(self, query: Tensor, batch_idx: int, learn: bool = False) -> tuple[object, ...]:
         """Brings the device up to date for a query there; returns what changes when captured work on it no
         longer fits.
 
-        Raises AESGMemoryError for a memory that is asked on the host, or by now is.
+        Raises AESGMemoryError for a memory that is asked on the host, or by now is, and for one that cannot
+        learn on its device where it should.
         """
         self._require_open("retrieve")
         copied = self.graph.copied
         checked = self.navigator.check(query, self._learner.streams, batch_idx, self.asked_on)
-        there = self._learner.ready_for(checked, learns=False)
+        there = self._learner.ready_for(checked, learns=learn)
         if copied is None or there is None:
             raise AESGMemoryError(
                 "capture: expected a memory that is asked on a CUDA device, got one asked on the host: it "
                 "was moved, or has packs"
             )
-        return (*copied.layout(self.graph.state.bare_queries), *there.layout)
+        ready = self._learner.get_ready_to_learn(checked) if learn else ()
+        return (*copied.layout(self.graph.state.bare_queries), *there.layout, *ready)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the mode lets anything be learnt."""
+        return self._permissions().learns
+
+    @contextmanager
+    def capturing(self) -> Iterator[Callable[[], tuple[Call, Seen]]]:
+        """Inside, what goes into a CUDA graph may learn. Gives what tells of the last such call."""
+
+        def last() -> tuple[Call, Seen]:
+            assert self._learner.captured is not None
+            return self._learner.captured
+
+        with self._learner.capturing():
+            yield last
+
+    def replayed(self, call: Call, seen: Seen) -> None:
+        """Such a call was just replayed: the host is going to learn what the device learnt."""
+        self._learner.replayed(call, seen)
 
     @contextmanager
     def rehearsing(self) -> Iterator[None]:

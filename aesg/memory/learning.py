@@ -38,7 +38,9 @@ class Learner:
         self.streams = BatchActiveContext()
         self.there: DeviceStreams | None = None  # the same on the device that answers
         self.work = Work(graph.vector_dim)
+        self.captured: tuple[Call, Seen] | None = None  # what went last into a CUDA graph and learns
         self._rehearsing = False
+        self._capturing = False
         self._engine = engine
         self._navigator = navigator
 
@@ -137,14 +139,67 @@ class Learner:
         """`take_in`, and `note` of each, when these have come to the host. The device remembers at once, and
         learns at once what it can.
         """
-        state, copied, there, last = self.graph.state, self.graph.copied, self.there, calls[-1]
-        assert there is not None and state.awaited is not None
+        copied, there, last = self.graph.copied, self.there, calls[-1]
+        assert there is not None
         query, found = last.query, last.found
-        outlines, asked = [outline(call) for call in calls], state.clock()
-        learns = any(call.learns for call in calls)
-        here = copied is not None and copied.device == query.rows.device  # not moved meanwhile
-        learning = copied.learning if copied is not None and here and learns else None
+        learning = self._learning_of(calls)
         ahead = learning is not None and learning.in_step
+        try:
+            sent = [] if self.leaves_no_trace(query) else self._send(calls, learning, ahead)
+            if copied is None or copied.device != query.rows.device:  # moved meanwhile
+                there.forget()
+                return
+            there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
+            if not ahead or learning is None or learning.lost:  # by taking in others to make room
+                return
+            if not sent:
+                self.captured = calls[0], self._teach(calls, learning, there)[0]
+                return
+            learning.begin_call(sum(len(call.query.rows) for call in calls if call.learns), self.config)
+            try:
+                taught = self._teach(sent, learning, there)
+            except AESGNavigationError:  # not finite: a device leaves it out, and the host will say so
+                learning.lose()
+            else:
+                self._note_there(taught, learning)
+        except BaseException:
+            there.forget()  # one of both may know what the other does not
+            if learning is not None:
+                learning.lose()
+            raise
+
+    def replayed(self, call: Call, seen: Seen) -> None:
+        """A CUDA graph just answered, remembered and learnt as `call` once more, and wrote over what that
+        found: `await_calls` but for the device's part.
+        """
+        learning, there = self._learning_of([call]), self.there
+        assert learning is not None and there is not None
+        try:
+            learning.begin_call(len(call.query.rows), self.config)
+            (own,) = self._send([call], learning, ahead=True)
+            if not learning.lost:
+                found = own.found
+                kept = Seen(found.members, found.energies, seen.previous.clone(), seen.current.clone())
+                self._note_there([kept], learning)
+        except BaseException:
+            there.forget()
+            learning.lose()
+            raise
+
+    def _learning_of(self, calls: Sequence[Call]) -> DeviceLearning | None:
+        """What learns from these calls on their device."""
+        copied = self.graph.copied
+        if copied is None or copied.device != calls[-1].query.rows.device:  # moved meanwhile
+            return None
+        return copied.learning if any(call.learns for call in calls) else None
+
+    def _send(self, calls: Sequence[Call], learning: DeviceLearning | None, ahead: bool) -> list[Call]:
+        """Sends to the host what it has to know of these calls; returns them with copies on their device.
+        ahead: `learning` does them, too.
+        """
+        state, copied, there = self.graph.state, self.graph.copied, self.there
+        assert state.awaited is not None and there is not None
+        outlines, asked = [outline(call) for call in calls], state.clock()
 
         def take(copies: list[Tensor]) -> None:
             held = learning is not None and copied is not None and learning.before_taking_in(ahead)
@@ -168,45 +223,37 @@ class Learner:
             for call in arrived:
                 self.note(call)
 
-        try:
-            parts: list[Tensor] = []
-            if not self.leaves_no_trace(query):
-                parts = state.awaited.send(
-                    [part for call in calls for part in parts_of(call)], take, changes_graph=learns
-                )
-            if copied is None or not here:
-                there.forget()
-                return
-            there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
-            if ahead and parts and learning is not None and not learning.lost:  # taking in others may fail
-                own = [taken_over(call, each) for call, each in zip(calls, each_call(parts), strict=True)]
-                try:
-                    self._learn_there(own, learning, there)
-                except AESGNavigationError:  # not finite: a device leaves it out, and the host will say so
-                    learning.lose()
-        except BaseException:
-            there.forget()  # one of both may know what the other does not
-            if learning is not None:
-                learning.lose()
-            raise
+        copies = state.awaited.send(
+            [part for call in calls for part in parts_of(call)],
+            take,
+            changes_graph=any(call.learns for call in calls),
+        )
+        return [taken_over(call, parts) for call, parts in zip(calls, each_call(copies), strict=True)]
 
     @torch.inference_mode(False)  # what is kept is used outside of it as well
     @torch.no_grad()
-    def _learn_there(self, calls: Sequence[Call], learning: DeviceLearning, there: DeviceStreams) -> None:
-        """`learn` of these calls on their device."""
+    def _teach(self, calls: Sequence[Call], learning: DeviceLearning, there: DeviceStreams) -> list[Seen]:
+        """What `learn` does to graph and streams, on the device; returns what is to be noted."""
         config, permissions, copied = self.config, self._engine.permissions(), self.graph.copied
         assert copied is not None
-        learning.begin_call(sum(len(call.query.rows) for call in calls if call.learns), config)
         there.know_last(self.streams, learning.epoch)
+        taught = []
         for query, found in joined_steps([(call.query, call.found) for call in calls if call.learns]):
-            born = learning.bear(query.rows, found.explanation, config, permissions)
+            born = learning.bear(query.bare, found.explanation, config, permissions)
             previous, current = there.succeed(
                 query.streams, query.steps, found.seeds, found.similarities, born, copied.id,
                 copied.is_active, config.novelty_explanation_threshold,
             )  # fmt: skip
-            if permissions.learns:
-                rates = LearningRates.of(config, permissions.learning_rate_scale)
-                learning.note(Seen(found.members, found.energies, previous, current), rates)
+            taught.append(Seen(found.members, found.energies.detach(), previous, current))
+        return taught
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _note_there(self, taught: Sequence[Seen], learning: DeviceLearning) -> None:
+        """What `learn` notes, on the device."""
+        rates = LearningRates.of(self.config, self._engine.permissions().learning_rate_scale)
+        for seen in taught:
+            learning.note(seen, rates)
 
     def reset(self, streams: Iterable[int] | None) -> None:
         """Ends streams, see `BatchActiveContext.reset`: on a device at once, and on the host behind what is
@@ -256,20 +303,49 @@ class Learner:
         finally:
             self._rehearsing = False
 
-    def _require_capturable(self, learns: bool) -> None:
-        if learns:
+    @contextmanager
+    def capturing(self) -> Iterator[None]:
+        """Inside, what goes into a CUDA graph may learn: who replays it tells (`replayed`)."""
+        self._capturing = True
+        try:
+            yield
+        finally:
+            self._capturing = False
+
+    def get_ready_to_learn(self, query: Query) -> tuple[object, ...]:
+        """Room for what a captured call learns; returns what changes when the captured work no longer fits.
+        After `ready_for`.
+
+        Raises AESGMemoryError where this device does not learn by itself.
+        """
+        copied, there = self.graph.copied, self.there
+        assert copied is not None and there is not None
+        learning = copied.learning
+        if learning is None or not learning.in_step:
             raise AESGMemoryError(
-                "retrieve: a captured CUDA graph cannot learn when it is replayed: expected learn=False or "
-                "mode INFERENCE, got learn=True in a mode that learns"
+                "capture: expected a memory that learns on its device, got one that learns on the host: its "
+                "vectors are there, or likeness leaves out what all queries have in common"
             )
+        learning.make_room(len(query.rows), self.config)
+        there.know_last(self.streams, learning.epoch)
+        return (*learning.layout(), self._engine.permissions())
+
+    def _require_capturable(self, learns: bool) -> None:
         copied, awaited, there = self.graph.copied, self.graph.state.awaited, self.there
         assert copied is not None and awaited is not None
         if copied.streamed is not None:
             raise AESGMemoryError(
                 "retrieve: expected residency='device' for a CUDA graph, got 'host', where the host waits"
             )
+        ahead = copied.learning is not None and copied.learning.in_step
+        if learns and not (ahead and self._capturing):
+            raise AESGMemoryError(
+                "retrieve: what is learnt in a CUDA graph must come to the host after every replay: expected "
+                "learn=False, mode INFERENCE or AESGMemory.capture(learn=True), got learn=True in a mode that "
+                "learns"
+            )
         known = there is not None and there.knows(self.streams) and copied.is_current
-        if awaited.changes_graph or not known:
+        if (awaited.changes_graph and not ahead) or not known:
             raise AESGMemoryError(
                 "retrieve: the memory or its streams changed since the device was last asked, and a CUDA "
                 "graph under capture brings nothing there: expected a retrieve(query, learn=False) right "
