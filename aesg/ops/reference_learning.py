@@ -57,8 +57,9 @@ def bear_ref_(
         slots[row] = slot
         norm = packed[row].double().square().sum().sqrt()
         inverse = float(1 / norm) if norm >= torch.finfo(torch.float32).tiny else 0.0
-        values = (packed[row], int(counters[at["next_id"]]), inverse, 0, relevance, 0, 0, 1)
-        for column, value in zip(nodes, values, strict=True):
+        nodes[0][slot] = packed[row]
+        scalars = (int(counters[at["next_id"]]), inverse, 0, relevance, 0, 0, 1)
+        for column, value in zip(nodes[1:], scalars, strict=True):
             column[slot] = value
         edges.first_block[slot] = -1
         counters[at["next_id"]] += 1
@@ -68,8 +69,8 @@ def bear_ref_(
             for other, cosine in zip(neighbors[row].tolist(), cosines[row], strict=True):
                 if not (0 <= other < len(living) and living[other]):
                     continue
-                pair = (other, int(slots[row])) if back else (int(slots[row]), other)
-                put_edge_ref_(edges, counters, *pair, cosine.clamp(0, 1), confidence)
+                source, target = (other, int(slots[row])) if back else (int(slots[row]), other)
+                put_edge_ref_(edges, counters, source, target, cosine.clamp(0, 1), confidence)
     return slots
 
 

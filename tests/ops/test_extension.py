@@ -17,6 +17,8 @@ OPS = [
     "consolidate_",
     "pool_novelty_",
     "keep_primary_",
+    "pack_rows",
+    "bear_",
 ]
 WITH_CUDA = [
     "seed_search",
@@ -30,6 +32,8 @@ WITH_CUDA = [
     "consolidate_",
     "pool_novelty_",
     "keep_primary_",
+    "pack_rows",
+    "bear_",
 ]
 
 
