@@ -22,6 +22,7 @@ from bear_helpers import (
 from edge_helpers import Learnt, learnt_of
 from test_bear import STORES, room
 from test_gpu_on_host import at, sizes
+from test_gpu_search_on_host import check as check_search
 from test_pack_rows import assert_same
 from test_pack_rows import case as rows_case
 from torch import Tensor
@@ -62,6 +63,15 @@ def test_pack_rows_that_are_not_finite(gpu) -> None:
     rows[:, 1] = float("nan")
     got, want = pack_on_host(gpu, rows, chosen, None), pack_rows(rows, chosen)
     assert_same([part.nan_to_num(7.0) for part in got], [part.nan_to_num(7.0) for part in want])
+
+
+@pytest.mark.parametrize("tiles", [[0], [1, 4], [0, 3], [0, 1, 4], [2, 3, 4], [], [0, 1, 2, 3, 4]])
+def test_the_search_for_links_passes_over_tiles_of_zeros(gpu, tiles: list[int]) -> None:
+    torch.manual_seed(2)
+    queries, vectors = torch.zeros(5, 64, 6), torch.randn(40, 6)
+    queries[tiles] = torch.randn(len(tiles), 64, 6)
+    queries = queries.flatten(0, 1)[:300]
+    check_search(gpu, queries, vectors, 3, inv_norm=1 / vectors.norm(dim=1))
 
 
 def bear_on_host(gpu, learnt: Learnt, births: Births, relevance: float = 1.0) -> Tensor:
