@@ -42,13 +42,12 @@ def bear_(
     confidence: float,
     relevance: float = 1.0,
 ) -> Tensor:
-    """Bears concepts from the first `count` rows, linked both ways to their neighbours: slots i64 [n], -1:
-    none.
+    """Bears concepts from the first `count` rows, linked both ways to their neighbours: slots i64 [n].
 
-    As a store does, to the last bit: free slots are taken first, ids in order of the rows; then the edges
-    from all newborn, then those to them, weight = cosine clamped to 0..1, confidence = `confidence`. A
-    neighbour that is no living concept of before the call is none. Cost: O(count (D + L)), whatever n; on the
-    CPU the slots [n] besides. No gradient.
+    As a store does, to the last bit: free slots are taken first, ids in order of the rows; then edges from
+    all newborn, then those to them, weight = cosine clamped to 0..1, confidence = `confidence`. A neighbour
+    that is no living concept of before the call is none. Slots are -1 where nobody is born. Deterministic.
+    O(count (D + L)), whatever n. No gradient.
 
     REQUIRES: finite rows; the neighbours of a row are distinct; no edge leads to a free slot.
 
@@ -57,9 +56,7 @@ def bear_(
     the host does not wait: what has no room is not born or not linked, and a damaged list ends.
     """
     try:
-        return _op(
-            packed, count, neighbors, cosines, *nodes, *edges, counters, confidence, relevance
-        )  # fmt: skip
+        return _op(packed, count, neighbors, cosines, *nodes, *edges, counters, confidence, relevance)
     except RuntimeError as error:
         raise_typed(error)
 

@@ -11,7 +11,7 @@ from aesg.ops.edges import COUNTERS, Edges
 from aesg.ops.reference import flat_rows
 
 BLOCK_EDGES = 7
-SUCCESSION, KIND_MASK, USED_BIT = 1, 0x03, 0x80  # of the tags of edges: csrc/storage/layout.h
+SIMILARITY, SUCCESSION, KIND_MASK, USED_BIT = 0, 1, 0x03, 0x80  # of the tags of edges: csrc/storage/layout.h
 EDGE_COUNT, FREE_BLOCK, BLOCK_COUNT = map(COUNTERS.index, ("edge_count", "free_block", "block_count"))
 
 
@@ -117,8 +117,9 @@ def bear_ref_(
         slots[row] = slot
         norm = packed[row].double().square().sum().sqrt()
         inverse = float(1 / norm) if norm >= torch.finfo(torch.float32).tiny else 0.0
-        values = (packed[row], int(counters[at["next_id"]]), inverse, 0, relevance, 0, 0, 1)
-        for column, value in zip(nodes, values, strict=True):
+        nodes[0][slot] = packed[row]
+        scalars = (int(counters[at["next_id"]]), inverse, 0, relevance, 0, 0, 1)
+        for column, value in zip(nodes[1:], scalars, strict=True):
             column[slot] = value
         edges.first_block[slot] = -1
         counters[at["next_id"]] += 1
@@ -128,36 +129,12 @@ def bear_ref_(
             for other, cosine in zip(neighbors[row].tolist(), cosines[row], strict=True):
                 if not (0 <= other < len(living) and living[other]):
                     continue
-                pair = (other, int(slots[row])) if back else (int(slots[row]), other)
-                put_edge_ref_(edges, counters, *pair, cosine.clamp(0, 1), confidence)
+                source, target = (other, int(slots[row])) if back else (int(slots[row]), other)
+                place = new_edge_ref(edges, counters, source, target, SIMILARITY)
+                edges.weights[place], edges.confidences[place] = cosine.clamp(0, 1), confidence
+                edges.strengths[place] = edges.weights[place] * edges.confidences[place]
+                edges.tags[place] |= USED_BIT  # young
     return slots
-
-
-def put_edge_ref_(
-    edges: Edges, counters: Tensor, source: int, target: int, weight: Tensor, confidence: float
-) -> None:
-    """A new similarity edge, in the head block of its source or in a fresh one."""
-    at = dict(zip(COUNTERS, range(len(COUNTERS)), strict=True))
-    block = int(edges.first_block[source])
-    if block < 0 or int(edges.counts[block]) == BLOCK_EDGES:
-        head, block = block, int(counters[at["free_block"]])
-        if block >= 0:
-            counters[at["free_block"]] = edges.next_block[block]
-        else:
-            block = int(counters[at["block_count"]])
-            counters[at["block_count"]] += 1
-        for column, value in zip(edges[1:], (-1, 0.0, head, 0, 0.0, 0.0, 0, 0, source), strict=True):
-            column[block] = value
-        edges.first_block[source] = block
-    place = int(edges.counts[block])
-    edges.counts[block] += 1
-    edges.targets[block, place] = target
-    edges.weights[block, place] = weight
-    edges.confidences[block, place] = confidence
-    edges.strengths[block, place] = edges.weights[block, place] * edges.confidences[block, place]
-    edges.use_counts[block, place] = 0
-    edges.tags[block, place] = USED_BIT  # a young similarity edge
-    counters[at["edge_count"]] += 1
 
 
 def flat_edges_ref(edges: Edges) -> Edges:
@@ -174,7 +151,8 @@ def write_back_ref(edges: Edges, flat: Edges) -> None:
 
 def chain_ref(flat: Edges, slot: int) -> list[int]:
     """The blocks of a concept, from the head on."""
-    chain, block = [], int(flat.first_block[slot])
+    chain: list[int] = []
+    block = int(flat.first_block[slot])
     while 0 <= block < len(flat.targets) and len(chain) < len(flat.targets):
         chain.append(block)
         block = int(flat.next_block[block])
@@ -215,7 +193,7 @@ def follow_ref_(
                 flat.confidences[place] *= 1 - (loss if taken is None else gain)
                 flat.strengths[place] = flat.weights[place] * flat.confidences[place]
         if taken is None:
-            taken = new_edge_ref(flat, counters, p, c)
+            taken = new_edge_ref(flat, counters, p, c, SUCCESSION)
             flat.weights[taken], flat.confidences[taken] = 1, initial
         else:
             flat.confidences[taken] += gain * (1 - flat.confidences[taken])
@@ -225,8 +203,8 @@ def follow_ref_(
     write_back_ref(edges, flat)
 
 
-def new_edge_ref(flat: Edges, counters: Tensor, source: int, target: int) -> tuple[int, int]:
-    """The place of a new succession edge, in the head block or in one that is handed out."""
+def new_edge_ref(flat: Edges, counters: Tensor, source: int, target: int, kind: int) -> tuple[int, int]:
+    """The place of a new edge of that kind, in the head block or in one that is handed out."""
     head = int(flat.first_block[source])
     if head < 0 or int(flat.counts[head]) == BLOCK_EDGES:
         fresh = int(counters[FREE_BLOCK])
@@ -238,7 +216,7 @@ def new_edge_ref(flat: Edges, counters: Tensor, source: int, target: int) -> tup
         empty_block_ref(flat, fresh, head)
         flat.sources[fresh], flat.first_block[source], head = source, fresh, fresh
     place = head, int(flat.counts[head])
-    flat.targets[place], flat.tags[place], flat.use_counts[place] = target, SUCCESSION, 0
+    flat.targets[place], flat.tags[place], flat.use_counts[place] = target, kind, 0
     flat.counts[head] += 1
     counters[EDGE_COUNT] += 1
     return place

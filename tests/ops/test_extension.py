@@ -23,6 +23,8 @@ OPS = [
     "coactivate_",
     "follow_",
     "retire_",
+    "pack_rows",
+    "bear_",
 ]
 WITH_CUDA = [
     "seed_search",
@@ -42,6 +44,8 @@ WITH_CUDA = [
     "coactivate_",
     "follow_",
     "retire_",
+    "pack_rows",
+    "bear_",
 ]
 
 

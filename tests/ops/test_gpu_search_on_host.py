@@ -141,6 +141,47 @@ def test_any_order_of_the_threads(gpu) -> None:
         check(gpu, queries, vectors, 10, **options)
 
 
+def all_but(queries: Tensor, asking: str, value: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Queries of which only some are more than `value`, and which."""
+    places = torch.arange(len(queries))
+    asks = {
+        "none": places < 0,
+        "the first": places < 3,
+        "the last": places >= len(queries) - 1,
+        "some": places % 7 == 5,
+        "all": places >= 0,
+    }[asking]
+    return torch.where(asks[:, None], queries, value), asks
+
+
+@pytest.mark.parametrize("asking", ["none", "the first", "the last", "some", "all"])
+@pytest.mark.parametrize("batch, k", [(1, 5), (2, 70), (8, 5), (20, 70), (140, 5)])
+def test_queries_of_length_0(gpu, batch: int, k: int, asking: str) -> None:
+    """Above 0 they find nothing, and the others what they find alone; else similarities of 0 count."""
+    whole, vectors, options = some(batch, 200, 16)
+    for value in (0.0, -0.0, 1e-40) if batch < 100 else (0.0,):
+        queries, asks = all_but(whole, asking, value)
+        got = search_on_host(gpu, queries, vectors, k, **options, min_score=1e-30)
+        assert bool((got[1][~asks] == -1).all()) and bool((got[0][~asks] == 0).all())
+        want = seed_search(queries[asks], vectors, k, **options, min_score=1e-30)
+        assert torch.equal(got[0][asks], want[0]) and torch.equal(got[1][asks], want[1])
+    for min_score in (0.0, -1.0) if batch < 100 else ():
+        check(gpu, queries, vectors, k, active=options["active"], min_score=min_score)
+
+
+def test_queries_of_length_0_among_odd_rows(gpu) -> None:
+    queries, vectors, options = some(20, 300, 12)
+    queries, asks = all_but(queries, "some")
+    vectors[::5] *= 3e38
+    vectors[1::5, 2] = float("inf")
+    options["inv_norm"] = any_inverse_norms(300)
+    for batch in (slice(0, 8), slice(0, 20)):
+        check(gpu, queries[batch], vectors, 30, **options, min_score=0.1)
+    queries[~asks, 0] = float("inf")
+    scores, slots = search_on_host(gpu, queries, vectors, 30, **options)
+    assert bool((slots[~asks] == -1).all()) and bool((scores[~asks] == 0).all())
+
+
 # Many queries: the sieve, and the exact search of what it leaves
 
 
@@ -288,3 +329,4 @@ def test_the_sieve_in_any_order_of_the_threads(gpu) -> None:
     for seed in range(3):
         gpu.on_host_order(seed)
         check(gpu, queries, vectors, 10, **options)
+        check(gpu, all_but(queries, "some")[0], vectors, 10, **options)

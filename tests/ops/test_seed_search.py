@@ -105,6 +105,19 @@ def test_zero_vectors_and_queries_are_similar_to_nothing():
     assert seed_search(torch.ones(1, 2), vectors, 2)[1].tolist() == [[1, -1]]
 
 
+@pytest.mark.parametrize("asking", [slice(0, 0), slice(0, 5), slice(39, 40), slice(0, 40, 3), slice(0, 40)])
+def test_queries_of_zeros_take_nothing_from_the_others(asking):
+    torch.manual_seed(11)
+    queries, vectors = torch.zeros(40, 12), torch.randn(300, 12)
+    queries[asking] = torch.randn(40, 12)[asking]
+    for value in (0.0, -0.0):
+        given = torch.where(queries == 0, value, queries)
+        for min_score in (0.2, 1e-30, 0.0, -1.0):
+            scores, indices = check(given, vectors, 7, min_score=min_score)
+            alone = seed_search(queries[asking], vectors, 7, min_score=min_score)
+            assert torch.equal(scores[asking], alone[0]) and torch.equal(indices[asking], alone[1])
+
+
 def test_similarity_ignores_length_over_the_whole_range():
     vectors = torch.tensor([[3e-30, 4e-30], [3e30, -4e30], [-3.0, 4.0]])
     scores, indices = seed_search(torch.tensor([[3e20, 4e20], [3e-20, 4e-20]]), vectors, 1)

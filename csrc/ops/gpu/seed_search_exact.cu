@@ -250,17 +250,11 @@ __global__ void __launch_bounds__(kMergeThreads)
                 float* scores, int64_t* slots) {
   extern __shared__ __align__(16) char memory[];
   __shared__ int size[2];
-  const int64_t queries = chosen.count == nullptr ? job.batch : *chosen.count, all = parts * job.k;
+  const int64_t queries = chosen.count == nullptr ? job.batch : *chosen.count;
   BlockTopK best = BlockTopK::at(memory, size, capacity, static_cast<int>(job.k));
   for (int64_t b = blockIdx.x; b < queries; b += gridDim.x) {
     const int64_t query = chosen.which == nullptr ? b : chosen.which[b], to = query * job.k;
-    if (units.is_idle(query)) {
-      for (int64_t i = threadIdx.x; i < job.k; i += blockDim.x) {
-        scores[to + i] = 0.0f;
-        slots[to + i] = -1;
-      }
-      continue;
-    }
+    const int64_t all = units.is_idle(query) ? 0 : parts * job.k;
     best.reset();
     for (int64_t base = 0; base < all; base += blockDim.x) {
       const int64_t i = base + threadIdx.x;
@@ -269,7 +263,7 @@ __global__ void __launch_bounds__(kMergeThreads)
       const float score = i < all ? found.scores[at] : 0.0f;
       best.offer(slot >= 0, score, slot);
     }
-    best.cut();
+    if (all > 0) best.cut();
     for (int64_t i = threadIdx.x; i < job.k; i += blockDim.x) {
       const bool there = i < *best.size;
       scores[to + i] = there ? best.score[i] : 0.0f;

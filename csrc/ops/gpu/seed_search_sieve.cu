@@ -29,6 +29,9 @@
 #ifndef AESG_SIEVE_CHUNK
 #define AESG_SIEVE_CHUNK 4096
 #endif
+#ifndef AESG_SIEVE_BLOCKS
+#define AESG_SIEVE_BLOCKS (2 * kResidentBlocks)
+#endif
 
 namespace aesg::gpu {
 namespace {
@@ -71,7 +74,7 @@ Plan plan(const SeedSearch& job, int64_t batch) {
   made.maxima = made.sampled * kWarps;
   made.query_tiles = (batch + kTile - 1) / kTile;
   const auto splits = [&](int64_t tiles) {
-    return std::clamp<int64_t>((2 * kResidentBlocks + tiles - 1) / tiles, 1, made.query_tiles);
+    return std::clamp<int64_t>((AESG_SIEVE_BLOCKS + tiles - 1) / tiles, 1, made.query_tiles);
   };
   made.splits = splits(made.tiles);
   made.sample_splits = splits(made.sampled);
