@@ -85,7 +85,7 @@ def test_count_use(gpu, n: int, count: int, hub: int) -> None:
 
 
 @pytest.mark.parametrize("lead", [0, 1, 30, 31, 32, 33, 63])
-@pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 64, 127, 128, 129, 159, 160, 161, 257, 300])
+@pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 64, 255, 256, 257, 287, 288, 289, 513, 600])
 def test_runs_of_every_length_from_every_lane_on(gpu, lead: int, length: int) -> None:
     """`lead` uses of slots of their own, a run, another run, and one use more."""
     members = torch.tensor([*range(lead), *[70] * length, *[71] * (length // 2 + 1), 72])
@@ -100,10 +100,11 @@ def test_runs_of_every_length_from_every_lane_on(gpu, lead: int, length: int) ->
 
 @pytest.mark.parametrize("start", [0.0, -0.0, 0.999999, 1.0, 1.5])
 @pytest.mark.parametrize("energy", [0.0, 1.0, 0.37])
-def test_a_hub_that_has_come_to_rest(gpu, start: float, energy: float) -> None:
-    """Then a use of more energy changes it again."""
+@pytest.mark.parametrize("most", [0.0, 1.0])
+def test_a_hub_that_has_come_to_rest(gpu, start: float, energy: float, most: float) -> None:
+    """Then uses of more energy may change it again."""
     energies = torch.full((1500,), energy)
-    energies[1400:] = torch.linspace(0, 1, 100)
+    energies[1400:] = torch.linspace(0, most, 100)
     members = torch.zeros(1500, dtype=torch.int64)
     ours = [torch.zeros(1, dtype=torch.int32), torch.tensor([start]), torch.ones(1, dtype=torch.bool)]
     theirs = [column.clone() for column in ours]
@@ -111,6 +112,15 @@ def test_a_hub_that_has_come_to_rest(gpu, start: float, energy: float) -> None:
     count_on_host(gpu, ours, members, energies)
     assert same(ours, theirs) and ours[0].item() == 1500
     assert torch.equal(ours[1].view(torch.int32), theirs[1].view(torch.int32)), "the sign of zero"
+
+
+@pytest.mark.parametrize("place", [0, 31, 32, 255, 256, 300, 511, 512, 700])
+def test_one_use_among_many_without_energy(gpu, place: int) -> None:
+    energies, members = torch.zeros(701), torch.zeros(701, dtype=torch.int64)
+    energies[place] = 1.0
+    ours = [torch.zeros(1, dtype=torch.int32), torch.tensor([0.5]), torch.ones(1, dtype=torch.bool)]
+    count_on_host(gpu, ours, members, energies)
+    assert ours[0].item() == 701 and ours[1].item() == pytest.approx(0.55)
 
 
 def test_a_dead_hub_is_left_alone(gpu) -> None:
