@@ -149,6 +149,20 @@ def test_an_order_that_is_none_stays_inside(gpu) -> None:
     assert bool(ours[1].isfinite().all()) and bool((ours[0] >= uses_case(50, 300)[0]).all())
 
 
+@pytest.mark.parametrize("far", [2**45, -(2**45)])
+@pytest.mark.parametrize("sound", [0, 20, 100, 300])
+def test_an_order_that_leads_far_out(gpu, far: int, sound: int) -> None:
+    """After `sound` places of a run, in a tile or behind it."""
+    members, energies = torch.zeros(600, dtype=torch.int64), torch.rand(600)
+    order = torch.arange(600)
+    order[sound:] = far
+    ours = [torch.zeros(1, dtype=torch.int32), torch.zeros(1), torch.ones(1, dtype=torch.bool)]
+    theirs = [column.clone() for column in ours]
+    count_use_(*theirs, members[:sound], energies[:sound], gain=GAIN)
+    count_on_host(gpu, ours, members, energies, order)
+    assert same(ours, theirs)
+
+
 def test_any_order_of_the_threads(gpu, tmp_path) -> None:
     uses = uses_case(50, 300, hub=400)
     count_use_(*uses, gain=GAIN)
