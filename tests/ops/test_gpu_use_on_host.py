@@ -163,6 +163,16 @@ def test_an_order_that_leads_far_out(gpu, far: int, sound: int) -> None:
     assert same(ours, theirs)
 
 
+def test_what_lies_beside_an_order_does_not_count(gpu) -> None:
+    members, energies = torch.zeros(70, dtype=torch.int64), torch.rand(70)
+    ours = [torch.zeros(1, dtype=torch.int32), torch.zeros(1), torch.ones(1, dtype=torch.bool)]
+    theirs = [column.clone() for column in ours]
+    count_use_(*theirs, members[1:-1].clone(), energies[1:-1].clone(), gain=GAIN)
+    places = torch.tensor([0, *range(68), 0, 0])
+    count_on_host(gpu, ours, members[1:-1], energies[1:-1], places[1:-2])
+    assert same(ours, theirs)
+
+
 def test_any_order_of_the_threads(gpu, tmp_path) -> None:
     uses = uses_case(50, 300, hub=400)
     count_use_(*uses, gain=GAIN)
@@ -219,6 +229,17 @@ def test_many_equal_pairs(gpu, tmp_path) -> None:
         _core.coactivate(storage.core, rows.numpy(), 0.001)
         assert_learnt(learnt, storage)
     assert int(learnt.edges.use_counts.max()) == 299
+
+
+@pytest.mark.parametrize("taken", [1, 2, 5, 9])
+def test_pairs_behind_the_last_do_not_count(gpu, tmp_path, taken: int) -> None:
+    with AESGStorage(str(tmp_path), 3) as storage:
+        _core.bear(storage.core, torch.randn(2, 3).numpy(), 0)
+        _core.put_edges(storage.core, [0], [1], [0.7], [0.1])
+        learnt = learnt_of(storage)
+        take_pairs(gpu, learnt.edges, learnt.nodes["is_active"], torch.ones(20, dtype=torch.int64)[:taken])
+        _core.coactivate(storage.core, torch.tensor([[0, 1]] * taken).numpy(), RATE)
+        assert_learnt(learnt, storage)
 
 
 def test_what_is_damaged_stays_inside(gpu, tmp_path) -> None:
