@@ -30,8 +30,9 @@ AESG_HD inline Used use_at(const CountUse& job, int64_t at) {
   const int64_t place = job.order != nullptr ? job.order[at] : at;
   if (place < 0 || place >= job.count) return {-1, 0.0f};
   const int64_t slot = job.members[place];
+  const float energy = job.energies[place];
   if (slot < 0 || slot >= job.active.rows || job.active[slot] == 0) return {-1, 0.0f};
-  return {slot, job.energies[place]};
+  return {slot, energy};
 }
 
 }  // namespace aesg

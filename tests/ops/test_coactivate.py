@@ -13,6 +13,7 @@ from aesg.exceptions import AESGMemoryError
 from aesg.ops import COUNTERS, Edges, coactivate_
 from aesg.ops.reference_learning import coactivate_ref_
 from aesg.storage.engine import AESGStorage
+from tests.pretended_cuda import Pretended, needs_no_cuda, pretended_cuda
 
 RATE = 0.05
 CHANGED = ("strengths", "confidences", "use_counts", "tags")
@@ -160,7 +161,7 @@ def test_given_pairs_are_those_it_makes(small):
     ours, theirs = copied(edges), copied(edges)
     coactivate_(theirs, active, rows, rate=RATE)
     pairs = torch.sort(torch.ops.aesg.coactivation_pairs(rows)).values
-    torch.ops.aesg.coactivate_(*ours, active, rows, pairs, RATE)
+    torch.ops.aesg.coactivate_(*ours, active, rows[:0], pairs, RATE)
     assert same(ours, theirs) and not same(ours, edges)
 
 
@@ -253,6 +254,17 @@ def test_pairs_of_another_kind_are_refused(small, text, pairs):
     edges, active = small
     with pytest.raises(RuntimeError, match="AESGMemoryError: " + text):
         torch.ops.aesg.coactivate_(*edges, active, rows_of(30, 4), pairs, RATE)
+
+
+@needs_no_cuda
+def test_on_a_device_the_host_waits_for_nothing(small):
+    """There the op gets the pairs, sorted."""
+    edges, active = small
+    rows, host, device = rows_of(30, 40), copied(edges), copied(edges)
+    coactivate_(host, active, rows, rate=RATE)
+    with pretended_cuda() as mode:
+        coactivate_(Edges(*map(Pretended, device)), Pretended(active), Pretended(rows), rate=RATE)
+    assert same(device, host) and not mode.waits
 
 
 @needs_cuda

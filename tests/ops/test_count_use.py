@@ -10,6 +10,7 @@ from aesg.exceptions import AESGMemoryError
 from aesg.ops import count_use_
 from aesg.ops.reference_learning import count_use_ref_
 from aesg.storage.engine import AESGStorage
+from tests.pretended_cuda import Pretended, needs_no_cuda, pretended_cuda
 
 GAIN = 0.1
 
@@ -91,6 +92,10 @@ def test_an_order_that_keeps_those_of_a_slot_in_theirs_gives_the_same_bits():
     order = torch.sort(ours[3].reshape(-1), stable=True).indices
     torch.ops.aesg.count_use_(*ours, order, GAIN)
     assert same(ours, theirs)
+    order[0] = -1  # left out
+    torch.ops.aesg.count_use_(*ours, order.flip(0), GAIN)
+    count_use_(*theirs[:3], *(part.reshape(-1)[order[1:].flip(0)] for part in theirs[3:]), gain=GAIN)
+    assert same(ours, theirs)
 
 
 @pytest.mark.parametrize("n", [50, 2500])
@@ -164,6 +169,16 @@ def test_an_order_of_other_entries_is_refused(order):
     with pytest.raises(RuntimeError, match="AESGMemoryError: order: expected 900 contiguous places"):
         torch.ops.aesg.count_use_(*given, order, GAIN)
     assert same(given, case())
+
+
+@needs_no_cuda
+def test_on_a_device_the_host_waits_for_nothing():
+    """There the op gets the uses sorted by slot."""
+    host, device = case(hub=100), case(hub=100)
+    count_use_(*host, gain=GAIN)
+    with pretended_cuda() as mode:
+        count_use_(*map(Pretended, device), gain=GAIN)
+    assert same(device, host) and not mode.waits
 
 
 @needs_cuda

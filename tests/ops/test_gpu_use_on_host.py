@@ -85,7 +85,7 @@ def test_count_use(gpu, n: int, count: int, hub: int) -> None:
 
 
 @pytest.mark.parametrize("lead", [0, 1, 30, 31, 32, 33, 63])
-@pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 64, 127, 128, 129, 159, 160, 161, 257, 300])
+@pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 64, 255, 256, 257, 287, 288, 289, 513, 600])
 def test_runs_of_every_length_from_every_lane_on(gpu, lead: int, length: int) -> None:
     """`lead` uses of slots of their own, a run, another run, and one use more."""
     members = torch.tensor([*range(lead), *[70] * length, *[71] * (length // 2 + 1), 72])
@@ -100,10 +100,11 @@ def test_runs_of_every_length_from_every_lane_on(gpu, lead: int, length: int) ->
 
 @pytest.mark.parametrize("start", [0.0, -0.0, 0.999999, 1.0, 1.5])
 @pytest.mark.parametrize("energy", [0.0, 1.0, 0.37])
-def test_a_hub_that_has_come_to_rest(gpu, start: float, energy: float) -> None:
-    """Then a use of more energy changes it again."""
+@pytest.mark.parametrize("most", [0.0, 1.0])
+def test_a_hub_that_has_come_to_rest(gpu, start: float, energy: float, most: float) -> None:
+    """Then uses of more energy may change it again."""
     energies = torch.full((1500,), energy)
-    energies[1400:] = torch.linspace(0, 1, 100)
+    energies[1400:] = torch.linspace(0, most, 100)
     members = torch.zeros(1500, dtype=torch.int64)
     ours = [torch.zeros(1, dtype=torch.int32), torch.tensor([start]), torch.ones(1, dtype=torch.bool)]
     theirs = [column.clone() for column in ours]
@@ -111,6 +112,15 @@ def test_a_hub_that_has_come_to_rest(gpu, start: float, energy: float) -> None:
     count_on_host(gpu, ours, members, energies)
     assert same(ours, theirs) and ours[0].item() == 1500
     assert torch.equal(ours[1].view(torch.int32), theirs[1].view(torch.int32)), "the sign of zero"
+
+
+@pytest.mark.parametrize("place", [0, 31, 32, 255, 256, 300, 511, 512, 700])
+def test_one_use_among_many_without_energy(gpu, place: int) -> None:
+    energies, members = torch.zeros(701), torch.zeros(701, dtype=torch.int64)
+    energies[place] = 1.0
+    ours = [torch.zeros(1, dtype=torch.int32), torch.tensor([0.5]), torch.ones(1, dtype=torch.bool)]
+    count_on_host(gpu, ours, members, energies)
+    assert ours[0].item() == 701 and ours[1].item() == pytest.approx(0.55)
 
 
 def test_a_dead_hub_is_left_alone(gpu) -> None:
@@ -137,6 +147,30 @@ def test_an_order_that_is_none_stays_inside(gpu) -> None:
     order = torch.randint(-9, 909, (900,), generator=torch.Generator().manual_seed(2))
     count_on_host(gpu, ours[:3], *ours[3:], order)
     assert bool(ours[1].isfinite().all()) and bool((ours[0] >= uses_case(50, 300)[0]).all())
+
+
+@pytest.mark.parametrize("far", [2**45, -(2**45)])
+@pytest.mark.parametrize("sound", [0, 20, 100, 300])
+def test_an_order_that_leads_far_out(gpu, far: int, sound: int) -> None:
+    """After `sound` places of a run, in a tile or behind it."""
+    members, energies = torch.zeros(600, dtype=torch.int64), torch.rand(600)
+    order = torch.arange(600)
+    order[sound:] = far
+    ours = [torch.zeros(1, dtype=torch.int32), torch.zeros(1), torch.ones(1, dtype=torch.bool)]
+    theirs = [column.clone() for column in ours]
+    count_use_(*theirs, members[:sound], energies[:sound], gain=GAIN)
+    count_on_host(gpu, ours, members, energies, order)
+    assert same(ours, theirs)
+
+
+def test_what_lies_beside_an_order_does_not_count(gpu) -> None:
+    members, energies = torch.zeros(70, dtype=torch.int64), torch.rand(70)
+    ours = [torch.zeros(1, dtype=torch.int32), torch.zeros(1), torch.ones(1, dtype=torch.bool)]
+    theirs = [column.clone() for column in ours]
+    count_use_(*theirs, members[1:-1].clone(), energies[1:-1].clone(), gain=GAIN)
+    places = torch.tensor([0, *range(68), 0, 0])
+    count_on_host(gpu, ours, members[1:-1], energies[1:-1], places[1:-2])
+    assert same(ours, theirs)
 
 
 def test_any_order_of_the_threads(gpu, tmp_path) -> None:
@@ -195,6 +229,17 @@ def test_many_equal_pairs(gpu, tmp_path) -> None:
         _core.coactivate(storage.core, rows.numpy(), 0.001)
         assert_learnt(learnt, storage)
     assert int(learnt.edges.use_counts.max()) == 299
+
+
+@pytest.mark.parametrize("taken", [1, 2, 5, 9])
+def test_pairs_behind_the_last_do_not_count(gpu, tmp_path, taken: int) -> None:
+    with AESGStorage(str(tmp_path), 3) as storage:
+        _core.bear(storage.core, torch.randn(2, 3).numpy(), 0)
+        _core.put_edges(storage.core, [0], [1], [0.7], [0.1])
+        learnt = learnt_of(storage)
+        take_pairs(gpu, learnt.edges, learnt.nodes["is_active"], torch.ones(20, dtype=torch.int64)[:taken])
+        _core.coactivate(storage.core, torch.tensor([[0, 1]] * taken).numpy(), RATE)
+        assert_learnt(learnt, storage)
 
 
 def test_what_is_damaged_stays_inside(gpu, tmp_path) -> None:

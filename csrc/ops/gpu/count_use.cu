@@ -10,16 +10,31 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kLanes = 32;
-constexpr int kEach = 4;  // uses a lane loads ahead
+constexpr int kEach = 8;  // uses a lane loads ahead
 constexpr int kChunk = kEach * kLanes;
 
-// The run of `slot` that starts at `begin`, by all lanes. energies: [kChunk], shared by them.
+// The uses of a chunk that are this lane's. No branch waits for what was loaded, so all of them are under way
+// at once. Whether a slot lives is for the caller to know.
+__device__ void load_ahead(const CountUse& job, int64_t begin, Used (&ahead)[kEach]) {
+  int64_t places[kEach];
+  for (int k = 0; k < kEach; ++k) {
+    const int64_t at = begin + k * kLanes + threadIdx.x % kLanes;
+    const int64_t place = job.order[at < job.count ? at : job.count - 1];
+    places[k] = at < job.count && place < job.count ? place : -1;
+  }
+  for (int k = 0; k < kEach; ++k) {
+    const int64_t place = places[k] < 0 ? 0 : places[k], slot = job.members[place];
+    ahead[k] = {places[k] < 0 ? -1 : slot, job.energies[place]};
+  }
+}
+
+// The run of living `slot` that starts at `begin`, by all lanes. energies: [kChunk], shared by them.
 __device__ void take_long_run(const CountUse& job, int64_t slot, int64_t begin, float* energies) {
   const int lane = threadIdx.x % kLanes;
   float relevance = job.relevance[slot];
   uint32_t uses = 0;
   Used ahead[kEach];
-  for (int k = 0; k < kEach; ++k) ahead[k] = use_at(job, begin + k * kLanes + lane);
+  load_ahead(job, begin, ahead);
   for (bool goes_on = true; goes_on; begin += kChunk) {
     float own = 0.0f;  // uses of this run
     bool changes = false;
@@ -30,7 +45,7 @@ __device__ void take_long_run(const CountUse& job, int64_t slot, int64_t begin, 
       const float after = relevance_after_use(relevance, job.gain, ahead[k].energy);
       changes |= __float_as_int(after) != __float_as_int(relevance);
     }
-    for (int k = 0; k < kEach; ++k) ahead[k] = use_at(job, begin + kChunk + k * kLanes + lane);
+    load_ahead(job, begin + kChunk, ahead);
     goes_on = !__any_sync(~0u, own != kEach);
     if (!goes_on)
       for (int apart = kLanes / 2; apart > 0; apart /= 2) own += __shfl_xor_sync(~0u, own, apart, kLanes);
@@ -75,6 +90,7 @@ __global__ void __launch_bounds__(kWarps* kLanes) count_use_kernel(CountUse job)
   }
   if (!goes_on || slots[-1] == last) return;  // the run of a tile that lies wholly in it began before
   int begin = kLanes - 1;
+#pragma unroll 1
   while (begin > 0 && slots[begin - 1] == last) --begin;
   __syncwarp();  // the lanes are done with the energies
   take_long_run(job, last, first + begin, energies);
@@ -84,6 +100,7 @@ __global__ void __launch_bounds__(kWarps* kLanes) count_use_kernel(CountUse job)
 
 int count_use(const CountUse& job, Stream stream) {
   if (job.count == 0 || job.active.rows == 0) return 0;
+  if (job.order == nullptr) return cudaErrorInvalidValue;
   const int64_t uses_a_block = kWarps * kLanes;
   const auto blocks = static_cast<unsigned>((job.count + uses_a_block - 1) / uses_a_block);
   count_use_kernel<<<blocks, kWarps * kLanes, 0, static_cast<cudaStream_t>(stream)>>>(job);

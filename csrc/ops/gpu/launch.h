@@ -196,7 +196,7 @@ struct PoolNovelty {
 size_t pool_novelty_workspace(const PoolNovelty& job);
 int pool_novelty(const PoolNovelty& job, void* workspace, Stream stream);
 
-// job.order puts uses of one slot side by side, in their own order.
+// job.order is given: it puts the uses of one slot side by side, in their own order.
 int count_use(const CountUse& job, Stream stream);
 
 int coactivation_pairs(const Primaries& primaries, int64_t* pairs, Stream stream);  // [pair_count(primaries)]
