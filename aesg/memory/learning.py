@@ -21,6 +21,7 @@ from aesg.memory.navigation import Navigator
 from aesg.memory.state import BatchActiveContext
 from aesg.memory.taking_over import each_call, outline, parts_of, require_finite, taken_over
 from aesg.memory.work import Work
+from aesg.ops import seed_search
 
 
 class Learner:
@@ -99,11 +100,11 @@ class Learner:
         """
         if len(born) == 0:
             return np.full(len(rows), -1)
-        slots = torch.from_numpy(born)
-        likeness, nearest = (
-            self.graph.directions(rows) @ self.graph.directions(self.graph.gather(slots)).T
-        ).max(dim=1)
-        return np.where(likeness.float().numpy() >= threshold, born[nearest.numpy()], -1)
+        # A search, not a product: its sums have an order, so that a device has the same bits.
+        vectors = self.graph.without(self.graph.gather(torch.from_numpy(born)))
+        _, nearest = seed_search(self.graph.without(rows), vectors, 1, min_score=threshold)
+        found = nearest[:, 0].numpy()
+        return np.where(found >= 0, born[found], -1)
 
     # -- calls answered on a device ------------------------------------------------------------------------
 

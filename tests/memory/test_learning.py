@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -204,3 +205,22 @@ def test_same_inputs_give_the_same_files(make_memory):
     (stats, first), (_, second) = run("one"), run("two")
     assert stats["active"] > 10 and stats["edges"] > 10
     assert first == second
+
+
+@pytest.mark.parametrize("common", [None, 0], ids=["whole vectors", "without what all have in common"])
+def test_a_novel_input_means_the_newborn_most_like_it(make_memory, common):
+    """As the search has it, so that a device can tell the same; of equals the first."""
+    memory = make_memory()
+    bear = memory.cognitive_engine.create_sensory_concept
+    vectors = torch.eye(16)[[1, 2, 2, 3]] + torch.eye(16)[[0]]
+    born = np.array([bear(vector) for vector in vectors])[[3, 2, 1, 0]]
+    if common is not None:
+        memory.graph.state.queries.take(torch.eye(16, dtype=torch.float64)[common])
+    rows = (
+        3 * torch.eye(16)[[1, 2, 3, 4, 0]]
+        + torch.tensor([[0.5], [0.5], [0.5], [2.0], [1.0]]) * torch.eye(16)[0]
+    )
+    meant = memory._learner._born_of(rows, born, 0.6).tolist()
+    alike = -1 if common is not None else born[0]  # only by what all have in common
+    assert meant == [born[3], born[1], born[0], -1, alike]
+    assert memory._learner._born_of(rows, born[:0], 0.6).tolist() == [-1] * 5
