@@ -201,8 +201,12 @@ class DeviceLearning:
             return torch.full((len(rows),), -1, dtype=torch.int64, device=rows.device)
         living = self._counters[ACTIVE : ACTIVE + 1]
         novel = torch.where((explanation < threshold)[:, None], rows, 0.0)  # zero rows change nothing
+        candidates, counts, stamps, sizes = self._pool
         born, vectors = pool_novelty_(
-            *self._pool,
+            candidates,
+            counts,
+            stamps,
+            sizes,
             novel,
             threshold=threshold,
             birth_count=max(1, round(config.novelty_birth_threshold / permissions.learning_rate_scale)),

@@ -22,8 +22,8 @@ class CapturedRetrieve:
     Each call answers from the graph as it is then: what changed is brought to the device first, and where the
     device's buffers have moved or grown, or the mode is another, the graph is captured anew. Streams prime
     each other as ever. learn=False: on the host these calls are neither counted nor known to the streams.
-    learn=True, in a mode that learns: births, streams and what is noted of use are part of the graph, the host
-    hears of every call as ever; the first is an ordinary one.
+    learn=True, in a mode that learns: births, streams and what is noted of use are part of the graph, and the
+    host hears of every call as ever; the first is an ordinary one.
 
     Raises AESGMemoryError for a memory that is not asked on a CUDA device. Has never run on a GPU.
     """

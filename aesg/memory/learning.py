@@ -126,7 +126,10 @@ class Learner:
         assert awaited is not None and copied is not None
         learning = copied.learning
         ahead = learning is not None and learning.in_step
-        begins = learns and learning is not None and learning.possible and not ahead
+        # With the first call in a mode that learns, whether this one does: the next will not have to wait.
+        begins = (
+            self._engine.permissions().learns and learning is not None and learning.possible and not ahead
+        )
         if awaited and ((awaited.changes_graph and not ahead) or begins or not there.knows(self.streams)):
             state.settle()
         copied.refresh()  # orders this stream behind the one on which was last asked
@@ -342,8 +345,7 @@ class Learner:
         if learns and not (ahead and self._capturing):
             raise AESGMemoryError(
                 "retrieve: what is learnt in a CUDA graph must come to the host after every replay: expected "
-                "learn=False, mode INFERENCE or AESGMemory.capture(learn=True), got learn=True in a mode that "
-                "learns"
+                "learn=False, mode INFERENCE or AESGMemory.capture(learn=True), got learn=True in another"
             )
         known = there is not None and there.knows(self.streams) and copied.is_current
         if (awaited.changes_graph and not ahead) or not known:

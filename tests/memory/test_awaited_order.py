@@ -285,11 +285,11 @@ def test_a_captured_retrieve_writes_its_query_behind_the_last_replay(make_memory
         captured = memory.capture(rows(4))
         seen = []
 
-        def ready(query: Tensor, batch_idx: int) -> tuple[object, ...]:  # orders the CUDA streams
+        def ready(query: Tensor, *_: object) -> tuple[object, ...]:  # orders the CUDA streams
             seen.append(query.tolist() == rows(4).tolist())
             return ()
 
-        def capture(self: CapturedRetrieve, layout: tuple[object, ...]) -> None:
+        def capture(self: CapturedRetrieve, *_: object) -> None:
             graph = SimpleNamespace(replay=lambda: seen.append(self._query.tolist() == rows(4, 1).tolist()))
             self._graph, self._context = graph, memory.retrieve(self._query, learn=False)
 
