@@ -89,6 +89,7 @@ class PretendedCuda(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
+        self.captured: _Graph | None = None  # what is being captured
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -110,8 +111,21 @@ class PretendedCuda(TorchDispatchMode):
         crosses = name in MIXING and len(there) != len(given) * on_device
         if crosses and not (kwargs.get("non_blocking") or args[2:] == (True,)):
             self.waits.append(name)
-        out = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+        inner = tree_map(_inner, args), tree_map(_inner, kwargs)
+        if self.captured is not None:
+            return self._wrapped(
+                name, on_device, there, self.captured.record(func, *inner), func, args, kwargs
+            )
+        return self._wrapped(name, on_device, there, func(*inner[0], **inner[1]), func, args, kwargs)
+
+    def _wrapped(
+        self, name: str, on_device: bool, there: list[Pretended], out: Any, func: Any, args: Any, kwargs: Any
+    ) -> Any:
         if name == "_to_copy":
+            if self.captured is not None and on_device == bool(there):
+                return Pretended(out)
+            if self.captured is not None:
+                raise RuntimeError("to: a CUDA graph brings nothing from or to the device")
             return Pretended(out.clone()) if on_device else out.clone()
         if not on_device:
             return out
@@ -126,6 +140,59 @@ class PretendedCuda(TorchDispatchMode):
 
 def _inner(part: Any) -> Any:
     return part.inner if isinstance(part, Pretended) else part
+
+
+class _Graph:
+    """A CUDA graph: what is captured is done once, so that there are results, and undone; `replay` does it on
+    the tensors that it was captured with.
+    """
+
+    def __init__(self) -> None:
+        self._work: list[tuple[Any, Any, Any, list[Tensor]]] = []
+        self._before: list[tuple[Tensor, Tensor]] = []
+
+    def record(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func._schema.is_mutable:
+            self._before += [(part, part.clone()) for part in _tensors((args, kwargs))]
+        out = func(*args, **kwargs)
+        fresh = _fresh(out, args, kwargs)
+        if fresh or func._schema.is_mutable:  # else it only looks at what is there
+            self._work.append((func, args, kwargs, fresh))
+        return out
+
+    def undo(self) -> None:
+        for part, before in reversed(self._before):
+            part.copy_(before)
+        self._before.clear()
+
+    def replay(self) -> None:
+        for func, args, kwargs, fresh in self._work:
+            again = _fresh(func(*args, **kwargs), args, kwargs)
+            for part, new in zip(fresh, again, strict=True):
+                part.copy_(new)
+
+
+def _tensors(parts: Any) -> list[Tensor]:
+    return [part for part in tree_flatten(parts)[0] if isinstance(part, Tensor)]
+
+
+def _fresh(out: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """What an operation made, not looked at."""
+    known = {part.untyped_storage().data_ptr() for part in _tensors((args, kwargs))}
+    return [part for part in _tensors(out) if part.untyped_storage().data_ptr() not in known]
+
+
+@contextlib.contextmanager
+def _graph(graph: _Graph) -> Iterator[None]:
+    assert _mode is not None
+    _mode.captured = graph
+    waits = len(_mode.waits)
+    try:
+        yield
+    finally:
+        _mode.captured = None
+    graph.undo()
+    assert _mode.waits[waits:] == []
 
 
 class _Stream:
@@ -160,7 +227,10 @@ def pretended_cuda() -> Iterator[PretendedCuda]:
         cuda: dict[str, Any] = {
             "_lazy_init": lambda: None,
             "is_available": lambda: True,
-            "is_current_stream_capturing": lambda: False,
+            "is_current_stream_capturing": lambda: _mode is not None and _mode.captured is not None,
+            "CUDAGraph": _Graph,
+            "graph": _graph,
+            "device": lambda device: contextlib.nullcontext(),
             "current_stream": lambda device=None: stream,
             "Stream": _Stream,
             "Event": _Event,

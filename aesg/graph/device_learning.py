@@ -60,6 +60,7 @@ class DeviceLearning:
         self._copied = weakref.proxy(copied)  # which holds this, and goes with who uses it
         self._known: tuple[object, ...] | None = None  # of the host, see `_signature`
         self._ahead: deque[tuple[int, int]] = deque()  # concepts and blocks each awaited call may have made
+        self._most_ahead = 0, 0  # since `take_over`
         self._counters = torch.zeros(len(COUNTERS), dtype=torch.int64, device=copied.device)
         self._pool: list[Tensor] = []  # as those of `NoveltyPool`
         self._log: list[Seen] = []
@@ -118,6 +119,8 @@ class DeviceLearning:
         self._pruning = copy.copy(state.pruning)
         self._known = self._signature()
         self.epoch += 1
+        self._reserve(*self._most_ahead)  # once more, so that what is captured fits
+        self._most_ahead = 0, 0
 
     def lose(self) -> None:
         """What is here is not what the host will have: all of it is brought anew before the next answer."""
@@ -182,15 +185,15 @@ class DeviceLearning:
         self._ahead.append((nodes, blocks))
 
     def _reserve(self, nodes: int, blocks: int) -> None:
-        counters = self._state.bare_storage.core.counters
-        needed = (
-            counters.node_count + nodes + sum(nodes for nodes, _ in self._ahead),
-            counters.block_count + blocks + sum(blocks for _, blocks in self._ahead),
+        counters, room = self._state.bare_storage.core.counters, self._copied.room()
+        ahead = (
+            nodes + sum(nodes for nodes, _ in self._ahead),
+            blocks + sum(blocks for _, blocks in self._ahead),
         )
-        room = self._copied.room()
-        if needed[0] > room[0] or needed[1] > room[1]:  # by steps: what is captured must be captured anew
-            wanted = [max(now, most + most // 16) for now, most in zip(room, needed, strict=True)]
-            self._copied.reserve(*wanted)
+        if counters.node_count + ahead[0] > room[0] or counters.block_count + ahead[1] > room[1]:
+            # By doubling: what is captured must be captured anew.
+            self._copied.reserve(counters.node_count + 2 * ahead[0], counters.block_count + 2 * ahead[1])
+        self._most_ahead = max(self._most_ahead[0], ahead[0]), max(self._most_ahead[1], ahead[1])
 
     def bear(self, rows: Tensor, explanation: Tensor, config: AESGConfig, permissions: Permissions) -> Tensor:
         """Offers what nothing explained among queries [Q, D] to the pool and bears what persisted, as
