@@ -27,7 +27,8 @@ def write_back_ref(edges: Edges, flat: Edges) -> None:
 
 def chain_ref(flat: Edges, slot: int) -> list[int]:
     """The blocks of a concept, from the head on."""
-    chain, block = [], int(flat.first_block[slot])
+    chain: list[int] = []
+    block = int(flat.first_block[slot])
     while 0 <= block < len(flat.targets) and len(chain) < len(flat.targets):
         chain.append(block)
         block = int(flat.next_block[block])
