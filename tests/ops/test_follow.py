@@ -35,6 +35,7 @@ def grow(storage: AESGStorage, n: int, edges: int, hub: int = 0, seed: int = 0) 
             given = [part.numpy() for part in (sources, targets, weights, shares)]
             if kind == 1 or len(sources) == edges:
                 _core.put_edges(core, *given, kind)
+    _core.sweep(core, 0.0, 1.0)  # no edge counts as used any more
     # Slot 1 lives. The blocks of the others come back in the order of dying, not in that of their numbers.
     _core.retire(core, [slot for slot in torch.randperm(n, generator=generator).tolist() if slot % 7 == 3], 0)
 

@@ -118,6 +118,17 @@ def test_follow_where_a_run_ends_with_a_warp(gpu, count) -> None:
     assert_same(got, want)
 
 
+def test_follow_leaves_alone_what_no_event_meets(gpu) -> None:
+    """A strength that does not follow from weight and confidence tells."""
+    given = small()
+    follow_(*given, torch.tensor([1, 2]), torch.tensor([2, 1]), **SHARES)
+    given[0].strengths[given[0].first_block[1], 0] = 0.875
+    given[1][3] = 0
+    before = copied(given)
+    follow_on_host(gpu, given, (torch.tensor([1, 1, 1]), torch.tensor([1, 3, -1])))
+    assert_same(given, before)
+
+
 def test_follow_without_room_writes_nothing_outside(gpu) -> None:
     """Blocks go to events in their order until there are no more; the other edges are not made."""
     given = small(40)
@@ -194,6 +205,15 @@ def test_retire_of_many_tiles(gpu, tmp_path) -> None:
     nobody = got[0]._replace(first_block=first[:0]), active[:0], got[2]
     assert retire_on_host(gpu, nobody, doomed[:0]) == 0
     assert_same(got, want)
+
+
+def test_retire_leaves_blocks_without_an_edge(gpu) -> None:
+    got = small()
+    got[0].first_block[3] = 1
+    want, doomed = copied(got), (torch.arange(20) == 3).to(torch.uint8)
+    assert retire_(*want, doomed).tolist() == [retire_on_host(gpu, got, doomed)]
+    assert_same(got, want)
+    assert got[0].first_block[3] == 1
 
 
 def test_retire_with_damaged_chains_ends(gpu) -> None:
