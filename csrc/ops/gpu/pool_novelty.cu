@@ -20,7 +20,9 @@ namespace {
 
 constexpr int kBlock = 256;
 constexpr int64_t kMostBlocks = 1 << 16;
-constexpr int64_t kChunk = AESG_POOL_CHUNK;
+// Inputs of the first chunk and of the largest. The later ones are larger: as a rule few inputs are novel,
+// they stand in the first, and every chunk costs its launches.
+constexpr int64_t kFirstChunk = AESG_POOL_CHUNK, kChunk = 4 * kFirstChunk;
 // Candidates kept from the search: when all of them changed since, the input is compared with the whole pool.
 constexpr int kKept = 4;
 
@@ -45,9 +47,14 @@ struct Workspace {
   void* search;
 };
 
+// Inputs of the chunk that begins there.
+int64_t chunk_at(const PoolNovelty& job, int64_t begin) {
+  return std::min(std::max(kFirstChunk, std::min(begin, kChunk)), job.count - begin);
+}
+
 SeedSearch search_of(const PoolNovelty& job, const Workspace& work, int64_t first) {
   return {work.inputs + first * job.dim,
-          std::min(kChunk, job.count - first),
+          chunk_at(job, first),
           job.dim,
           {job.candidates, job.capacity, job.dim},
           {},
@@ -81,11 +88,10 @@ size_t lay_out(const PoolNovelty& job, char* memory, Workspace* work) {
   take(&work->counts, job.capacity);
   take(&work->stamps, job.capacity);
   work->search = memory + used;
-  if (job.count == 0) return used;
-  // The last chunk may be searched otherwise than the others.
-  const int64_t last = (job.count - 1) / kChunk * kChunk;
-  return used + std::max(seed_search_workspace(search_of(job, *work, 0)),
-                         seed_search_workspace(search_of(job, *work, last)));
+  size_t most = 0;  // chunks of other lengths may be searched otherwise
+  for (int64_t begin = 0; begin < job.count; begin += chunk_at(job, begin))
+    most = std::max(most, seed_search_workspace(search_of(job, *work, begin)));
+  return used + most;
 }
 
 // One thread an input: its length, in the order of the CPU. What is zero or not finite is left out.
@@ -179,11 +185,11 @@ __device__ T first_of_block(T mine, T* shared, const Before& before) {
 }
 
 // One block takes the kept inputs of a chunk in order. All threads hold the same size, clock and first.
-__global__ void take_chunk(PoolNovelty job, Workspace work, int64_t begin) {
+__global__ void take_chunk(PoolNovelty job, Workspace work, int64_t begin, int64_t length) {
   __shared__ Scored scored[kBlock];
   __shared__ int rows[kBlock];
   __shared__ int changed[kChunk];
-  const int64_t left = *work.kept - begin, inputs = left < kChunk ? left : kChunk;
+  const int64_t left = *work.kept - begin, inputs = left < length ? left : length;
   if (left <= 0) return;
   int64_t size = *work.size, clock = job.state[1];
   const int64_t searched = size;
@@ -337,12 +343,12 @@ int pool_novelty(const PoolNovelty& job, void* workspace, Stream opaque) {
   scale_inputs<<<inputs, kBlock, 0, stream>>>(job, work);
   rank_inputs<<<1, kBlock, 0, stream>>>(job, work);
   gather_inputs<<<blocks_for(job.count * job.dim), kBlock, 0, stream>>>(job, work);
-  for (int64_t begin = 0; begin < job.count; begin += kChunk) {
+  for (int64_t begin = 0; begin < job.count; begin += chunk_at(job, begin)) {
     mark_in_use<<<candidates, kBlock, 0, stream>>>(job, work, begin);
     const SeedSearch search = search_of(job, work, begin);
     error = seed_search(search, work.search, work.kept_scores, work.kept_rows, opaque);
     if (error != 0) return error;
-    take_chunk<<<1, kBlock, 0, stream>>>(job, work, begin);
+    take_chunk<<<1, kBlock, 0, stream>>>(job, work, begin, search.batch);
   }
   plan_moves<<<1, kBlock, 0, stream>>>(job, work);
   const unsigned values = blocks_for(job.capacity * job.dim);
