@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from aesg._extension import has_cuda_kernels
+from aesg.config import AESGConfig
+from aesg.exceptions import AESGNavigationError
 from aesg.graph import use_log
 from aesg.graph.device_learning import DeviceLearning
 from aesg.memory.calls import Query
@@ -17,6 +20,9 @@ from aesg.memory.controller import AESGMemory
 from aesg.ops import COUNTERS
 
 DIM = 16
+there = torch.cuda.is_available() and has_cuda_kernels()
+needs_cuda = pytest.mark.skipif(not there, reason="no CUDA device or kernels")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
 
 
 def rows(*shape: int, seed: int = 0) -> Tensor:
@@ -40,8 +46,8 @@ def waiting(memory: AESGMemory) -> int:
     return len(memory._state.awaited._queue)
 
 
-def with_copy(memory: AESGMemory) -> AESGMemory:
-    memory.graph.use_copy("cpu")
+def with_copy(memory: AESGMemory, device: str = "cpu") -> AESGMemory:
+    memory.graph.use_copy(device)
     return memory
 
 
@@ -52,16 +58,16 @@ def assert_same_as_store(memory: AESGMemory) -> None:
     assert copied is not None and learning.in_step
     for seen, use in zip(learning._log, state.bare_log.pending, strict=True):
         for ours, theirs in zip(seen, (use.members, use.energies, use.previous, use.current), strict=True):
-            assert np.array_equal(ours.numpy(), theirs)
+            assert np.array_equal(ours.cpu().numpy(), theirs)
     state.digest()  # whoever reads the store does that
     assert learning.in_step
     storage, core = state.bare_storage, state.bare_storage.core
     groups, blocks = core.node_groups, core.block_groups
     for name in ("vector", "id", "inv_norm", "region_id", "is_active", "use_frequency", "relevance", "age"):
-        assert torch.equal(getattr(copied, name)[:groups], storage.column(name)), name
+        assert torch.equal(getattr(copied, name)[:groups].cpu(), storage.column(name)), name
         assert not bool(getattr(copied, name)[groups:].any()), name
     edges = copied.edges
-    assert torch.equal(edges.first_block[:groups], storage.column("first_block"))
+    assert torch.equal(edges.first_block[:groups].cpu(), storage.column("first_block"))
     whole = torch.from_numpy(core.edge_view().copy()).view(torch.uint8).view(blocks, 160 * 1024)
     hot = whole[:, : 64 * 1024].reshape(blocks, 1024, 64)
     cold = whole[:, 64 * 1024 :].reshape(blocks, 1024, 96)
@@ -71,14 +77,14 @@ def assert_same_as_store(memory: AESGMemory) -> None:
         "use_counts": cold[..., 56:84], "tags": cold[..., 84:91], "sources": cold[..., 92:],
     }  # fmt: skip
     for name, part in parts.items():
-        ours = getattr(edges, name)[:blocks].contiguous().flatten().view(torch.uint8)
+        ours = getattr(edges, name)[:blocks].contiguous().cpu().flatten().view(torch.uint8)
         assert torch.equal(ours, part.flatten()), name
     assert learning._counters.tolist() == [getattr(core.counters, name) for name in COUNTERS]
     pool = state.bare_pool
     for ours, theirs in zip(
         learning._pool, (pool.candidates, pool.counts, pool.stamps, pool.state), strict=True
     ):
-        assert torch.equal(ours, theirs)
+        assert torch.equal(ours.cpu(), theirs)
 
 
 FIELDS = {
@@ -91,18 +97,19 @@ FIELDS = {
 }
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
-def test_a_life_is_learnt_ahead_to_the_last_bit(make_memory, monkeypatch, fields) -> None:
+def test_a_life_is_learnt_ahead_to_the_last_bit(make_memory, monkeypatch, fields, device) -> None:
     monkeypatch.setattr(use_log, "MAX_PENDING_ROWS", 90)
     monkeypatch.setattr("aesg.graph.device_learning.MAX_PENDING_ROWS", 90)
     fields = {"vector_dim": DIM, "novelty_birth_threshold": 2, "consolidation_epoch_interval": 9, **fields}
-    memory = with_copy(make_memory(**fields))
+    memory = with_copy(make_memory(**fields), device)
     memory.graph.add_concepts(rows(5, seed=1))
     patterns, learning, ahead = rows(60, seed=7), learning_of(memory), 0
     for step in range(30):
         generator = torch.Generator().manual_seed(step)
         which = torch.randint(0, 20 + step, (6, 5), generator=generator)
-        batch = patterns[which] + 0.1 * torch.randn(6, 5, DIM, generator=generator)
+        batch = (patterns[which] + 0.1 * torch.randn(6, 5, DIM, generator=generator)).to(device)
         memory.retrieve(batch[:, 0])
         memory.retrieve(batch)
         memory.retrieve(batch[0, 0], batch_idx=3)
@@ -128,3 +135,82 @@ def test_a_life_is_learnt_ahead_to_the_last_bit(make_memory, monkeypatch, fields
             memory.graph.add_edges(range(100, 140), range(101, 141), [0.5] * 40, [0.5] * 40)
     assert ahead > 20 and learning.epoch < 12
     assert memory.check() == []
+
+
+def test_the_host_waits_for_what_it_alone_can_do(make_memory) -> None:
+    """Sweeps, and everything where likeness leaves out a common part; then the device goes on by itself."""
+    memory = with_copy(make_memory(vector_dim=DIM, consolidation_epoch_interval=3))
+    memory.graph.add_concepts(rows(50))
+    learning = learning_of(memory)
+    for step in range(1, 7):
+        memory.retrieve(rows(4, seed=step))
+        memory.update_topology()
+        assert waiting(memory) == (0 if step % 3 == 0 else 2 * (step % 3))
+    assert learning.epoch == 2
+    memory._state.bare_queries.take(torch.nn.functional.normalize(rows(1)[0].double(), dim=0))
+    for seed in range(3):
+        memory.retrieve(rows(4, seed=seed))
+        assert waiting(memory) == 1 and not learning.in_step
+    memory._state.settle()
+    memory._state.bare_queries.take(None)
+    memory.retrieve(rows(4))
+    memory.retrieve(rows(4))
+    assert waiting(memory) == 2 and learning.in_step
+    assert_same_as_store(memory)
+
+
+def test_what_the_device_learnt_is_not_brought(make_memory) -> None:
+    memory = with_copy(make_memory(vector_dim=DIM, novelty_birth_threshold=1))
+    memory.graph.add_concepts(rows(50))
+    copied = memory.graph.copied
+    memory.retrieve(rows(4, seed=1))
+    assert copied is not None
+    before = copied.copied_groups
+    for seed in range(20):
+        memory.retrieve(rows(9, seed=seed))
+        if seed % 4 == 3:
+            memory.update_topology()
+        if seed % 7 == 6:
+            memory.save()
+    assert memory.storage.active_count > 60
+    memory.retrieve(rows(4, seed=1))
+    assert copied.copied_groups == before
+    memory.update_concept(3, rows(1)[0])  # the first group of vectors, and its norms
+    memory.retrieve(rows(4, seed=1))
+    assert copied.copied_groups == (before[0] + 1, before[1] + 1, before[2])
+    assert_same_as_store(memory)
+
+
+def test_a_query_that_is_not_finite_costs_the_device_what_it_learnt(make_memory) -> None:
+    memory = with_copy(make_memory(vector_dim=DIM, novelty_birth_threshold=1))
+    memory.graph.add_concepts(rows(50))
+    memory.retrieve(rows(4, seed=1))
+    query = rows(2)
+    query[1, 3] = float("nan")
+    memory.graph.seek = lambda q, k, bar: (torch.zeros(len(q), k), torch.full((len(q), k), -1))
+    memory.retrieve(query)  # as a device does: it finds nothing
+    del memory.graph.seek
+    with pytest.raises(AESGNavigationError, match="finite"):
+        memory._state.settle()
+    assert learning_of(memory).lost
+    memory.retrieve(rows(4, seed=3))
+    memory.retrieve(rows(4, seed=4))
+    assert waiting(memory) == 2
+    assert_same_as_store(memory)
+
+
+def test_stamps_are_those_of_the_call(tmp_path) -> None:
+    """Not of when the host came to know."""
+    now = [100.0]
+    config = AESGConfig(vector_dim=DIM, novelty_birth_threshold=1)
+    memory = with_copy(AESGMemory(tmp_path / "m", config, clock=lambda: now[0]))
+    memory.graph.add_concepts(rows(5))
+    for second in range(3):
+        now[0] = 200.0 + second
+        memory.retrieve(rows(3, seed=second + 1))
+    memory.update_topology()
+    now[0] = 900.0
+    assert sorted(set(memory.storage.nodes["created_at"][:].tolist())) == [100, 200, 201, 202]
+    history = memory.logger.get_history().array
+    assert int(history["timestamp"].max()) == 202
+    memory.close()
