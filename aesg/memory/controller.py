@@ -45,16 +45,16 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
     directory: made if missing; opening it again in the same process shares the open graph, which is closed
         with the last memory on it. None: the config's `storage_directory`.
     config: None takes what the directory says (defaults where there is nothing yet).
-    device: where its weights are, and on a CUDA device a copy of what retrieval reads (4 D + 21 bytes a
-        concept, 64 a block of seven edges), brought up to date before each call; it answers every query,
-        exactly, while no packs are attached. The graph itself is written on the host alone: what a call
-        taught is on its way there while the device works on, and is learnt by whatever next needs it:
-        `update_topology()`, `save()`, any look at the graph, the next call after one that learns. Nothing
-        else waits for the device, unless more than 256 calls are on their way. A query that is not finite
-        finds nothing there, and what would learn from it raises. Answers go to the device of the query.
-        `to()` moves all this. It has never run on a GPU.
+    device: where its weights are, and on a CUDA device a copy of the graph (4 D + 33 bytes a concept, 160 a
+        block of seven edges). It answers every query, exactly, while no packs are attached, and learns from
+        it at once. The files are written from the host alone: what a call taught is on its way there while
+        the device works on, and is learnt there by whatever next needs it: `save()`, any look at the graph,
+        an `update_topology()` that sweeps. Nothing else waits for the device, unless more than 256 calls are
+        on their way. A query that is not finite finds nothing there, and what would learn from it raises.
+        Answers go to the device of the query. `to()` moves all this. It has never run on a GPU.
     residency: "device", or "host" for vectors that the device has no room for: they stay in pinned host
-        memory (beside the store's own) and pass through the device at every search.
+        memory (beside the store's own) and pass through the device at every search; what a call taught is
+        then learnt on the host before the next.
     read_only: opens the last committed state beside a writer; the mode is INFERENCE and stays so.
     clock: gives unix seconds for time stamps, so that runs can be repeated byte for byte.
 
