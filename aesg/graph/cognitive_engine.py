@@ -171,7 +171,7 @@ class CognitiveEngine:
             if held:
                 learning.took_in()
 
-        copied.refresh()  # orders this stream behind the one on which was last asked
+        copied.join_streams()
         try:
             learning.update(self.config, permissions)
         except BaseException:

@@ -80,8 +80,7 @@ class DeviceCopy:
         """Brings what changed in the store since the last call. O(groups) and the bytes of those that
         changed; O(1) when nothing did.
         """
-        if self.device.type == "cuda":
-            self._join_streams()
+        self.join_streams()
         if self.is_current:
             return
         core, held = self._storage.core, self._held
@@ -260,10 +259,12 @@ class DeviceCopy:
             self._common, self._common_there = health.common, common.to(self.device, non_blocking=True)
         return self._common_there
 
-    def _join_streams(self) -> None:
-        """Who asks on another stream than the last waits, on the device, for what was asked there: one of
-        them may write what the other reads.
+    def join_streams(self) -> None:
+        """Who asks on another CUDA stream than the last waits, on the device, for what was asked there: one
+        of them may write what the other reads.
         """
+        if self.device.type != "cuda":
+            return
         stream = torch.cuda.current_stream(self.device)
         if stream == self._stream or torch.cuda.is_current_stream_capturing():
             return

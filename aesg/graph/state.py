@@ -182,7 +182,7 @@ class GraphState:
         self.settle()
         in_step = [copied for copied in self._copies.values() if copied.learning and copied.learning.in_step]
         for copied in in_step:
-            copied.refresh()  # orders this stream behind the one on which was last asked
+            copied.join_streams()
         self.bare_log.digest()
         for copied in in_step:
             assert copied.learning is not None

@@ -132,7 +132,7 @@ class Learner:
         )
         if awaited and ((awaited.changes_graph and not ahead) or begins or not there.knows(self.streams)):
             state.settle()
-        copied.refresh()  # orders this stream behind the one on which was last asked
+        copied.refresh()
         there.follow(self.streams)
         if begins:
             assert learning is not None
@@ -148,9 +148,12 @@ class Learner:
         query, found = last.query, last.found
         learning = self._learning_of(calls)
         ahead = learning is not None and learning.in_step
+        here = copied is not None and copied.device == query.rows.device  # not moved meanwhile
         try:
+            if copied is not None and here:
+                copied.join_streams()  # a `one_call` may end on another than it was asked on
             sent = [] if self.leaves_no_trace(query) else self._send(calls, learning, ahead)
-            if copied is None or copied.device != query.rows.device:  # moved meanwhile
+            if copied is None or not here:
                 there.forget()
                 return
             there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
@@ -279,7 +282,7 @@ class Learner:
             self.streams.reset(streams)
             return
         which = self.streams.named(streams)
-        copied.refresh()  # orders this stream behind the one on which was last asked
+        copied.join_streams()
         if learning is not None:
             there.know_last(self.streams, learning.epoch)
         there.reset(which)
