@@ -12,6 +12,20 @@ import torch
 from aesg.config import AESGConfig
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--one-of-each",
+        action="store_true",
+        help="of every test with parameters its last case, for slow tools",
+    )
+
+
+@pytest.hookimpl(trylast=True)  # of what is left by -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--one-of-each"):
+        items[:] = {item.nodeid.split("[")[0]: item for item in items}.values()
+
+
 class Clock:
     """A clock that only moves when told to, so that files can be compared byte for byte."""
 

@@ -37,7 +37,8 @@ ROOT = Path(__file__).resolve().parents[2]  # of the checkout
 RESULTS = ROOT / "benchmarks" / "results"
 FAILED, NO_DEVICE = 1, 3
 MOST = 570.0  # seconds in all, so that a call of ten minutes ends by itself
-SANITIZED = "1-5000-64-10 or 256-9000-16-64 or bits_of_the_cpu"  # one small case of each op
+# For compute-sanitizer the last case of each: every kernel, and a memory that learns.
+SANITIZED = "of_the_cpu or cuda_equals or loses_no_row or to_the_last_bit"
 
 # By benchmark: its limit in seconds, its arguments, and those of a small run.
 BENCHMARKS: dict[str, tuple[float, str, str]] = {
@@ -104,7 +105,9 @@ def plan(device: str, small: bool, folder: Path) -> list[Step]:
         steps.append(Step(name, command + words, limit, result=result, judges=name == "topology"))
     sanitizer = _sanitizer()
     no_sanitizer = None if sanitizer is not None else "compute-sanitizer is not there"
-    some_tests = [*cuda_tests, "tests/ops", "-k", SANITIZED]
+    some_tests = [
+        *cuda_tests, "--one-of-each", "-k", SANITIZED, "tests/ops", "tests/graph/test_device_learning.py",
+    ]  # fmt: skip
     # torch asks the driver for what it may lack, an error of its API; the ops check what their launches say.
     options = ["--error-exitcode", "9", "--report-api-errors", "no", "--kernel-regex", "kns=aesg"]
     for tool in ("memcheck", "racecheck"):
