@@ -160,15 +160,15 @@ class Learner:
             if not ahead or learning is None or learning.lost:  # by taking in others to make room
                 return
             if not sent:
-                self.captured = calls[0], self._teach(calls, learning, there)[0]
+                self.captured = calls[0], next(self._taught(calls, learning, there))
                 return
             learning.begin_call(sum(len(call.query.rows) for call in calls if call.learns), self.config)
             try:
-                taught = self._teach(sent, learning, there)
+                # One after the other: noting may write into the graph, where the next are born.
+                for seen in self._taught(sent, learning, there):
+                    self._note_there(seen, learning)
             except AESGNavigationError:  # not finite: a device leaves it out, and the host will say so
                 learning.lose()
-            else:
-                self._note_there(taught, learning)
         except BaseException:
             there.forget()  # one of both may know what the other does not
             if learning is not None:
@@ -187,7 +187,7 @@ class Learner:
             if not learning.lost:
                 found = own.found
                 kept = Seen(found.members, found.energies, seen.previous.clone(), seen.current.clone())
-                self._note_there([kept], learning)
+                self._note_there(kept, learning)
         except BaseException:
             there.forget()
             learning.lose()
@@ -239,28 +239,26 @@ class Learner:
 
     @torch.inference_mode(False)  # what is kept is used outside of it as well
     @torch.no_grad()
-    def _teach(self, calls: Sequence[Call], learning: DeviceLearning, there: DeviceStreams) -> list[Seen]:
-        """What `learn` does to graph and streams, on the device; returns what is to be noted."""
+    def _taught(
+        self, calls: Sequence[Call], learning: DeviceLearning, there: DeviceStreams
+    ) -> Iterator[Seen]:
+        """What `learn` does to graph and streams, on the device; gives what is to be noted of each."""
         config, permissions, copied = self.config, self._engine.permissions(), self.graph.copied
         assert copied is not None
         there.know_last(self.streams, learning.epoch)
-        taught = []
         for query, found in joined_steps([(call.query, call.found) for call in calls if call.learns]):
             born = learning.bear(query.bare, found.explanation, config, permissions)
             previous, current = there.succeed(
                 query.streams, query.steps, found.seeds, found.similarities, born, copied.id,
                 copied.is_active, config.novelty_explanation_threshold,
             )  # fmt: skip
-            taught.append(Seen(found.members, found.energies.detach(), previous, current))
-        return taught
+            yield Seen(found.members, found.energies.detach(), previous, current)
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _note_there(self, taught: Sequence[Seen], learning: DeviceLearning) -> None:
+    def _note_there(self, seen: Seen, learning: DeviceLearning) -> None:
         """What `learn` notes, on the device."""
-        rates = LearningRates.of(self.config, self._engine.permissions().learning_rate_scale)
-        for seen in taught:
-            learning.note(seen, rates)
+        learning.note(seen, LearningRates.of(self.config, self._engine.permissions().learning_rate_scale))
 
     def reset(self, streams: Iterable[int] | None) -> None:
         """Ends streams, see `BatchActiveContext.reset`: on a device at once, and on the host behind what is
