@@ -246,10 +246,10 @@ class Learner:
         there.know_last(self.streams, learning.epoch)
         taught = []
         for query, found in joined_steps([(call.query, call.found) for call in calls if call.learns]):
-            born = learning.bear(query.bare, found.explanation, config, permissions)
+            born, newborn = learning.bear(query.bare, found.explanation, config, permissions)
             previous, current = there.succeed(
-                query.streams, query.steps, found.seeds, found.similarities, born, copied.id,
-                copied.is_active, config.novelty_explanation_threshold,
+                query.streams, query.steps, found.seeds, found.similarities, born, newborn,
+                copied.id, copied.is_active, config.novelty_explanation_threshold,
             )  # fmt: skip
             taught.append(Seen(found.members, found.energies.detach(), previous, current))
         return taught
