@@ -40,14 +40,16 @@ class Awaited:
         """Whether the next answer depends on what is awaited."""
         return self.changing > 0
 
-    def send(self, tensors: Sequence[Tensor], take: Take, *, changes_graph: bool) -> list[Tensor]:
+    def send(
+        self, tensors: Sequence[Tensor], take: Take, *, changes_graph: bool
+    ) -> Callable[[], list[Tensor]]:
         """Sends tensors of one device, i64 and f32 [Q, ...] without gradient, to the host. `take` is called
         with the copies by the next `settle`, or when too many are on their way. Does not wait otherwise.
-        Returns copies on the device.
+        Returns what gives copies on the device.
         """
         transfer = _Transfer(tensors)
         self._append(_Sent(transfer, take, len(tensors[0]), changes_graph))
-        return transfer.there()
+        return transfer.there
 
     def defer(self, act: Callable[[], None], *, changes_graph: bool) -> None:
         """`act` is called behind what is awaited, as if it were a call."""

@@ -15,18 +15,34 @@ class PairCounts:
         self.counts = np.empty(0, dtype=np.int64)  # [n]
 
     def add(self, primaries: np.ndarray) -> None:
-        """Counts every pair among the slots of each row of `primaries` [rows, width], -1 padded."""
+        """Counts every pair among the slots of each row of `primaries` [rows, width], -1 padded. O(n) beside
+        a sort of the new ones.
+        """
         width = primaries.shape[1]
         left, right = np.triu_indices(width, k=1)
         a, b = primaries[:, left].reshape(-1), primaries[:, right].reshape(-1)
         there = (a >= 0) & (b >= 0)
         low, high = np.minimum(a, b)[there].astype(np.uint64), np.maximum(a, b)[there].astype(np.uint64)
-        keys = np.concatenate([self.keys, (low << np.uint64(32)) | high])
-        counts = np.concatenate([self.counts, np.ones(len(low), dtype=np.int64)])
-        self.keys, inverse = np.unique(keys, return_inverse=True)
-        self.counts = np.bincount(inverse, weights=counts, minlength=len(self.keys)).astype(np.int64)
+        keys, counts = np.unique((low << np.uint64(32)) | high, return_counts=True)
+        places = np.searchsorted(self.keys, keys)
+        known = np.zeros(len(keys), dtype=bool)
+        inside = places < len(self.keys)
+        known[inside] = self.keys[places[inside]] == keys[inside]
+        self.counts = self.counts.copy()  # it may be what a commit was made of
+        self.counts[places[known]] += counts[known]
+        new = ~known
+        self.keys = np.insert(self.keys, places[new], keys[new])
+        self.counts = np.insert(self.counts, places[new], counts[new])
         if len(self.keys) > MAX_PAIRS:
-            self._keep(np.sort(np.argsort(-self.counts, kind="stable")[:MAX_PAIRS]))
+            self._keep(self._most_counted(MAX_PAIRS))
+
+    def _most_counted(self, most: int) -> np.ndarray:
+        """Positions of so many, ascending; of equals the lower ones."""
+        beyond = len(self.counts) - most
+        bar = np.sort(self.counts)[beyond]  # of the last one kept; np.partition is slow where many are equal
+        kept = self.counts > bar
+        kept[np.flatnonzero(self.counts == bar)[: most - int(kept.sum())]] = True
+        return np.flatnonzero(kept)
 
     def take(self, threshold: int) -> np.ndarray:
         """Removes and returns the pairs counted at least `threshold` times, slots i64 [m, 2], in key

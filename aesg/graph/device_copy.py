@@ -162,19 +162,14 @@ class DeviceCopy:
     @property
     def edges(self) -> Edges:
         """All of the edges."""
-        hot, line = self.edge_blocks, _core.HOT_BLOCK_BYTES // 4
-        cold, words = self._cold, _core.COLD_BLOCK_BYTES // 4
-        whole = cold.part(torch.int32, 0, (GROUP, words))
-        floats = cold.part(torch.float32, 0, (GROUP, words))
-        tags = cold.part(torch.uint8, 0, (GROUP, _core.COLD_BLOCK_BYTES))
         return Edges(
-            *hot,
-            counts=self._blocks.part(torch.int32, 0, (GROUP, line))[..., 2 * BLOCK_EDGES + 1],
-            weights=floats[..., :BLOCK_EDGES],
-            confidences=floats[..., BLOCK_EDGES : 2 * BLOCK_EDGES],
-            use_counts=whole[..., 2 * BLOCK_EDGES : 3 * BLOCK_EDGES],
-            tags=tags[..., 12 * BLOCK_EDGES : 13 * BLOCK_EDGES],
-            sources=whole[..., words - 1],
+            *self.edge_blocks,
+            counts=self._hot(torch.int32, 8 * BLOCK_EDGES + 4),
+            weights=self._cold_part(torch.float32, 0, BLOCK_EDGES),
+            confidences=self._cold_part(torch.float32, 4 * BLOCK_EDGES, BLOCK_EDGES),
+            use_counts=self._cold_part(torch.int32, 8 * BLOCK_EDGES, BLOCK_EDGES),
+            tags=self._cold_part(torch.uint8, 12 * BLOCK_EDGES, BLOCK_EDGES),
+            sources=self._cold_part(torch.int32, _core.COLD_BLOCK_BYTES - 4),
         )
 
     # ------------------------------------------------------------------------------------------------------
@@ -210,12 +205,11 @@ class DeviceCopy:
     @property
     def edge_blocks(self) -> EdgeBlocks:
         """As `AESGStorage.edge_blocks`: a block's fields share a line of 64 bytes here as well."""
-        blocks, line = self._blocks, _core.HOT_BLOCK_BYTES // 4
         return EdgeBlocks(
             self._column("first_block", torch.int32),
-            blocks.part(torch.int32, 0, (GROUP, line))[..., :BLOCK_EDGES],
-            blocks.part(torch.float32, 0, (GROUP, line))[..., BLOCK_EDGES : 2 * BLOCK_EDGES],
-            blocks.part(torch.int32, 0, (GROUP, line))[..., 2 * BLOCK_EDGES],
+            self._hot(torch.int32, 0, BLOCK_EDGES),
+            self._hot(torch.float32, 4 * BLOCK_EDGES, BLOCK_EDGES),
+            self._hot(torch.int32, 8 * BLOCK_EDGES),
         )
 
     def search(self, queries: Tensor, k: int, min_score: float, health: QueryMean) -> tuple[Tensor, Tensor]:
@@ -280,6 +274,13 @@ class DeviceCopy:
 
     def _column(self, name: str, dtype: torch.dtype) -> Tensor:
         return self._columns.part(dtype, _COLUMN_STARTS[name], (GROUP,))
+
+    def _hot(self, dtype: torch.dtype, start: int, *width: int) -> Tensor:
+        """What lies `start` bytes into every block's hot part, [M, 1024] or [M, 1024, width]."""
+        return self._blocks.part(dtype, start, (GROUP, *width), _core.HOT_BLOCK_BYTES)
+
+    def _cold_part(self, dtype: torch.dtype, start: int, *width: int) -> Tensor:
+        return self._cold.part(dtype, start, (GROUP, *width), _core.COLD_BLOCK_BYTES)
 
 
 # Names and the bytes of a value, widest first, so that each is aligned in its group.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -24,6 +25,7 @@ class Groups:
         self.copied = 0  # groups, ever
         self._words = torch.empty(0, group_bytes // 8, dtype=torch.int64, device=device)  # [capacity, words]
         self._stamps = np.zeros(0, dtype=np.uint64)  # of the store's groups, as of the last `bring`
+        self._views: dict[tuple[object, ...], Tensor] = {}  # see `part`
 
     def used_on(self, stream: torch.cuda.Stream) -> None:
         """Keeps torch's allocator from giving the memory away before the stream's work is done."""
@@ -51,11 +53,13 @@ class Groups:
             changed[:both] &= now[:both] > held
         self._make_room(count)
         self._send(np.flatnonzero(changed), parts)
-        self.count, self._stamps = count, now
+        self._stamps = now
+        self._hold(self._words, count)
 
     def forget(self) -> None:
         """Nothing here is the store's any more: the next `bring` brings all."""
-        self.count, self._stamps = 0, self._stamps[:0]
+        self._stamps = self._stamps[:0]
+        self._hold(self._words, 0)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -64,14 +68,31 @@ class Groups:
         if count > self.count:
             self._make_room(count)
             self._words[self.count : count] = 0
-            self.count = count
+            self._hold(self._words, count)
 
-    def part(self, dtype: torch.dtype, start: int, shape: tuple[int, ...]) -> Tensor:
-        """What lies `start` bytes into every group, as [count, *shape]."""
+    def part(self, dtype: torch.dtype, start: int, shape: tuple[int, ...], row: int = 0) -> Tensor:
+        """What lies `start` bytes into every group, as [count, *shape]; `row` bytes lie between the rows, 0:
+        they are dense. Kept, for a call that learns asks for 33 of them.
+        """
+        key = dtype, start, shape, row
+        view = self._views.get(key)
+        if view is None:
+            view = self._views[key] = self._view(dtype, start, shape, row)
+        return view
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _view(self, dtype: torch.dtype, start: int, shape: tuple[int, ...], row: int) -> Tensor:
         item = dtype.itemsize
-        flat = self._words[: self.count].view(dtype)
-        size = int(np.prod(shape))
-        return flat[:, start // item : start // item + size].unflatten(1, shape)
+        between = [self.bytes, row or item * math.prod(shape[1:]), item][: 1 + len(shape)]
+        strides = [size // item for size in between]
+        return self._words.view(dtype).as_strided((self.count, *shape), strides, start // item)
+
+    def _hold(self, words: Tensor, count: int) -> None:
+        """Where the groups lie from now on, and how many are shown."""
+        if words is not self._words or count != self.count:
+            self._views = {}
+        self._words, self.count = words, count
 
     def _make_room(self, count: int) -> None:
         held = len(self._words)
@@ -79,7 +100,7 @@ class Groups:
             return
         grown = self._allocated(max(count, held + held // 2), count)
         grown[: self.count] = self._words[: self.count]
-        self._words = grown
+        self._hold(grown, self.count)
 
     def _allocated(self, wanted: int, needed: int) -> Tensor:
         """Room for so many groups, for those needed alone where it is scarce."""

@@ -60,8 +60,10 @@ class DeviceLearning:
         self._copied = weakref.proxy(copied)  # which holds this, and goes with who uses it
         self._known: tuple[object, ...] | None = None  # of the host, see `_signature`
         self._ahead: deque[tuple[int, int]] = deque()  # concepts and blocks each awaited call may have made
+        self._all_ahead = 0, 0  # their sums
         self._most_ahead = 0, 0  # since `take_over`
         self._counters = torch.zeros(len(COUNTERS), dtype=torch.int64, device=copied.device)
+        self._zero = torch.zeros((), device=copied.device)
         self._pool: list[Tensor] = []  # as those of `NoveltyPool`
         self._log: list[Seen] = []
         self._log_rows = 0
@@ -99,7 +101,7 @@ class DeviceLearning:
             return
         state, device = self._state, self._copied.device
         self._known = None
-        self._ahead.clear()
+        self._clear_ahead()
         self._copied.refresh_learnt()
         core, pool = state.bare_storage.core, state.bare_pool
         numbers = torch.tensor([int(getattr(core.counters, name)) for name in COUNTERS])
@@ -126,7 +128,7 @@ class DeviceLearning:
         """What is here is not what the host will have: all of it is brought anew before the next answer."""
         if self._known is not None:
             self._known = None
-            self._ahead.clear()
+            self._clear_ahead()
             self._copied.forget()
 
     def before_taking_in(self, ahead: bool) -> bool:
@@ -142,7 +144,8 @@ class DeviceLearning:
 
     def took_in(self) -> None:
         """The host has done it, too."""
-        self._ahead.popleft()
+        nodes, blocks = self._ahead.popleft()
+        self._all_ahead = self._all_ahead[0] - nodes, self._all_ahead[1] - blocks
         self._known = self._signature()
         self._copied.holds(self._state.bare_storage.core.changes)
 
@@ -183,27 +186,34 @@ class DeviceLearning:
         """Something is going to be done here, before the host does it, that makes at most so many."""
         self._reserve(nodes, blocks)
         self._ahead.append((nodes, blocks))
+        self._all_ahead = self._all_ahead[0] + nodes, self._all_ahead[1] + blocks
+
+    def _clear_ahead(self) -> None:
+        self._ahead.clear()
+        self._all_ahead = 0, 0
 
     def _reserve(self, nodes: int, blocks: int) -> None:
         counters, room = self._state.bare_storage.core.counters, self._copied.room()
-        ahead = (
-            nodes + sum(nodes for nodes, _ in self._ahead),
-            blocks + sum(blocks for _, blocks in self._ahead),
-        )
+        ahead = nodes + self._all_ahead[0], blocks + self._all_ahead[1]
         if counters.node_count + ahead[0] > room[0] or counters.block_count + ahead[1] > room[1]:
             # By doubling: what is captured must be captured anew.
             self._copied.reserve(counters.node_count + 2 * ahead[0], counters.block_count + 2 * ahead[1])
         self._most_ahead = max(self._most_ahead[0], ahead[0]), max(self._most_ahead[1], ahead[1])
 
-    def bear(self, rows: Tensor, explanation: Tensor, config: AESGConfig, permissions: Permissions) -> Tensor:
+    def bear(
+        self, rows: Tensor, explanation: Tensor, config: AESGConfig, permissions: Permissions
+    ) -> tuple[Tensor, Tensor]:
         """Offers what nothing explained among queries [Q, D] to the pool and bears what persisted, as
-        `CognitiveEngine.bear_novel`. Returns the newborn that each such query means, slots [Q] i64, -1: none.
+        `CognitiveEngine.bear_novel`. Returns for each such query the place of the newborn that it means, [Q]
+        i64, -1: none, and the newborn, slots [n] i64.
         """
         copied, threshold = self._copied, config.novelty_explanation_threshold
         if not permissions.create_concepts:
-            return torch.full((len(rows),), -1, dtype=torch.int64, device=rows.device)
+            nobody = torch.full((len(rows),), -1, dtype=torch.int64, device=rows.device)
+            return nobody, nobody
         living = self._counters[ACTIVE : ACTIVE + 1]
-        novel = torch.where((explanation < threshold)[:, None], rows, 0.0)  # zero rows change nothing
+        # Zero rows change nothing. A number instead of a tensor would be brought there by every call.
+        novel = torch.where((explanation < threshold)[:, None], rows, self._zero)
         candidates, counts, stamps, sizes = self._pool
         born, vectors = pool_novelty_(
             candidates,
@@ -225,9 +235,8 @@ class DeviceLearning:
             packed, count, neighbors, cosines, copied.nodes, copied.edges, self._counters,
             confidence=config.edge_initial_confidence,
         )  # fmt: skip
-        _, nearest = seed_search(novel, packed, 1, active=slots >= 0, min_score=threshold)
-        nearest = nearest[:, 0]
-        return torch.where(nearest >= 0, slots[nearest.clamp(min=0)], -1)
+        # What is behind the newborn is zero, and like nothing.
+        return seed_search(novel, packed, 1, min_score=threshold)[1][:, 0], slots
 
     # -- use -----------------------------------------------------------------------------------------------
 
@@ -300,7 +309,7 @@ class DeviceLearning:
         self._consolidations += 1
         if self._pruning.due(permissions.evolutionary_pressure):
             retire_(copied.edges, copied.is_active, counters, doomed)
-        most = self._state.bare_storage.core.active_count + sum(nodes for nodes, _ in self._ahead)
+        most = self._state.bare_storage.core.active_count + self._all_ahead[0]
         if permissions.evolutionary_pressure and most > config.max_concepts:
             retire_(copied.edges, copied.is_active, counters, self._excess(config))
 

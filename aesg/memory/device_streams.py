@@ -75,13 +75,13 @@ class DeviceStreams:
             self._learnt_in = epoch
 
     def succeed(
-        self, streams: slice, steps: int, seeds: Tensor, similarities: Tensor, born: Tensor, ids: Tensor,
-        active: Tensor, threshold: float,
+        self, streams: slice, steps: int, seeds: Tensor, similarities: Tensor, born: Tensor, newborn: Tensor,
+        ids: Tensor, active: Tensor, threshold: float,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """What each query followed, and what it meant, slots [Q] each. See `note_succession_`."""
         return note_succession_(
             self.last_seed[streams], self.last_id[streams], seeds, similarities, born, ids, active,
-            threshold=threshold, steps=steps,
+            threshold=threshold, steps=steps, newborn=newborn,
         )  # fmt: skip
 
     def reset(self, streams: Sequence[int] | None) -> None:

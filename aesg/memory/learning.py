@@ -201,8 +201,8 @@ class Learner:
         return copied.learning if any(call.learns for call in calls) else None
 
     def _send(self, calls: Sequence[Call], learning: DeviceLearning | None, ahead: bool) -> list[Call]:
-        """Sends to the host what it has to know of these calls; returns them with copies on their device.
-        ahead: `learning` does them, too.
+        """Sends to the host what it has to know of these calls; returns them with copies on their device, for
+        what learns there. ahead: `learning` does them, too.
         """
         state, copied, there = self.graph.state, self.graph.copied, self.there
         assert state.awaited is not None and there is not None
@@ -230,12 +230,14 @@ class Learner:
             for call in arrived:
                 self.note(call)
 
-        copies = state.awaited.send(
+        there_too = state.awaited.send(
             [part for call in calls for part in parts_of(call)],
             take,
             changes_graph=any(call.learns for call in calls),
         )
-        return [taken_over(call, parts) for call, parts in zip(calls, each_call(copies), strict=True)]
+        if learning is None:  # nobody there reads them
+            return []
+        return [taken_over(call, parts) for call, parts in zip(calls, each_call(there_too()), strict=True)]
 
     @torch.inference_mode(False)  # what is kept is used outside of it as well
     @torch.no_grad()
@@ -247,10 +249,10 @@ class Learner:
         assert copied is not None
         there.know_last(self.streams, learning.epoch)
         for query, found in joined_steps([(call.query, call.found) for call in calls if call.learns]):
-            born = learning.bear(query.bare, found.explanation, config, permissions)
+            born, newborn = learning.bear(query.bare, found.explanation, config, permissions)
             previous, current = there.succeed(
-                query.streams, query.steps, found.seeds, found.similarities, born, copied.id,
-                copied.is_active, config.novelty_explanation_threshold,
+                query.streams, query.steps, found.seeds, found.similarities, born, newborn,
+                copied.id, copied.is_active, config.novelty_explanation_threshold,
             )  # fmt: skip
             yield Seen(found.members, found.energies.detach(), previous, current)
 

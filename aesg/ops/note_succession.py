@@ -24,6 +24,7 @@ def note_succession_(
     *,
     threshold: float,
     steps: int = 1,
+    newborn: Tensor | None = None,  # [n] i64, slots: `born_slots` are places in it, -1: none
 ) -> tuple[Tensor, Tensor]:
     """Tells what every row followed and what it meant: (previous, current), i64 [B * steps], -1 for none.
 
@@ -31,12 +32,14 @@ def note_succession_(
     it, one that is NaN nothing; without seeds (S = 0) all rows are below. Rows are stream-major: a row
     follows the one before in its stream, the first of a stream what that last meant, if this slot still holds
     the living concept of that identity. `last_seed` and `last_id` then tell of the last row of each stream.
-    Slots outside the graph count as none. O(B steps). No gradient.
+    Slots outside the graph, and places outside `newborn`, count as none. O(B steps). No gradient.
 
     Raises AESGMemoryError for tensors of wrong dtype, shape, layout or device, before anything is written.
     """
     try:
-        return _op(last_seed, last_id, seeds, similarities, born_slots, ids, active, threshold, steps)
+        return _op(
+            last_seed, last_id, seeds, similarities, born_slots, ids, active, threshold, steps, newborn
+        )
     except RuntimeError as error:
         raise_typed(error)
 
@@ -52,6 +55,7 @@ def _fake(
     active: Tensor,
     threshold: float,
     steps: int,
+    newborn: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    expect_one_device(last_seed, last_id, seeds, similarities, born_slots, ids, active)
+    expect_one_device(last_seed, last_id, seeds, similarities, born_slots, ids, active, newborn)
     return torch.empty_like(born_slots), torch.empty_like(born_slots)

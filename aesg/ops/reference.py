@@ -256,8 +256,12 @@ def note_succession_ref_(
     *,
     threshold: float,
     steps: int = 1,
+    newborn: Tensor | None = None,  # [n] i64
 ) -> tuple[Tensor, Tensor]:
     """Oracle of `aesg.ops.note_succession_`; writes the first two."""
+    if newborn is not None:
+        known = dict(enumerate(newborn.tolist()))
+        born_slots = torch.tensor([known.get(place, -1) for place in born_slots.tolist()], dtype=torch.int64)
     identities, alive = flat_rows(ids), flat_rows(active) != 0
     n, (rows, width) = len(identities), seeds.shape
     best = similarities[:, 0] if width else torch.full((rows,), float("-inf"))

@@ -49,7 +49,7 @@ STABLE_TORCH_LIBRARY(aesg, m) {
       "Tensor energies, Tensor ids, int steps) -> ()");
   m.def(
       "note_succession_(Tensor(a!) last_seed, Tensor(b!) last_id, Tensor seeds, Tensor similarities, "
-      "Tensor born_slots, Tensor ids, Tensor active, float threshold, int steps) "
+      "Tensor born_slots, Tensor ids, Tensor active, float threshold, int steps, Tensor? newborn=None) "
       "-> (Tensor previous, Tensor current)");
   m.def(
       "follow_(Tensor(a!) first_block, Tensor(b!) targets, Tensor(c!) strengths, Tensor(d!) next_block, "

@@ -1,5 +1,6 @@
 // note_succession_ as torch sees it: checks and registration. What it does is
 // csrc/ops/note_succession_math.h.
+#include <optional>
 #include <tuple>
 
 #include "csrc/ops/device.h"
@@ -21,13 +22,14 @@ int64_t* written(const Tensor& t, const char* name, const Tensor& like) {
 
 struct Arguments {
   Tensor seeds, similarities, born_slots;  // contiguous
+  std::optional<Tensor> newborn;           // too
   NoteSuccession job;                      // but for what is returned
 };
 
 // All checks, before any work, on every device.
 Arguments check(const Tensor& last_seed, const Tensor& last_id, const Tensor& seeds,
                 const Tensor& similarities, const Tensor& born_slots, const Tensor& ids, const Tensor& active,
-                double threshold, int64_t steps) {
+                double threshold, int64_t steps, const std::optional<Tensor>& newborn) {
   int64_t* const seed = written(last_seed, "last_seed", last_seed);
   int64_t* const id = written(last_id, "last_id", last_seed);
   expect_dense<int64_t>(seeds, "seeds", 2, "[B * steps, S]");
@@ -46,7 +48,12 @@ Arguments check(const Tensor& last_seed, const Tensor& last_id, const Tensor& se
   expect(born_slots.size(0) == rows, kMemoryError, "born_slots: expected ", rows, " rows as in seeds, got ",
          born_slots.size(0));
   expect(threshold == threshold, kMemoryError, "threshold: expected a number, got NaN");
-  Arguments made{dense(seeds), dense(similarities), dense(born_slots), {}};
+  if (newborn.has_value()) {
+    expect_dense<int64_t>(*newborn, "newborn", 1, "[n]");
+    expect_same_device(*newborn, "newborn", last_seed, "last_seed");
+  }
+  Arguments made{dense(seeds), dense(similarities), dense(born_slots), {}, {}};
+  if (newborn.has_value()) made.newborn = dense(*newborn);
   const auto identities = column<const int64_t>(ids, "ids", 0);
   made.job = {static_cast<const int64_t*>(made.seeds.data_ptr()),
               static_cast<const float*>(made.similarities.data_ptr()),
@@ -54,6 +61,8 @@ Arguments check(const Tensor& last_seed, const Tensor& last_id, const Tensor& se
               streams,
               steps,
               seeds.size(1),
+              made.newborn ? static_cast<const int64_t*>(made.newborn->data_ptr()) : nullptr,
+              made.newborn ? made.newborn->size(0) : -1,
               identities,
               optional_column<const uint8_t>(active, "active", identities.rows, ids, "ids"),
               static_cast<float>(threshold),
@@ -77,9 +86,10 @@ std::tuple<Tensor, Tensor> make_results(Arguments& arguments) {
 std::tuple<Tensor, Tensor> note_succession_cpu(const Tensor& last_seed, const Tensor& last_id,
                                                const Tensor& seeds, const Tensor& similarities,
                                                const Tensor& born_slots, const Tensor& ids,
-                                               const Tensor& active, double threshold, int64_t steps) {
+                                               const Tensor& active, double threshold, int64_t steps,
+                                               std::optional<Tensor> newborn) {
   Arguments arguments =
-      check(last_seed, last_id, seeds, similarities, born_slots, ids, active, threshold, steps);
+      check(last_seed, last_id, seeds, similarities, born_slots, ids, active, threshold, steps, newborn);
   auto results = make_results(arguments);
   const NoteSuccession& job = arguments.job;
   for (int64_t row = 0; row < job.streams * job.steps; ++row) note_succession_row(job, row);
@@ -90,9 +100,10 @@ std::tuple<Tensor, Tensor> note_succession_cpu(const Tensor& last_seed, const Te
 std::tuple<Tensor, Tensor> note_succession_cuda(const Tensor& last_seed, const Tensor& last_id,
                                                 const Tensor& seeds, const Tensor& similarities,
                                                 const Tensor& born_slots, const Tensor& ids,
-                                                const Tensor& active, double threshold, int64_t steps) {
+                                                const Tensor& active, double threshold, int64_t steps,
+                                                std::optional<Tensor> newborn) {
   Arguments arguments =
-      check(last_seed, last_id, seeds, similarities, born_slots, ids, active, threshold, steps);
+      check(last_seed, last_id, seeds, similarities, born_slots, ids, active, threshold, steps, newborn);
   const OnDevice device(last_seed);
   auto results = make_results(arguments);
   expect_launched(gpu::note_succession(arguments.job, device.stream), "note_succession_");

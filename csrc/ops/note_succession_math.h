@@ -13,6 +13,8 @@ struct NoteSuccession {
   const float* similarities;  // [B * steps, S]
   const int64_t* born_slots;  // [B * steps], the newborn that a novel row means; outside 0..N-1: as -1
   int64_t streams, steps, seed_count;
+  const int64_t* newborn;        // [newborn_count], of which `born_slots` are places then
+  int64_t newborn_count;         // -1: there are none, and `born_slots` are slots
   Column<const int64_t> ids;     // [N]
   Column<const uint8_t> active;  // [N]
   float threshold;
@@ -29,6 +31,7 @@ AESG_HD inline int64_t concept_meant(const NoteSuccession& job, int64_t row) {
   int64_t slot = -1;
   if (job.seed_count == 0 || job.similarities[best] < job.threshold) {
     slot = job.born_slots[row];
+    if (job.newborn_count >= 0) slot = slot >= 0 && slot < job.newborn_count ? job.newborn[slot] : -1;
   } else if (job.similarities[best] >= job.threshold) {
     slot = job.seeds[best];
   }

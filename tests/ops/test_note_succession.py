@@ -41,11 +41,12 @@ def same(ours, theirs):
     return all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
-def check(given, steps=2, threshold=BAR):
+def check(given, steps=2, threshold=BAR, newborn=None):
     """Runs both on copies; the last two arguments alone may be views. Returns all that was written."""
     ours, theirs = ([part.clone() for part in given[:2]] for _ in range(2))
-    got = note_succession_(*ours, *given[2:], threshold=threshold, steps=steps)
-    want = note_succession_ref_(*theirs, *given[2:], threshold=threshold, steps=steps)
+    rules = {"threshold": threshold, "steps": steps, "newborn": newborn}
+    got = note_succession_(*ours, *given[2:], **rules)
+    want = note_succession_ref_(*theirs, *given[2:], **rules)
     assert same((*ours, *got), (*theirs, *want))
     assert all(part.dtype == torch.int64 and part.is_contiguous() for part in got)
     return [*ours, *got]
@@ -60,19 +61,22 @@ def test_same_as_the_oracle(streams, steps, n, width):
         given = case(streams, steps, width, max(n, 1), seed)
         if n == 0:  # then every slot lies outside
             given[5], given[6] = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.uint8)
+        for born in (0, 1, 20):
+            check(given, steps, newborn=case(1, born, 1, max(n, 1), seed)[4])
         *_, previous, current = check(given, steps)
         assert min(n, width) < 1 or streams < 100 or 0 < int((current < 0).sum()) < len(previous) / 2
 
 
-def one_row(similarity, seed=3, born=4, last=5, last_id=105, active=1, width=1, n=10):
+def one_row(similarity, seed=3, born=4, last=5, last_id=105, active=1, width=1, n=10, newborn=None):
     """(previous, current, last seed, last id) of one row in a graph whose slot s has the identity 100 + s."""
     alive = torch.ones(n, dtype=torch.uint8)
     alive[5] = active
     kept = torch.tensor([last]), torch.tensor([last_id])
     seeds, similarities = torch.full((1, width), seed), torch.full((1, width), similarity)
     found = note_succession_(
-        *kept, seeds, similarities, torch.tensor([born]), 100 + torch.arange(n), alive, threshold=BAR
-    )
+        *kept, seeds, similarities, torch.tensor([born]), 100 + torch.arange(n), alive, threshold=BAR,
+        newborn=newborn,
+    )  # fmt: skip
     return [int(part) for part in (*found, *kept)]
 
 
@@ -114,6 +118,16 @@ def test_columns_in_row_groups_and_inputs_that_are_views():
     strided[4] = torch.stack([strided[4], strided[4]], dim=1)[:, 0]
     assert not any(strided[place].is_contiguous() for place in (2, 3, 4, 5, 6))
     assert same(check(flat), check(strided))
+
+
+def test_newborn_are_named_by_their_place():
+    assert [one_row(0.1, born=place, newborn=torch.tensor([7, 2, -1, 10]))[1] for place in range(-1, 5)] == [
+        -1, 7, 2, -1, -1, -1
+    ]  # fmt: skip
+    assert one_row(0.9, born=0, newborn=torch.tensor([7]))[1] == 3, "explained"
+    given = case()
+    wide = torch.stack([torch.arange(20)] * 2, dim=1)
+    assert same(check(given, newborn=wide[:, 0]), check(given, newborn=torch.arange(20)))
 
 
 def test_a_part_of_the_streams_is_written():
@@ -184,6 +198,7 @@ def test_opcheck_and_compile():
     op = torch.ops.aesg.note_succession_.default
     torch.library.opcheck(op, (*case(), BAR, 2))
     torch.library.opcheck(op, (*case(width=0), BAR, 2))
+    torch.library.opcheck(op, (*case(), BAR, 2, torch.arange(9)))
 
     def run(*given):
         found = note_succession_(*given, threshold=BAR, steps=2)
@@ -215,6 +230,8 @@ def test_opcheck_and_compile():
         ("active: expected 2000 rows as in ids", {6: torch.zeros(1999, dtype=torch.uint8)}, {}),
         ("expected all on cpu", {5: torch.zeros(9, dtype=torch.int64, device="meta")}, {}),
         ("threshold: expected a number, got NaN", {}, {"threshold": NAN}),
+        ("newborn: expected int64, got float32", {}, {"newborn": torch.zeros(3)}),
+        (r"newborn: expected shape \[n\]", {}, {"newborn": torch.zeros(3, 1, dtype=torch.int64)}),
     ],
 )
 def test_bad_input_changes_nothing(text, change, rules):
@@ -236,4 +253,8 @@ def test_cuda_has_the_bits_of_the_cpu(streams, steps, width):
     device = [part.cuda() for part in host]
     want = note_succession_(*host, threshold=BAR, steps=steps)
     got = note_succession_(*device, threshold=BAR, steps=steps)
+    assert same([part.cpu() for part in (*device[:2], *got)], [*host[:2], *want])
+    newborn = torch.arange(100, 700)
+    want = note_succession_(*host, threshold=BAR, steps=steps, newborn=newborn)
+    got = note_succession_(*device, threshold=BAR, steps=steps, newborn=newborn.cuda())
     assert same([part.cpu() for part in (*device[:2], *got)], [*host[:2], *want])
