@@ -141,10 +141,10 @@ __global__ void gather_inputs(PoolNovelty job, Workspace work) {
   }
 }
 
-// For the chunk from `begin` on; behind the last there is nothing to find.
-__global__ void mark_in_use(PoolNovelty job, Workspace work, int64_t begin) {
+// For the first chunk; each chunk then marks for the next. Behind the last input there is nothing to find.
+__global__ void mark_in_use(PoolNovelty job, Workspace work) {
   const int64_t row = int64_t{blockIdx.x} * kBlock + threadIdx.x;
-  if (row < job.capacity) work.in_use[row] = begin < *work.kept && row < *work.size;
+  if (row < job.capacity) work.in_use[row] = *work.kept > 0 && row < *work.size;
 }
 
 // Cosine of an input of length 1 and a candidate, with the bits of seed_search. in_fours: both are read 16
@@ -290,6 +290,8 @@ __global__ void take_chunk(PoolNovelty job, Workspace work, int64_t begin, int64
   }
 
   for (int c = threadIdx.x; c < changes; c += kBlock) work.changed[changed[c]] = 0;
+  const bool is_last = left <= length;
+  for (int64_t r = (is_last ? 0 : searched) + threadIdx.x; r < size; r += kBlock) work.in_use[r] = !is_last;
   if (threadIdx.x == 0) {
     *work.size = size;
     *work.first = first;
@@ -365,8 +367,8 @@ int pool_novelty(const PoolNovelty& job, void* workspace, Stream opaque) {
   scale_inputs<<<inputs, kBlock, 0, stream>>>(job, work);
   rank_inputs<<<1, kBlock, 0, stream>>>(job, work);
   gather_inputs<<<blocks_for(job.count * job.dim), kBlock, 0, stream>>>(job, work);
+  mark_in_use<<<candidates, kBlock, 0, stream>>>(job, work);
   for (int64_t begin = 0; begin < job.count; begin += chunk_at(job, begin)) {
-    mark_in_use<<<candidates, kBlock, 0, stream>>>(job, work, begin);
     const SeedSearch search = search_of(job, work, begin);
     error = seed_search(search, work.search, work.kept_scores, work.kept_rows, opaque);
     if (error != 0) return error;
