@@ -133,6 +133,19 @@ def test_all_want_the_same_neighbours(gpu, tmp_path, links: int) -> None:
         check(gpu, changed(learnt_of(storage, 1, 2), flat), births)
 
 
+def test_a_neighbour_whose_head_block_holds_no_edge(gpu, tmp_path) -> None:
+    """All of its places are free; the block behind them leads to it, and to what it leads to."""
+    with make_store(tmp_path, 60, 0) as storage:
+        ones = torch.full((9,), 0.5).numpy()
+        _core.put_edges(storage.core, [1] * 9, torch.arange(40, 49).numpy(), ones, ones, 0)
+        births = some_births(storage, 30, 2)
+        births = births._replace(neighbors=torch.arange(2).repeat(30, 1))
+        learnt = changed(learnt_of(storage, 1, 1), flat)
+        head = int(learnt.edges.first_block[1])
+        learnt.edges.counts[head], learnt.edges.targets[head] = 0, -1
+        check(gpu, learnt, births)
+
+
 def test_no_links(gpu, tmp_path) -> None:
     with make_store(tmp_path, 40, 3) as storage:
         births = some_births(storage, 5, 1)

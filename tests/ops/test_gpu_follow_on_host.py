@@ -129,6 +129,26 @@ def test_follow_leaves_alone_what_no_event_meets(gpu) -> None:
     assert_same(given, before)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_follow_passes_over_long_runs_of_no_source(gpu, seed) -> None:
+    """Most rows follow nothing, or what died, as when streams begin; sources lie on both sides of these."""
+    given = small(40)
+    given[1][20:23] = 0
+    generator = torch.Generator().manual_seed(seed)
+    sources = torch.cat([torch.full((100,), -1), torch.full((70,), 21), torch.full((40,), 2**40)])
+    living = torch.tensor([19, 23, 24])[torch.randint(3, (20,), generator=generator)]
+    sources = torch.cat([sources, living])
+    sources = sources[torch.randperm(len(sources), generator=generator)]
+    targets = torch.randint(-1, 6, (len(sources),), generator=generator)  # a block each
+    got, want = given, copied(given)
+    gpu.on_host_order(seed)
+    for _ in range(2):
+        follow_on_host(gpu, got, (sources, targets))
+        follow_(*want, sources, targets, **SHARES)
+        assert_same(got, want)
+    assert int(want[2][COUNTERS.index("edge_count")]) > 0
+
+
 def test_follow_without_room_writes_nothing_outside(gpu) -> None:
     """Blocks go to events in their order until there are no more; the other edges are not made."""
     given = small(40)

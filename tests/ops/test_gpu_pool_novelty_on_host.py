@@ -58,6 +58,37 @@ def test_pool_novelty_when_every_candidate_changed(gpu) -> None:
     check_pool(gpu, empty_pool(16, 8), clustered(40, 8, 5, 1), threshold=0.2, birth_count=5)
 
 
+@pytest.mark.parametrize("dim", [1, 8])
+def test_pool_novelty_of_a_full_pool_larger_than_a_block(gpu, dim: int) -> None:
+    """Counts and stamps alike, so that the row decides; then the oldest give way; then what is born stays."""
+    rows = clustered(300, dim, 300, 1)
+    stamps = torch.randint(0, 3, (300,), generator=torch.Generator().manual_seed(1))
+    counts = torch.full((300,), 2, dtype=torch.int32)
+    pool = [rows, counts, stamps, torch.tensor([300, 5])]
+    gpu.on_host_order(dim)
+    pool = check_pool(gpu, pool, clustered(40, dim, 40, 2), threshold=2.0, birth_count=9)
+    assert int(pool[1].min()) == 1
+    pool = check_pool(gpu, pool, clustered(20, dim, 20, 3), threshold=2.0, birth_count=1)
+    assert int(pool[3][0]) == 280
+
+
+def test_pool_novelty_of_candidates_that_lie_anywhere(gpu) -> None:
+    """Rows of 8 values that do not begin at a multiple of 16 bytes."""
+    pool = check_pool(gpu, empty_pool(16, 8), clustered(12, 8, 5, 1), birth_count=99)
+    room = torch.empty(16 * 8 + 4)
+    begin = 1 if room.data_ptr() % 16 == 0 else 0
+    candidates = room[begin : begin + 16 * 8].view(16, 8)
+    candidates[:] = pool[0]
+    inputs, ours = clustered(30, 8, 5, 2), [candidates, *(part.clone() for part in pool[1:])]
+    want = check_pool(gpu, pool, inputs, birth_count=99)
+    born, vectors = torch.empty(30, dtype=torch.bool), torch.empty(30, 8)
+    gpu.on_host_pool(
+        *map(at, ours), *sizes(16, 8), at(inputs), *sizes(30), ctypes.c_float(0.6), ctypes.c_int32(99),
+        ctypes.c_bool(False), at(None), at(born), at(vectors),
+    )  # fmt: skip
+    assert all(torch.equal(one, other) for one, other in zip(ours, want, strict=True))
+
+
 def test_pool_novelty_leaves_out_what_is_not_finite(gpu) -> None:
     inputs = torch.tensor([[float("nan"), 0], [float("inf"), 1], [0, 0], [1.0, 0]])
     pool, born, vectors = empty_pool(3, 2), torch.empty(4, dtype=torch.bool), torch.empty(4, 2)

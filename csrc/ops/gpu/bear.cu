@@ -54,6 +54,9 @@ __global__ void __launch_bounds__(kLinkers) find_slots(Bear job, int64_t* told) 
 // What the threads of a chunk share.
 struct Chunk {
   int32_t sources[kLinkers];  // of the thread's edge, -1: it has none
+  int heads[kLinkers];        // by bucket of sources: one of the threads whose source is in it, -1: none
+  int others[kLinkers];       // the next thread of the same bucket, -1: none
+  int ranks[kLinkers];        // which of the source's new edges the thread's is
   int32_t fresh[kLinkers];    // the block that the thread's edge takes
   int32_t listed[kLinkers];   // blocks from the list of free ones
   int sums[kLinkers];
@@ -62,34 +65,41 @@ struct Chunk {
   int from_list;
 };
 
-// One edge a thread, in the order of the threads, as append_edge would one after the other. `before`: of the
-// threads before this one, at most so many have edges of the same source. Returns whether it was appended.
+// One edge a thread, in the order of the threads, as append_edge would one after the other. Returns whether
+// it was appended.
 __device__ bool append_together(const Edges& edges, int64_t* counters, Chunk& chunk, int32_t source,
-                                int32_t target, int before, float weight, float confidence) {
+                                int32_t target, float weight, float confidence) {
   const int me = static_cast<int>(threadIdx.x);
   chunk.sources[me] = source;
+  chunk.heads[me] = -1;
   chunk.passed[me] = false;
   __syncthreads();
-
-  // The place among the new edges of the source, and who takes the block for it, and the one before that.
   const bool there = source >= 0;
+  const int bucket = source & (kLinkers - 1);
+  if (there) chunk.others[me] = atomicExch(&chunk.heads[bucket], me);
+  __syncthreads();
+
+  // The place among the new edges of the source. In what order a bucket lists its threads does not matter.
   const int32_t head = there ? edges.first_block[source] : -1;
   const int free = there ? free_places(edges, source) : 0;
-  int rank = 0, taker = -1, earlier = -1;
+  int rank = 0;
   if (there) {
-    for (int i = me - before; i < me; ++i) {
-      if (chunk.sources[i] != source) continue;
-      if (takes_block(rank, free)) {
-        earlier = taker;
-        taker = i;
-      }
-      ++rank;
-    }
+    for (int i = chunk.heads[bucket]; i >= 0; i = chunk.others[i])
+      rank += i < me && chunk.sources[i] == source;
+    chunk.ranks[me] = rank;
   }
+  __syncthreads();
+
+  // Who takes the block for it, and the block before that.
   const bool takes = there && takes_block(rank, free);
-  if (takes) {
-    earlier = taker;
-    taker = me;
+  int taker = -1, earlier = -1;
+  if (there && rank >= free) {
+    const int first = rank - (rank - free) % kBlockEdges;  // of the edges of that block
+    for (int i = chunk.heads[bucket]; i >= 0; i = chunk.others[i]) {
+      if (chunk.sources[i] != source) continue;
+      if (chunk.ranks[i] == first) taker = i;
+      if (first > free && chunk.ranks[i] == first - kBlockEdges) earlier = i;
+    }
   }
 
   // Blocks in the order of the edges that take them, see hand_out_blocks.
@@ -151,12 +161,9 @@ __global__ void __launch_bounds__(kLinkers) make_links(Bear job, const int64_t* 
       const bool there = is_neighbor(job, neighbor);
       const int32_t other = there ? static_cast<int32_t>(neighbor) : -1;
       const int32_t newborn = there ? static_cast<int32_t>(job.slots[at / job.links]) : -1;
-      // Edges of a newborn lie side by side.
-      const int64_t before = back != 0 ? kLinkers : at % job.links;
-      const int64_t most = before < threadIdx.x ? before : threadIdx.x;
       appended +=
           append_together(job.edges, job.counters, chunk, back ? other : newborn, back ? newborn : other,
-                          static_cast<int>(most), there ? weight_of(job.cosines[at]) : 0.0f, job.confidence);
+                          there ? weight_of(job.cosines[at]) : 0.0f, job.confidence);
     }
   if (appended > 0)
     atomicAdd(reinterpret_cast<unsigned long long*>(job.counters + kEdgeCount),

@@ -17,7 +17,7 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kBlocksAtOnce = kWarp / kBlockEdges;  // of edges, one edge a lane
 
 // What an event does to the edges of its source.
-struct Step {
+struct alignas(8) Step {
   int32_t target;  // -1: nothing
   float kept;      // of the confidence of other successors
 };
@@ -39,7 +39,7 @@ struct Workspace {
   uint8_t* takes;   // [n] by event: that edge takes a block
   int32_t* number;  // [n] by event: which of `blocks`
   int32_t* blocks;  // [n] handed out
-  Step* steps;      // [n] by place
+  Step* steps;      // [n] by place; this and what follows: of living sources
   int32_t* starts;  // [n] by place: of its run
   int32_t* ranks;   // [n] by place: which new edge of its run, -1: none
   int32_t* takers;  // [n] by place: start of a run + i has the event that takes the run's i-th block
@@ -121,8 +121,8 @@ __global__ void number_edges(Follow job, const int64_t* order, Workspace work) {
   const int64_t before = start > 0 ? event_at(job, order, start - 1) : -1;
   if (leader < 0 || (before >= 0 && job.previous[before] == job.previous[leader])) return;
   const int64_t p = job.previous[leader];
-  const bool alive = job.alive(p);
-  const int free = alive ? free_places(job.edges, p) : 0;
+  if (!job.alive(p)) return;  // of many streams nothing came before: a long run, of which nobody asks
+  const int free = free_places(job.edges, p);
 
   int64_t end = start;
   int fresh = 0;
@@ -150,8 +150,7 @@ __global__ void number_edges(Follow job, const int64_t* order, Workspace work) {
     end += length;
     if (length < kWarp) break;
   }
-  if (lane == 0)
-    work.runs[start] = {static_cast<int32_t>(end), alive ? job.edges.first_block[p] : -1, free, fresh};
+  if (lane == 0) work.runs[start] = {static_cast<int32_t>(end), job.edges.first_block[p], free, fresh};
 }
 
 // One block: counts what takes a block in the order of the events, then hands the blocks out, empty.
@@ -176,17 +175,19 @@ __global__ void hand_out(Follow job, Workspace work) {
     if (job.edges.has_block(work.blocks[i])) clear_block(job.edges, work.blocks[i], -1);
 }
 
-// Goes through the steps of places [place, end) for one edge; returns how often it was strengthened.
+// Goes through the steps of places [place, end) for one edge; returns how often it was strengthened. No
+// branch waits for a step, so that several are on their way at once: there may be thousands.
 __device__ uint32_t go_through(const Follow& job, const Step* steps, int64_t place, int64_t end,
                                int32_t target, float* confidence, bool* touched) {
   uint32_t uses = 0;
+#pragma unroll 4
   for (; place < end; ++place) {
     const Step step = steps[place];
-    if (step.target < 0) continue;
-    *touched = true;
-    uses += step.target == target;
-    *confidence =
-        step.target == target ? confidence_after_use(*confidence, job.rules.rate) : *confidence * step.kept;
+    const bool counts = step.target >= 0, taken = counts && step.target == target;
+    const float grown = confidence_after_use(*confidence, job.rules.rate), kept = *confidence * step.kept;
+    *confidence = taken ? grown : counts ? kept : *confidence;
+    *touched |= counts;
+    uses += taken;
   }
   return uses;
 }
@@ -196,7 +197,8 @@ __device__ uint32_t go_through(const Follow& job, const Step* steps, int64_t pla
 __global__ void change_edges(Follow job, const int64_t* order, Workspace work) {
   const int64_t place = int64_t{blockIdx.x} * (kBlock / kWarp) + threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp;
-  if (event_at(job, order, place) < 0 || lane >= kBlocksAtOnce * kBlockEdges) return;
+  const int64_t event = event_at(job, order, place);
+  if (event < 0 || lane >= kBlocksAtOnce * kBlockEdges || !job.alive(job.previous[event])) return;
   const Edges& edges = job.edges;
   const int64_t start = work.starts[place];
   const Run run = work.runs[start];
@@ -232,7 +234,7 @@ __device__ int32_t taken_block(const Workspace& work, int64_t start, int64_t i) 
 __global__ void add_edges(Follow job, const int64_t* order, Workspace work) {
   const int64_t place = int64_t{blockIdx.x} * kBlock + threadIdx.x;
   const int64_t event = event_at(job, order, place);
-  if (event < 0 || work.ranks[place] < 0) return;
+  if (event < 0 || !job.alive(job.previous[event]) || work.ranks[place] < 0) return;
   const Edges& edges = job.edges;
   const int64_t p = job.previous[event], start = work.starts[place];
   const Run run = work.runs[start];

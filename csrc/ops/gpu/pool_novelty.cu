@@ -141,20 +141,33 @@ __global__ void gather_inputs(PoolNovelty job, Workspace work) {
   }
 }
 
-// For the chunk from `begin` on; behind the last there is nothing to find.
-__global__ void mark_in_use(PoolNovelty job, Workspace work, int64_t begin) {
+// For the first chunk; each chunk then marks for the next. Behind the last input there is nothing to find.
+__global__ void mark_in_use(PoolNovelty job, Workspace work) {
   const int64_t row = int64_t{blockIdx.x} * kBlock + threadIdx.x;
-  if (row < job.capacity) work.in_use[row] = begin < *work.kept && row < *work.size;
+  if (row < job.capacity) work.in_use[row] = *work.kept > 0 && row < *work.size;
 }
 
-// Cosine of an input of length 1 and a candidate, with the bits of seed_search.
-__device__ float similarity(const float* unit, const float* candidate, int64_t dim) {
+// Cosine of an input of length 1 and a candidate, with the bits of seed_search. in_fours: both are read 16
+// bytes at a time, as the rows of a warp lie in as many lines.
+__device__ float similarity(const float* unit, const float* candidate, int64_t dim, bool in_fours) {
   float sum = 0;
   double squares = 0;
-  for (int64_t d = 0; d < dim; ++d) {
-    const float x = candidate[d];
-    sum = __fmaf_rn(unit[d], x, sum);
+  const auto add = [&](float u, float x) {
+    sum = __fmaf_rn(u, x, sum);
     squares = __dadd_rn(squares, __dmul_rn(x, x));
+  };
+  if (in_fours) {
+#pragma unroll 4
+    for (int64_t d = 0; d < dim; d += 4) {
+      const float4 x = *reinterpret_cast<const float4*>(candidate + d);
+      const float4 u = *reinterpret_cast<const float4*>(unit + d);
+      add(u.x, x.x);
+      add(u.y, x.y);
+      add(u.z, x.z);
+      add(u.w, x.w);
+    }
+  } else {
+    for (int64_t d = 0; d < dim; ++d) add(unit[d], candidate[d]);
   }
   return clamp_similarity(__fmul_rn(sum, inverse_norm(squares)));
 }
@@ -169,13 +182,27 @@ struct Scored {
   }
 };
 
+// What decides which candidate of a full pool gives way.
+struct Held {
+  int64_t stamp;
+  int32_t count;
+  int row;  // -1: none
+  uint8_t born;
+
+  __device__ bool before(const Held& other) const {
+    if (row < 0 || other.row < 0) return row >= 0 && other.row < 0;
+    if (gives_way_before(born, count, stamp, other.born, other.count, other.stamp)) return true;
+    return !gives_way_before(other.born, other.count, other.stamp, born, count, stamp) && row < other.row;
+  }
+};
+
 // The first of all threads' values in the order of `before`; every thread gets it. Ends with a barrier.
-template <typename T, typename Before>
-__device__ T first_of_block(T mine, T* shared, const Before& before) {
+template <typename T>
+__device__ T first_of_block(T mine, T* shared) {
   shared[threadIdx.x] = mine;
   __syncthreads();
   for (int width = kBlock / 2; width > 0; width /= 2) {
-    if (threadIdx.x < width && before(shared[threadIdx.x + width], shared[threadIdx.x]))
+    if (threadIdx.x < width && shared[threadIdx.x + width].before(shared[threadIdx.x]))
       shared[threadIdx.x] = shared[threadIdx.x + width];
     __syncthreads();
   }
@@ -187,13 +214,14 @@ __device__ T first_of_block(T mine, T* shared, const Before& before) {
 // One block takes the kept inputs of a chunk in order. All threads hold the same size, clock and first.
 __global__ void take_chunk(PoolNovelty job, Workspace work, int64_t begin, int64_t length) {
   __shared__ Scored scored[kBlock];
-  __shared__ int rows[kBlock];
+  __shared__ Held held[kBlock];
   __shared__ int changed[kChunk];
   const int64_t left = *work.kept - begin, inputs = left < length ? left : length;
   if (left <= 0) return;
   int64_t size = *work.size, clock = job.state[1];
   const int64_t searched = size;
   bool first = *work.first != 0;
+  const bool in_fours = job.dim % 4 == 0 && reinterpret_cast<uintptr_t>(job.candidates) % 16 == 0;
   int changes = 0;
 
   for (int64_t i = 0; i < inputs; ++i) {
@@ -212,10 +240,10 @@ __global__ void take_chunk(PoolNovelty job, Workspace work, int64_t begin, int64
     const int64_t compared = all ? size : changes;
     for (int64_t c = threadIdx.x; c < compared; c += kBlock) {
       const int row = all ? static_cast<int>(c) : changed[c];
-      const Scored entry{similarity(unit, job.candidates + row * job.dim, job.dim), row};
+      const Scored entry{similarity(unit, job.candidates + row * job.dim, job.dim, in_fours), row};
       if (entry.score >= job.threshold && entry.before(best)) best = entry;
     }
-    best = first_of_block(best, scored, [](const Scored& a, const Scored& b) { return a.before(b); });
+    best = first_of_block(best, scored);
 
     int64_t row = best.row;
     int32_t count = 1;
@@ -226,19 +254,13 @@ __global__ void take_chunk(PoolNovelty job, Workspace work, int64_t begin, int64
     } else if (size < job.capacity) {
       row = size++;
     } else {  // the place of the least joined, then oldest; the born stay as long as there are others
-      const auto weaker = [&](int a, int b) {
-        if (a < 0 || b < 0) return a >= 0 && b < 0;
-        if (gives_way_before(work.born[a], job.counts[a], job.stamps[a], work.born[b], job.counts[b],
-                             job.stamps[b]))
-          return true;
-        return !gives_way_before(work.born[b], job.counts[b], job.stamps[b], work.born[a], job.counts[a],
-                                 job.stamps[a]) &&
-               a < b;
-      };
-      int weakest = -1;
-      for (int64_t r = threadIdx.x; r < size; r += kBlock)
-        if (weaker(static_cast<int>(r), weakest)) weakest = static_cast<int>(r);
-      row = first_of_block(weakest, rows, weaker);
+      Held weakest{0, 0, -1, 0};
+#pragma unroll 4
+      for (int64_t r = threadIdx.x; r < size; r += kBlock) {
+        const Held one{job.stamps[r], job.counts[r], static_cast<int>(r), work.born[r]};
+        if (one.before(weakest)) weakest = one;
+      }
+      row = first_of_block(weakest, held).row;
     }
     const bool is_born = !was_born && (count >= job.birth_count || first);
     const bool is_change = !work.changed[row];
@@ -268,6 +290,8 @@ __global__ void take_chunk(PoolNovelty job, Workspace work, int64_t begin, int64
   }
 
   for (int c = threadIdx.x; c < changes; c += kBlock) work.changed[changed[c]] = 0;
+  const bool is_last = left <= length;
+  for (int64_t r = (is_last ? 0 : searched) + threadIdx.x; r < size; r += kBlock) work.in_use[r] = !is_last;
   if (threadIdx.x == 0) {
     *work.size = size;
     *work.first = first;
@@ -343,8 +367,8 @@ int pool_novelty(const PoolNovelty& job, void* workspace, Stream opaque) {
   scale_inputs<<<inputs, kBlock, 0, stream>>>(job, work);
   rank_inputs<<<1, kBlock, 0, stream>>>(job, work);
   gather_inputs<<<blocks_for(job.count * job.dim), kBlock, 0, stream>>>(job, work);
+  mark_in_use<<<candidates, kBlock, 0, stream>>>(job, work);
   for (int64_t begin = 0; begin < job.count; begin += chunk_at(job, begin)) {
-    mark_in_use<<<candidates, kBlock, 0, stream>>>(job, work, begin);
     const SeedSearch search = search_of(job, work, begin);
     error = seed_search(search, work.search, work.kept_scores, work.kept_rows, opaque);
     if (error != 0) return error;

@@ -291,6 +291,12 @@ inline int atomicCAS(int* at, int expected, int value) {
   if (before == expected) *at = value;
   return before;
 }
+inline int atomicExch(int* at, int value) {
+  on_host::perhaps_yield();
+  const int before = *at;
+  *at = value;
+  return before;
+}
 inline int atomicMax(int* at, int value) {
   on_host::perhaps_yield();
   const int before = *at;
