@@ -29,8 +29,9 @@ def without(vectors: Tensor, common: Tensor) -> Tensor:
     """
     wide = vectors.double()
     rest = wide - (wide * common).sum(dim=-1, keepdim=True) * common
-    there = rest.norm(dim=-1, keepdim=True) > NOTHING_LEFT * wide.norm(dim=-1, keepdim=True)
-    return torch.where(there, rest, 0.0).to(vectors.dtype)
+    gone = rest.norm(dim=-1, keepdim=True) <= NOTHING_LEFT * wide.norm(dim=-1, keepdim=True)
+    # What is not finite stays so: it must not pass for a vector without anything of its own.
+    return torch.where(gone, 0.0, rest).to(vectors.dtype)
 
 
 class QueryMean:
