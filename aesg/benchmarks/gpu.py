@@ -67,7 +67,7 @@ BENCHMARKS: dict[str, tuple[float, str, str]] = {
         "--n 1e6 --rows 1e6 --rounds 2 --at-a-time 256,4096 --threads 4",
         "--n 2000 --rows 4096 --rounds 1 --at-a-time 256,4096",
     ),
-    "learn": (60, "--n 1e6 --batch 1,256,4096 --threads 4", "--short"),
+    "learn": (60, "--n 1e6 --batch 1,256,4096 --seconds 0.6 --threads 4", "--short"),
     "consolidate": (30, "--n 1e6,1e7 --threads 4", "--short"),
     "topology": (60, "--updates 50 --threads 4", "--short --updates 50"),
 }

@@ -177,7 +177,7 @@ def _one_size(
         region_detection_interval=NEVER,
     )
     made = make_memory(folder, clustered(n, options.dim, 0), options.degree, config)
-    queries = clustered(max(4096, *options.batch), options.dim, 1).to(device)
+    queries = clustered(max(4096, 2 * max(options.batch)), options.dim, 1).to(device)
     born_at_once = replace(config, novelty_explanation_threshold=0.9, novelty_birth_threshold=1)
     asked, bearing = AESGMemory(folder, config, device), AESGMemory(folder, born_at_once, device)
     made.close()
@@ -360,6 +360,7 @@ def _captured(case: dict[str, Any], memory: AESGMemory, queries: Tensor, options
         if not torch.equal(run(others).indices, wanted):
             raise AssertionError(f"{named}, {name}: other members than the call itself finds")
     hosts = {name: Host(memory) for name in runs}
+    hosts["learning"].take_in()
     taken = _in_turn(dict(runs), hosts, queries, batch, options)
     case["captured"] = {name: summary(taken[name]) for name in KEPT}
     case["captured"]["ratio"] = case["captured"]["learning"]["p50"] / case["captured"]["not learning"]["p50"]

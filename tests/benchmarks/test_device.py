@@ -212,6 +212,9 @@ def test_learning_ahead_of_the_host(pretended, tmp_path, monkeypatch):
         assert learn.main(["--device", "cuda:0", "--threads", "1", *LEARN, "--json", str(out)]) == 0
     of_learning(cases(out), lambda told: set(told) == {*learn.KEPT, "ratio"})
     assert sum(count > 0 for count in ahead) > 20 and max(ahead) >= 4
+    for first in (0, len(ahead) - 2 * learn.ROUNDS):  # of calls, and in graphs: one learns and one does not
+        turns = ahead[first : first + 2 * learn.ROUNDS]
+        assert [count > 0 for count in turns] == [False, True] * learn.ROUNDS
 
 
 @pytest.mark.parametrize("wrong", ["not found", "not born"])
