@@ -143,12 +143,17 @@ def capture(run: Callable[[Tensor], Any], query: Tensor) -> Captured:
         torch.cuda.synchronize()
         return Captured(replay, None)
     except Exception as error:
-        reason = f"capture failed: {type(error).__name__}: {_first_line(error)}"
+        return Captured(None, why_not(error))
+
+
+def why_not(error: Exception) -> str:
+    """What to say of a call that could not be captured."""
+    reason = f"capture failed: {type(error).__name__}: {_first_line(error)}"
     try:
         torch.cuda.synchronize()
-    except Exception as error:  # the capture took the device's context with it
-        reason += f"; the device afterwards: {_first_line(error)}"
-    return Captured(None, reason)
+    except Exception as later:  # the capture took the device's context with it
+        reason += f"; the device afterwards: {_first_line(later)}"
+    return reason
 
 
 def _first_line(error: Exception) -> str:

@@ -95,6 +95,20 @@ TARGETS: tuple[Target, ...] = (
         "births a second and searched, 4096 at a time", "insert", {**_MILLION, "at a time": 4096},
         _BORN, ">=", 1e6, unit="",
     ),
+    # The same by nothing but asking; what else a call teaches costs little beside its answer.
+    Target(
+        "births by asking, 4096 at a time: a second", "learn", {**_MILLION, "batch": 4096},
+        ("births a second", "until the device is done"), ">=", 1e6, unit="",
+    ),
+    Target(
+        "retrieve that learns, B=4096: over one that does not", "learn", {**_MILLION, "batch": 4096},
+        ("seconds", "learning", "p50"), "<=", 1.5, ("seconds", "not learning", "p50"),
+    ),
+    Target(
+        "retrieve that learns, in a graph, B=4096: over one that does not", "learn",
+        {**_MILLION, "batch": 4096},
+        ("captured", "learning", "p50"), "<=", 1.5, ("captured", "not learning", "p50"),
+    ),
 )  # fmt: skip
 
 

@@ -67,6 +67,7 @@ BENCHMARKS: dict[str, tuple[float, str, str]] = {
         "--n 1e6 --rows 1e6 --rounds 2 --at-a-time 256,4096 --threads 4",
         "--n 2000 --rows 4096 --rounds 1 --at-a-time 256,4096",
     ),
+    "learn": (60, "--n 1e6 --batch 1,256,4096 --seconds 0.6 --threads 4", "--short"),
     "consolidate": (30, "--n 1e6,1e7 --threads 4", "--short"),
     "topology": (60, "--updates 50 --threads 4", "--short --updates 50"),
 }
@@ -91,7 +92,7 @@ def plan(device: str, small: bool, folder: Path) -> list[Step]:
         Step(
             "tests",
             [*cuda_tests, "tests", *([] if on_gpu else ["--collect-only"])],
-            150,
+            180,
             left_out=checkout,
             must_pass=on_gpu,
         ),

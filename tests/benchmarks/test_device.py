@@ -23,6 +23,7 @@ from aesg.benchmarks import (
     approximate,
     consolidate,
     insert,
+    learn,
     pack_speed,
     retrieve,
     runs,
@@ -35,6 +36,8 @@ from aesg.benchmarks import (
 from aesg.benchmarks._device_peers import Dense, cupy_search, least_traffic, torch_search
 from aesg.benchmarks.timing import time_in_turn
 from aesg.exceptions import AESGConfigError
+from aesg.graph.device_copy import DeviceCopy
+from tests.pretended_cuda import needs_no_cuda, pretended_cuda
 
 CEILINGS = {"read": 1e9, "copy": 1e9, "send": 1e9, "f32": 1e9, "tf32": 1e9, "bf16": 1e9}
 there = torch.cuda.is_available() and has_cuda_kernels()
@@ -114,7 +117,7 @@ def test_who_has_nothing_there_says_so(bench, monkeypatch):
         bench.main(["--device", "cuda"])
 
 
-@pytest.mark.parametrize("bench", [consolidate, insert, retrieve, seeds, spread, topology, train])
+@pytest.mark.parametrize("bench", [consolidate, insert, learn, retrieve, seeds, spread, topology, train])
 def test_the_others_ask_for_one(bench, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(AESGConfigError, match="no CUDA device"):
@@ -166,6 +169,81 @@ def test_retrieve_there(pretended, tmp_path, capsys):
     )
     assert pretended[0] > 4 * 20, "calls were timed that nobody waited for"
     assert "capture failed" in capsys.readouterr().out
+
+
+LEARN = ["--n", "300", "--batch", "1,8", "--seconds", "0.02"]
+
+
+def of_learning(found, captured):
+    assert [case["batch"] for case in found] == [1, 8]
+    for case in found:
+        assert set(case["seconds"]) == set(learn.KEPT) and case["seconds"]["learning"]["p99"] > 0
+        assert case["ratio"] == case["seconds"]["learning"]["p50"] / case["seconds"]["not learning"]["p50"]
+        assert set(case["host"]) == {*learn.KEPT, "an update"} and case["update"]["p50"] > 0
+        born = case["births a second"]
+        assert set(born) == {"until the device is done", "with the host's part"}
+        assert case["births"] == case["batch"] * (1 + len(born["until the device is done"]))
+        assert max(born["with the host's part"]) <= max(born["until the device is done"])
+        assert captured(case.get("captured"))
+
+
+def test_learn_there(pretended, tmp_path, capsys):
+    out = tmp_path / "learn.json"
+    assert learn.main([*ON, *LEARN, "--json", str(out)]) == 0
+    of_learning(cases(out), lambda told: told.startswith("capture failed: "))
+    assert pretended[0] > 2 * 20, "calls were timed that nobody waited for"
+    assert "GB/s" in capsys.readouterr().out
+
+
+@needs_no_cuda
+def test_learning_ahead_of_the_host(pretended, tmp_path, monkeypatch):
+    """With the device that tests of the memory pretend: it learns there, in graphs too; the host later."""
+    out, ahead, there = tmp_path / "learn.json", [], learn.Host.take_in
+
+    def take_in(host):
+        assert host._memory.graph.copied.learning.in_step
+        ahead.append(host._memory._state.awaited.changing)
+        return there(host)
+
+    monkeypatch.setattr(learn.Host, "take_in", take_in)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "pretended")
+    monkeypatch.setattr(_device, "DEVICES", ("cuda:0",))  # torch would ask for the index
+    with pretended_cuda():
+        assert learn.main(["--device", "cuda:0", "--threads", "1", *LEARN, "--json", str(out)]) == 0
+    of_learning(cases(out), lambda told: set(told) == {*learn.KEPT, "ratio"})
+    assert sum(count > 0 for count in ahead) > 20 and max(ahead) >= 4
+    for first in (0, len(ahead) - 2 * learn.ROUNDS):  # of calls, and in graphs: one learns and one does not
+        turns = ahead[first : first + 2 * learn.ROUNDS]
+        assert [count > 0 for count in turns] == [False, True] * learn.ROUNDS
+
+
+@pytest.mark.parametrize("wrong", ["not found", "not born"])
+def test_a_newborn_must_be_found_by_the_next_call(wrong, pretended, make_memory, monkeypatch):
+    config = {"novelty_explanation_threshold": 0.9, "novelty_birth_threshold": 1, "max_concepts": 10**6}
+    memory = make_memory(vector_dim=32, **config)
+    memory.graph.add_concepts(learn.novel(50, 32, 999))
+    options = argparse.Namespace(device="cpu:0", seconds=0.01, dim=32)
+    case = {"n": 50, "batch": 4}
+    learn._born(case, memory, options)
+    assert case["births"] >= 20
+    if wrong == "not found":  # it answers with others than it was asked for
+        ask = memory.retrieve
+        monkeypatch.setattr(
+            memory, "retrieve", lambda rows, learn=True: ask(rows if learn else rows.roll(1, 0))
+        )
+    else:  # a second time they are known
+        same = learn.novel(4, 32, 0)
+        monkeypatch.setattr(learn, "novel", lambda rows, dim, seed: same)
+    with pytest.raises(AssertionError, match="are not found" if wrong == "not found" else "births, one for"):
+        learn._born(case, memory, options)
+
+
+def test_a_life_that_differs_with_a_copy_is_told(tmp_path, monkeypatch):
+    learn.check_same_life(tmp_path / "same", 32, "cpu")
+    search = DeviceCopy.search
+    monkeypatch.setattr(DeviceCopy, "search", lambda *given: [part.roll(1, 0) for part in search(*given)])
+    with pytest.raises(AssertionError, match="call 0: other indices"):
+        learn.check_same_life(tmp_path / "other", 32, "cpu")
 
 
 def test_no_hops_are_no_hops(make_memory):
@@ -349,6 +427,8 @@ def test_on_a_real_device(tmp_path):
     assert spread.main(["--device", "cuda", "--hops", "4", *small]) == 0
     assert retrieve.main(["--device", "cuda", "--hops", "0,4", *small]) == 0
     assert all("captured" in case for case in cases(out))
+    assert learn.main(["--device", "cuda", *small]) == 0
+    assert all("ratio" in case["captured"] for case in cases(out))
 
 
 @pytest.mark.cuda
@@ -363,12 +443,13 @@ def test_a_call_is_captured_or_says_why_not():
     assert (query + 1).tolist() == [2.0] * 3, "the device is not what it was"
 
 
-@pytest.mark.parametrize("bench", [consolidate, insert, retrieve, seeds, spread])
+@pytest.mark.parametrize("bench", [consolidate, insert, learn, retrieve, seeds, spread])
 def test_what_ends_a_run_leaves_the_cases_there_were(bench, tmp_path, monkeypatch):
     out = tmp_path / "out.json"
     small = {
         consolidate: ["--n", "100,200", "--seconds", "0.01"],
         insert: ["--n", "200", "--dim", "8", "--rows", "64", "--rounds", "1", "--at-a-time", "16,32"],
+        learn: ["--n", "200", "--batch", "1,2", "--seconds", "0.02"],
         retrieve: ["--n", "200", "--dim", "8", "--hops", "1,2", "--seconds", "0.02"],
         seeds: ["--n", "200", "--dim", "8", "--batch", "1,2", "--seconds", "0.01"],
         spread: ["--n", "200", "--hops", "1,2", "--batch", "2", "--graph", "random", "--seconds", "0.01"],

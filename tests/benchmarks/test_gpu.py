@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aesg.benchmarks import _ceilings, _steps, _targets, gpu, insert, retrieve, seeds, spread, train
+from aesg.benchmarks import _ceilings, _steps, _targets, gpu, insert, learn, retrieve, seeds, spread, train
 from aesg.benchmarks._report import as_markdown, read_part
 from aesg.benchmarks._steps import Step
 from aesg.exceptions import AESGConfigError, AESGStorageError
@@ -223,6 +223,7 @@ def benchmarks(tmp_path_factory):
         spread: "--n 300 --hops 4 --batch 2 --graph random --seconds 0.01",
         retrieve: "--n 300 --hops 0,4 --batch 1,2 --seconds 0.02",
         insert: "--n 300 --dim 8 --rows 64 --rounds 1 --at-a-time 16,32",
+        learn: "--n 300 --batch 1,2 --seconds 0.02",
     }
     found = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -236,6 +237,7 @@ def benchmarks(tmp_path_factory):
     found["train"] = json.loads((folder / "train.json").read_text())
     torch.set_num_threads(threads)
     batches = {"seeds": {2: 256, 3: 4096}, "spread": {2: 4096}, "retrieve": {2: 4096}, "insert": {}}
+    batches["learn"] = {2: 4096}
     for name, sizes in batches.items():
         for case in found[name]["cases"]:
             case["n"] = 1_000_000
@@ -248,6 +250,8 @@ def benchmarks(tmp_path_factory):
     for case in found["retrieve"]["cases"]:
         case["seconds"]["aesg"]["calls"] = 1000
         case["captured"] = copy.deepcopy(case["seconds"]["aesg"])
+    for case in found["learn"]["cases"]:
+        case["captured"] = copy.deepcopy(case["seconds"])
     for case in found["train"]["cases"]:
         case["results"]["100,000 concepts"] = case["results"]["50 concepts"]
     return found
