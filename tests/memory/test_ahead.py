@@ -191,8 +191,15 @@ class Life:
         return []
 
     def stats(self, memory: AESGMemory) -> Any:
-        gone = ("retrieval_seconds", "topology_seconds", "query_effective_rank", "mean_explanation",
-                "query_resultant", "queries")  # sums in another order; what is given up is counted on the host
+        # Sums in another order; what is given up is counted on the host.
+        gone = (
+            "retrieval_seconds",
+            "topology_seconds",
+            "query_effective_rank",
+            "mean_explanation",
+            "query_resultant",
+            "queries",
+        )
         return [str({name: value for name, value in memory.stats().items() if name not in gone})]
 
     def switch_mode(self, memory: AESGMemory) -> Any:
@@ -240,7 +247,8 @@ class Life:
 
     def merge_or_split(self, memory: AESGMemory) -> Any:
         engine, slots = memory.cognitive_engine, self.random.integers(0, 12, 2).tolist()
-        return [engine.merge_concepts(*slots) if self.random.random() < 0.5 else engine.split_concept(slots[0])]
+        merges = self.random.random() < 0.5
+        return [engine.merge_concepts(*slots) if merges else engine.split_concept(slots[0])]
 
     def by_hand(self, memory: AESGMemory) -> Any:
         engine = memory.cognitive_engine
@@ -314,7 +322,8 @@ class Life:
         if self.copies and copied is not None and copied.learning is not None and copied.learning.in_step:
             assert_same_as_store(memory)
             self.checked += 1
-        return [str(found), memory.storage.nodes["id"][:].copy(), memory.storage.nodes["created_at"][:].copy()]
+        nodes = memory.storage.nodes
+        return [str(found), nodes["id"][:].copy(), nodes["created_at"][:].copy()]
 
     def history(self, memory: AESGMemory) -> Any:
         return [memory.logger.get_history().array.copy()]
@@ -328,8 +337,8 @@ class Life:
     SELDOM = (
         "change_within_a_call", "set_streams", "look_at_streams", "save", "stats", "switch_mode", "forget",
         "give_vector", "add", "link", "assign", "move_relevance", "bear", "observe", "merge_or_split",
-        "by_hand", "snapshot", "restore", "compact", "packed", "move", "reopen", "collect", "another", "infinite", "fail",
-        "check", "check", "history",
+        "by_hand", "snapshot", "restore", "compact", "packed", "move", "reopen", "collect", "another",
+        "infinite", "fail", "check", "check", "history",
     )  # fmt: skip
     RARE = ("add_many",)
 
