@@ -34,7 +34,14 @@ int64_t Store::node_groups() const {
 }
 int64_t Store::block_groups() const { return (impl_->edge_arena.mapped() - kHeaderBytes) / kEdgeGroupBytes; }
 
-void Store::mark(NodeColumn column, int64_t slot) { mark_rows(column, slot, slot + 1); }
+void Store::mark(NodeColumn column, int64_t slot) {
+  if (!is_learnt(column)) return mark_rows(column, slot, slot + 1);
+  // What use changes is marked one by one, often; its values have 4 bytes.
+  const int64_t group = slot / kGroupRows;
+  impl_->stamp(impl_->learnt_stamps, group, group + 1);
+  const int64_t line = (layout_.offset(column) + slot % kGroupRows * 4) / kLineBytes;
+  impl_->node_dirty.mark(group, line, line);
+}
 
 void Store::mark_rows(NodeColumn column, int64_t first, int64_t last) {
   if (watches_vectors_ && column == NodeColumn::kVector && !vector_changes_.all) {
