@@ -37,7 +37,8 @@ constexpr bool is_looked_up(NodeColumn column) {
 
 // Whether use changes this column, and consolidation.
 constexpr bool is_learnt(NodeColumn column) {
-  return column == NodeColumn::kUseFrequency || column == NodeColumn::kRelevance || column == NodeColumn::kAge;
+  return column == NodeColumn::kUseFrequency || column == NodeColumn::kRelevance ||
+         column == NodeColumn::kAge;
 }
 
 class NodeLayout {
