@@ -121,10 +121,13 @@ class DeviceCopy:
     def reserve(self, nodes: int, blocks: int) -> None:
         """Room for so many concepts and edge blocks in all; what is there beyond the store's is free."""
         assert isinstance(self._vectors, Groups)
-        for part in (self._vectors, self._columns, self._learnt):
-            part.reserve(-(-nodes // GROUP))
-        for part in (self._blocks, self._cold):
-            part.reserve(-(-blocks // GROUP))
+        groups = -(-nodes // GROUP), -(-blocks // GROUP)
+        wanted = [(part, groups[0]) for part in (self._vectors, self._columns, self._learnt)]
+        wanted += [(part, groups[1]) for part in (self._blocks, self._cold)]
+        for part, count in wanted:  # all or none is longer
+            part.make_room(count)
+        for part, count in wanted:
+            part.reserve(count)
 
     def room(self) -> tuple[int, int]:
         """How many concepts and edge blocks there is room for."""

@@ -51,7 +51,7 @@ class Groups:
         changed[:known] = now[:known] != self._stamps[:known]
         if held:
             changed[:both] &= now[:both] > held
-        self._make_room(count)
+        self.make_room(count)
         self._send(np.flatnonzero(changed), parts)
         self._stamps = now
         self._hold(self._words, count)
@@ -66,7 +66,7 @@ class Groups:
     def reserve(self, count: int) -> None:
         """Shows at least so many groups, further ones as zeros, which is what a store grows by."""
         if count > self.count:
-            self._make_room(count)
+            self.make_room(count)
             self._words[self.count : count] = 0
             self._hold(self._words, count)
 
@@ -94,7 +94,10 @@ class Groups:
             self._views = {}
         self._words, self.count = words, count
 
-    def _make_room(self, count: int) -> None:
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def make_room(self, count: int) -> None:
+        """Memory for so many groups; shows no more than before."""
         held = len(self._words)
         if count <= held:
             return

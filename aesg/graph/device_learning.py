@@ -119,10 +119,10 @@ class DeviceLearning:
         self._log_rows, self._rates = log.pending_rows, log.rates
         self._consolidations = state.bare_counters["consolidations"]
         self._pruning = copy.copy(state.pruning)
-        self._known = self._signature()
-        self.epoch += 1
         self._reserve(*self._most_ahead)  # once more, so that what is captured fits
         self._most_ahead = 0, 0
+        self._known = self._signature()
+        self.epoch += 1
 
     def lose(self) -> None:
         """What is here is not what the host will have: all of it is brought anew before the next answer."""
@@ -137,7 +137,10 @@ class DeviceLearning:
         """
         if self._known is None:
             return False
-        if ahead and self._ahead and self._known == self._signature():
+        awaited = self._state.awaited
+        # Fewer than were done here: one of them was lost on its way.
+        complete = awaited is not None and len(self._ahead) <= awaited.changing + 1
+        if ahead and complete and self._ahead and self._known == self._signature():
             return True
         self.lose()
         return False

@@ -77,7 +77,7 @@ class StreamedVectors(Groups):
         current.wait_event(fetched)
         return buffer
 
-    def _make_room(self, count: int) -> None:
+    def make_room(self, count: int) -> None:
         while len(self._slabs) * self._groups < count:
             shape = (self._groups, *self._shape)
             pinned = self._fetching is not None

@@ -153,11 +153,18 @@ class Learner:
             if copied is not None and here:
                 copied.join_streams()  # a `one_call` may end on another than it was asked on
             sent = [] if self.leaves_no_trace(query) else self._send(calls, learning, ahead)
+            # Moved, or changed on the host, meanwhile: which concepts the slots hold the host alone knows.
             if copied is None or not here:
+                current = False
+            elif ahead and learning is not None:
+                current = not learning.lost  # by taking in others to make room
+            else:
+                current = copied.is_current
+            if copied is None or not current:
                 there.forget()
                 return
             there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
-            if not ahead or learning is None or learning.lost:  # by taking in others to make room
+            if not ahead or learning is None:
                 return
             if not sent:
                 self.captured = calls[0], next(self._taught(calls, learning, there))
@@ -207,9 +214,12 @@ class Learner:
         state, copied, there = self.graph.state, self.graph.copied, self.there
         assert state.awaited is not None and there is not None
         outlines, asked = [outline(call) for call in calls], state.clock()
+        ahead = ahead and learning is not None
 
         def take(copies: list[Tensor]) -> None:
             held = learning is not None and copied is not None and learning.before_taking_in(ahead)
+            if ahead and not held:
+                there.forget()
             try:
                 for parts in each_call(copies):
                     require_finite(parts)
@@ -285,6 +295,7 @@ class Learner:
         copied.join_streams()
         if learning is not None:
             there.know_last(self.streams, learning.epoch)
+        there.follow(self.streams)  # a call that failed may have made some
         there.reset(which)
 
         def act() -> None:
