@@ -41,19 +41,24 @@ class Awaited:
         return self.changing > 0
 
     def send(
-        self, tensors: Sequence[Tensor], take: Take, *, changes_graph: bool
+        self,
+        tensors: Sequence[Tensor],
+        take: Take,
+        *,
+        changes_graph: bool,
+        lost: Callable[[], None] = lambda: None,
     ) -> Callable[[], list[Tensor]]:
         """Sends tensors of one device, i64 and f32 [Q, ...] without gradient, to the host. `take` is called
-        with the copies by the next `settle`, or when too many are on their way. Does not wait otherwise.
-        Returns what gives copies on the device.
+        with the copies by the next `settle`, or when too many are on their way; `lost`, where they do not
+        come. Does not wait otherwise. Returns what gives copies on the device.
         """
         transfer = _Transfer(tensors)
-        self._append(_Sent(transfer, take, len(tensors[0]), changes_graph))
+        self._append(_Sent(transfer, take, lost, len(tensors[0]), changes_graph))
         return transfer.there
 
     def defer(self, act: Callable[[], None], *, changes_graph: bool) -> None:
         """`act` is called behind what is awaited, as if it were a call."""
-        self._append(_Sent(None, lambda copies: act(), 0, changes_graph))
+        self._append(_Sent(None, lambda copies: act(), lambda: None, 0, changes_graph))
 
     def _append(self, sent: _Sent) -> None:
         self._queue.append(sent)
@@ -80,7 +85,7 @@ class Awaited:
                 transfer = self._queue[0].transfer
                 copies = [] if transfer is None else transfer.arrived()
             except Exception:
-                self._drop()  # will never come
+                self._drop().lost()  # will never come
                 raise
             self._drop().take(copies)  # not before: who interrupts the waiting loses nothing
         finally:
@@ -96,6 +101,7 @@ class Awaited:
 class _Sent(NamedTuple):
     transfer: _Transfer | None  # None: nothing has to come
     take: Take
+    lost: Callable[[], None]
     rows: int
     changes_graph: bool
 

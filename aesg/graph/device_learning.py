@@ -137,10 +137,7 @@ class DeviceLearning:
         """
         if self._known is None:
             return False
-        awaited = self._state.awaited
-        # Fewer than were done here: one of them was lost on its way.
-        complete = awaited is not None and len(self._ahead) <= awaited.changing + 1
-        if ahead and complete and self._ahead and self._known == self._signature():
+        if ahead and self._ahead and self._known == self._signature():
             return True
         self.lose()
         return False

@@ -214,12 +214,14 @@ class Learner:
         state, copied, there = self.graph.state, self.graph.copied, self.there
         assert state.awaited is not None and there is not None
         outlines, asked = [outline(call) for call in calls], state.clock()
-        ahead = ahead and learning is not None
+
+        def lost() -> None:
+            there.forget()
+            if learning is not None:
+                learning.lose()
 
         def take(copies: list[Tensor]) -> None:
             held = learning is not None and copied is not None and learning.before_taking_in(ahead)
-            if ahead and not held:
-                there.forget()
             try:
                 for parts in each_call(copies):
                     require_finite(parts)
@@ -229,9 +231,7 @@ class Learner:
                 with state.time.as_of(asked):
                     self.take_in(arrived)
             except BaseException:
-                there.forget()  # it remembers what the host does not
-                if learning is not None:
-                    learning.lose()
+                lost()  # it remembers what the host does not
                 raise
             if held:
                 assert learning is not None
@@ -244,6 +244,7 @@ class Learner:
             [part for call in calls for part in parts_of(call)],
             take,
             changes_graph=any(call.learns for call in calls),
+            lost=lost,
         )
         if learning is None:  # nobody there reads them
             return []
