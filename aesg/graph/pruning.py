@@ -16,9 +16,9 @@ class Pruning:
     wait: int = 0  # consolidations until survival counts again
     aged_unpruned: bool = False  # concepts were aged in a mode that does not prune
 
-    def pause(self, consolidations: int = PRUNING_WAIT) -> None:
+    def pause(self) -> None:
         """Lets nothing die for lack of use during the next consolidations."""
-        self.wait, self.aged_unpruned = consolidations, False
+        self.wait, self.aged_unpruned = PRUNING_WAIT, False
 
     def due(self, permitted: bool) -> bool:
         """One consolidation: whether those die whose survival it denies."""

@@ -52,8 +52,11 @@ def test_an_empty_graph_has_no_uses():
         torch.tensor([0, -1, 5]),
         torch.ones(3),
     ]
+    before = [part.clone() for part in given]
     count_use_(*given, gain=GAIN)
+    assert same(given, before)
     count_use_ref_(*given, gain=GAIN)
+    assert same(given, before)
 
 
 def test_the_uses_of_one_slot_count_in_their_order():

@@ -259,7 +259,9 @@ def test_damaged_chains_end():
         edges.next_block[:] = broken
         edges.counts[:] = torch.tensor([9, 7, -3, 7])
         counters[COUNTERS.index("free_block")], counters[COUNTERS.index("block_count")] = broken, 1
+        alive = active.clone()
         follow_(edges, active, counters, torch.tensor([1, 1, 2]), torch.tensor([2, 3, 1]), **SHARES)
+        assert torch.equal(active, alive)
 
 
 def on_cuda(given: tuple[Edges, Tensor, Tensor]) -> tuple[Edges, Tensor, Tensor]:

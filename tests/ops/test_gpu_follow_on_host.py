@@ -184,7 +184,9 @@ def test_follow_with_damaged_input_ends(gpu) -> None:
             given[0].next_block[:] = broken
             given[0].counts[:] = torch.tensor([9, 7, -3, 7])
             given[2][COUNTERS.index("free_block")] = broken
+            alive = given[1].clone()
             follow_on_host(gpu, given, pairs, order)
+            assert torch.equal(given[1], alive)
     given = small()
     given[2][:] = torch.tensor([2**62, 0, 0, 0, -(2**62), 2**40, 0])
     follow_on_host(gpu, given, pairs)

@@ -258,4 +258,7 @@ def test_what_is_damaged_stays_inside(gpu, tmp_path) -> None:
     coactivate_on_host(gpu, damaged, active, rows_of(60, 200))
     pairs = torch.randint(-(2**62), 2**62, (500,), generator=generator)
     pairs[::2] = pairs[::2] % 45 << 32 | pairs[1::2] % 45
+    before = Edges(*(column.clone() for column in damaged))
     take_pairs(gpu, damaged, active, pairs)
+    for name in ("first_block", "targets", "next_block", "counts", "weights", "sources"):
+        assert torch.equal(getattr(damaged, name), getattr(before, name)), name
