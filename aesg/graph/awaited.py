@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-Take = Callable[[list[Tensor]], None]
+# Called with the copies, and whether something that was awaited before them failed after they were answered.
+Take = Callable[[list[Tensor], bool], None]
 
 # On their way before the host takes in the oldest, which has mostly come: queries, and calls.
 MOST_ROWS = 1 << 16
@@ -22,7 +23,8 @@ _transfer_streams: dict[torch.device, torch.cuda.Stream] = {}
 class Awaited:
     """Calls answered on a device, and what else was asked for between them. Each call is sent to the host
     when it was made, beside the device's other work, and taken in when somebody next needs what it changed:
-    by then it has mostly come.
+    by then it has mostly come. Who asks a device makes room first: so no earlier call's error comes out of
+    one that was already answered.
     """
 
     def __init__(self) -> None:
@@ -30,6 +32,7 @@ class Awaited:
         self._rows = 0  # of all
         self.changing = 0  # how many change the graph
         self.taking = False  # now, somewhere above
+        self.failures = 0  # calls that did not come, or could not be taken in
         self._pid = os.getpid()
 
     def __bool__(self) -> bool:
@@ -47,28 +50,34 @@ class Awaited:
         *,
         changes_graph: bool,
         lost: Callable[[], None] = lambda: None,
+        failures: int | None = None,
     ) -> Callable[[], list[Tensor]]:
         """Sends tensors of one device, i64 and f32 [Q, ...] without gradient, to the host. `take` is called
-        with the copies by the next `settle`, or when too many are on their way; `lost`, where they do not
-        come. Does not wait otherwise. Returns what gives copies on the device.
+        with the copies by the next `settle`, or `make_room`; `lost`, where they do not come. failures: as
+        they were when these were answered; None: as now. Does not wait. Returns what gives copies on the
+        device.
         """
         transfer = _Transfer(tensors)
-        self._append(_Sent(transfer, take, lost, len(tensors[0]), changes_graph))
+        known = self.failures if failures is None else failures
+        self._append(_Sent(transfer, take, lost, len(tensors[0]), changes_graph, known))
         return transfer.there
 
     def defer(self, act: Callable[[], None], *, changes_graph: bool) -> None:
         """`act` is called behind what is awaited, as if it were a call."""
-        self._append(_Sent(None, lambda copies: act(), lambda: None, 0, changes_graph))
+        self._append(_Sent(None, lambda copies, behind: act(), lambda: None, 0, changes_graph, self.failures))
 
     def _append(self, sent: _Sent) -> None:
         self._queue.append(sent)
         self._rows += sent.rows
         self.changing += sent.changes_graph
+
+    def make_room(self) -> None:
+        """Takes in the oldest while so much is on its way that no more may be sent. Raises as `settle`."""
         while self._too_many() and not self.taking:
             self._take_one()
 
     def _too_many(self) -> bool:
-        return len(self._queue) > MOST_CALLS or (self._rows > MOST_ROWS and len(self._queue) > 1)
+        return len(self._queue) >= MOST_CALLS or (self._rows > MOST_ROWS and len(self._queue) > 1)
 
     def settle(self) -> None:
         """Waits for everything sent and takes it in, in order. What `take` raises comes out here; the calls
@@ -81,21 +90,27 @@ class Awaited:
     def _take_one(self) -> None:
         self.taking = True
         try:
+            sent = self._queue[0]
             try:
-                transfer = self._queue[0].transfer
-                copies = [] if transfer is None else transfer.arrived()
+                copies = [] if sent.transfer is None else sent.transfer.arrived()
             except Exception:
-                self._drop().lost()  # will never come
+                self._drop()  # will never come
+                self.failures += 1
+                sent.lost()
                 raise
-            self._drop().take(copies)  # not before: who interrupts the waiting loses nothing
+            self._drop()  # not before: who interrupts the waiting loses nothing
+            try:
+                sent.take(copies, sent.failures != self.failures)
+            except BaseException:
+                self.failures += 1
+                raise
         finally:
             self.taking = False
 
-    def _drop(self) -> _Sent:
+    def _drop(self) -> None:
         sent = self._queue.popleft()
         self._rows -= sent.rows
         self.changing -= sent.changes_graph
-        return sent
 
 
 class _Sent(NamedTuple):
@@ -104,6 +119,7 @@ class _Sent(NamedTuple):
     lost: Callable[[], None]
     rows: int
     changes_graph: bool
+    failures: int  # before it was answered
 
 
 class _Transfer:

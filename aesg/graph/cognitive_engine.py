@@ -156,7 +156,11 @@ class CognitiveEngine:
         """`update` on the device that answers, ahead of the host; whether that was possible."""
         state, copied = self.graph.state, self.graph.copied
         learning = None if copied is None else copied.learning
-        if copied is None or learning is None or not learning.can_update(self.config, permissions):
+        if copied is None or learning is None:
+            return False
+        assert state.awaited is not None
+        state.awaited.make_room()
+        if not learning.can_update(self.config, permissions):
             return False
         asked = state.clock()
 
@@ -173,11 +177,13 @@ class CognitiveEngine:
 
         copied.join_streams()
         try:
-            learning.update(self.config, permissions)
+            with learning.lost_where_full():
+                learning.update(self.config, permissions)
         except BaseException:
             learning.lose()
             raise
-        assert state.awaited is not None
+        if learning.lost:
+            return False
         state.awaited.defer(act, changes_graph=True)
         return True
 

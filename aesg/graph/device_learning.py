@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import weakref
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -130,6 +132,16 @@ class DeviceLearning:
             self._known = None
             self._clear_ahead()
             self._copied.forget()
+
+    @contextmanager
+    def lost_where_full(self) -> Iterator[None]:
+        """Inside, a device that has no more room loses what it learnt, which costs time and nothing else: the
+        host learns it in any case.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            self.lose()
 
     def before_taking_in(self, ahead: bool) -> bool:
         """The host is about to do what was awaited longest. ahead: it was done here. Whether it still counts

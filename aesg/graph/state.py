@@ -186,7 +186,8 @@ class GraphState:
         self.bare_log.digest()
         for copied in in_step:
             assert copied.learning is not None
-            copied.learning.digested()
+            with copied.learning.lost_where_full():
+                copied.learning.digested()
 
     # ------------------------------------------------------------------------------------------------------
 

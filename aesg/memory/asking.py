@@ -184,12 +184,13 @@ class AskMethods:
         if pending is not None:
             # What may be asked for again is kept whole: copying it costs less than gathering it again.
             kept = [answer.kept(whole=pending.traced) for answer in answers]
-            call = Call(query.kept(), found.detached(), kept, learns, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            call = Call(query.kept(), found.detached(), kept, learns, seconds, self._learner.failures)
             pending.calls.append(call)
             if query.on_host and not again:
                 self._learner.note(call)
         elif not again:
-            call = Call(query, found, answers, learns, time.perf_counter() - started)
+            call = Call(query, found, answers, learns, time.perf_counter() - started, self._learner.failures)
             if query.on_host:
                 self._learner.take_in_one(call)
             else:

@@ -50,8 +50,9 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
         it at once. The files are written from the host alone: what a call taught is on its way there while
         the device works on, and is learnt there by whatever next needs it: `save()`, any look at the graph,
         an `update_topology()` that sweeps. Nothing else waits for the device, unless more than 256 calls are
-        on their way. A query that is not finite finds nothing there, and what would learn from it raises.
-        Answers go to the device of the query. `to()` moves all this. It has never run on a GPU.
+        on their way. A query that is not finite finds nothing there, and who would learn from it raises; what
+        was asked behind it is learnt as if it had not been. Answers go to the device of the query. `to()`
+        moves all this. It has never run on a GPU.
     residency: "device", or "host" for vectors that the device has no room for: they stay in pinned host
         memory (beside the store's own) and pass through the device at every search; what a call taught is
         then learnt on the host before the next.

@@ -124,6 +124,8 @@ class Learner:
             there = self.there = DeviceStreams(device)
         awaited, copied = state.awaited, self.graph.copied
         assert awaited is not None and copied is not None
+        if not is_captured(query.rows):
+            awaited.make_room()
         learning = copied.learning
         ahead = learning is not None and learning.in_step
         # With the first call in a mode that learns, whether this one does: the next will not have to wait.
@@ -136,7 +138,8 @@ class Learner:
         there.follow(self.streams)
         if begins:
             assert learning is not None
-            learning.take_over()
+            with learning.lost_where_full():
+                learning.take_over()
         return there
 
     def await_calls(self, calls: Sequence[Call]) -> None:
@@ -149,31 +152,31 @@ class Learner:
         learning = self._learning_of(calls)
         ahead = learning is not None and learning.in_step
         here = copied is not None and copied.device == query.rows.device  # not moved meanwhile
+        no_trace = self.leaves_no_trace(query)
         try:
             if copied is not None and here:
                 copied.join_streams()  # a `one_call` may end on another than it was asked on
-            sent = [] if self.leaves_no_trace(query) else self._send(calls, learning, ahead)
+            if ahead and learning is not None and not no_trace:
+                rows = sum(len(call.query.rows) for call in calls if call.learns)
+                with learning.lost_where_full():
+                    learning.begin_call(rows, self.config)
+                ahead = not learning.lost
+            sent = [] if no_trace else self._send(calls, learning, ahead)
             # Moved, or changed on the host, meanwhile: which concepts the slots hold the host alone knows.
-            if copied is None or not here:
-                current = False
-            elif ahead and learning is not None:
-                current = not learning.lost  # by taking in others to make room
-            else:
-                current = copied.is_current
-            if copied is None or not current:
+            if copied is None or not here or not (ahead or copied.is_current):
                 there.forget()
                 return
             there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
             if not ahead or learning is None:
                 return
-            if not sent:
+            if no_trace:
                 self.captured = calls[0], next(self._taught(calls, learning, there))
                 return
-            learning.begin_call(sum(len(call.query.rows) for call in calls if call.learns), self.config)
             try:
                 # One after the other: noting may write into the graph, where the next are born.
-                for seen in self._taught(sent, learning, there):
-                    self._note_there(seen, learning)
+                with learning.lost_where_full():
+                    for seen in self._taught(sent, learning, there):
+                        self._note_there(seen, learning)
             except AESGNavigationError:  # not finite: a device leaves it out, and the host will say so
                 learning.lose()
         except BaseException:
@@ -190,8 +193,8 @@ class Learner:
         assert learning is not None and there is not None
         try:
             learning.begin_call(len(call.query.rows), self.config)
-            (own,) = self._send([call], learning, ahead=True)
-            if not learning.lost:
+            (own,) = self._send([call._replace(failures=self.failures)], learning, ahead=True)
+            with learning.lost_where_full():
                 found = own.found
                 kept = Seen(found.members, found.energies, seen.previous.clone(), seen.current.clone())
                 self._note_there(kept, learning)
@@ -220,7 +223,9 @@ class Learner:
             if learning is not None:
                 learning.lose()
 
-        def take(copies: list[Tensor]) -> None:
+        def take(copies: list[Tensor], behind_failure: bool) -> None:
+            if behind_failure:
+                lost()
             held = learning is not None and copied is not None and learning.before_taking_in(ahead)
             try:
                 for parts in each_call(copies):
@@ -229,6 +234,8 @@ class Learner:
                     taken_over(call, parts) for call, parts in zip(outlines, each_call(copies), strict=True)
                 ]
                 with state.time.as_of(asked):
+                    if behind_failure:
+                        arrived = [self._asked_again(call) for call in arrived]
                     self.take_in(arrived)
             except BaseException:
                 lost()  # it remembers what the host does not
@@ -245,10 +252,19 @@ class Learner:
             take,
             changes_graph=any(call.learns for call in calls),
             lost=lost,
+            failures=calls[0].failures,
         )
         if learning is None:  # nobody there reads them
             return []
         return [taken_over(call, parts) for call, parts in zip(calls, each_call(there_too()), strict=True)]
+
+    @torch.no_grad()
+    def _asked_again(self, call: Call) -> Call:
+        """The call as the host answers it now. What the device answered is of a graph, and of streams, that
+        learnt from a call that the host then could not: its slots may hold other concepts here, or none.
+        """
+        found, answers = self._navigator.find(call.query, self.streams)
+        return call._replace(found=found, answers=answers)
 
     @torch.inference_mode(False)  # what is kept is used outside of it as well
     @torch.no_grad()
@@ -280,6 +296,8 @@ class Learner:
         state, there, copied = self.graph.state, self.there, self.graph.copied
         awaited = state.awaited
         learning = None if copied is None else copied.learning
+        if awaited is not None:
+            awaited.make_room()
         if (
             not awaited
             or awaited.taking
@@ -304,6 +322,12 @@ class Learner:
             there.took_in(self.streams)
 
         awaited.defer(act, changes_graph=False)
+
+    @property
+    def failures(self) -> int:
+        """Of what was awaited, so far."""
+        awaited = self.graph.state.awaited
+        return 0 if awaited is None else awaited.failures
 
     def leaves_no_trace(self, query: Query) -> bool:
         """Whether the host hears nothing of this call: it is rehearsed, or goes into a CUDA graph, and what
@@ -343,7 +367,8 @@ class Learner:
         if learning is None or not learning.in_step:
             raise AESGMemoryError(
                 "capture: expected a memory that learns on its device, got one that learns on the host: its "
-                "vectors are there, or likeness leaves out what all queries have in common"
+                "vectors are there, likeness leaves out what all queries have in common, or the device has "
+                "no room"
             )
         learning.make_room(len(query.rows), self.config)
         there.know_last(self.streams, learning.epoch)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from aesg.config import AESGConfig
-from aesg.exceptions import AESGError
+from aesg.exceptions import AESGError, AESGNavigationError
+from aesg.memory import learning
 from aesg.memory.controller import AESGMemory
 from tests.graph.test_device_learning import assert_same_as_store
 
@@ -302,6 +304,36 @@ class Life:
     def fail(self, memory: AESGMemory) -> Any:
         return told(memory.retrieve(torch.zeros(2, self.config.vector_dim + 1), int(self.random.integers(9))))
 
+    def lose_a_call(self, memory: AESGMemory) -> Any:
+        """As if it had not been asked, whatever was asked behind it."""
+        lost, behind = self.query(self.small(5)), [self.query(self.small(6)) for _ in range(self.small(4))]
+        updates = bool(self.random.random() < 0.3)
+        refuse, waiting = learning.require_finite, [lost]
+
+        def require_finite(copies: Any) -> None:
+            if waiting and torch.equal(copies[0], waiting[0]):
+                waiting.clear()
+                raise AESGNavigationError("lost")
+            refuse(copies)
+
+        def insist(act: Callable[[], object]) -> None:
+            with contextlib.suppress(AESGNavigationError):  # of the lost call, before anything was done
+                act()
+                return
+            act()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(learning, "require_finite", require_finite)
+            if not Life.on_host:
+                memory.retrieve(lost)
+            for place, query in enumerate(behind):
+                insist(lambda query=query: memory.retrieve(query))
+                if place == 0 and updates:
+                    insist(memory.update_topology)
+            insist(memory._state.settle)
+        assert Life.on_host or not waiting
+        return []
+
     def check(self, memory: AESGMemory) -> Any:
         found = memory.check()
         copied = memory.graph.copied
@@ -327,7 +359,7 @@ class Life:
         "change_within_a_call", "set_streams", "look_at_streams", "save", "stats", "switch_mode", "forget",
         "give_vector", "add", "link", "assign", "move_relevance", "bear", "observe", "merge_or_split",
         "by_hand", "snapshot", "restore", "compact", "packed", "move", "reopen", "collect", "another",
-        "infinite", "fail", "check", "check", "history",
+        "infinite", "fail", "lose_a_call", "check", "check", "history",
     )  # fmt: skip
     RARE = ("add_many",)
 
@@ -363,7 +395,7 @@ class Life:
         return {path.name: path.read_bytes() for path in paths}
 
 
-@contextmanager
+@contextlib.contextmanager
 def collected_on_request() -> Iterator[None]:
     """Inside, what is left to the collector is there until a life collects it, in both at the same moment."""
     gc.disable()

@@ -100,7 +100,7 @@ def test_a_reader_takes_in_what_it_asked_before_it_follows_the_writer(make_memor
 
 def test_who_interrupts_the_waiting_loses_nothing(monkeypatch) -> None:
     queue, seen = Awaited(), []
-    queue.send([torch.tensor([1])], lambda copies: seen.append(int(copies[0])), changes_graph=True)
+    queue.send([torch.tensor([1])], lambda copies, behind: seen.append(int(copies[0])), changes_graph=True)
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
         context.setattr(awaited._Transfer, "arrived", interrupted)
         queue.settle()
@@ -118,7 +118,7 @@ def test_what_will_never_come_is_given_up(monkeypatch) -> None:
         raise RuntimeError("the device is gone")
 
     queue = Awaited()
-    queue.send([torch.tensor([1])], lambda copies: None, changes_graph=True)
+    queue.send([torch.tensor([1])], lambda copies, behind: None, changes_graph=True)
     monkeypatch.setattr(awaited._Transfer, "arrived", lost)
     with pytest.raises(RuntimeError, match="is gone"):
         queue.settle()
