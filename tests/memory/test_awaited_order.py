@@ -98,33 +98,6 @@ def test_a_reader_takes_in_what_it_asked_before_it_follows_the_writer(make_memor
 # -- interrupted, failed, moved ----------------------------------------------------------------------------
 
 
-def test_who_interrupts_the_waiting_loses_nothing(monkeypatch) -> None:
-    queue, seen = Awaited(), []
-    queue.send([torch.tensor([1])], lambda copies, behind: seen.append(int(copies[0])), changes_graph=True)
-    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-        context.setattr(awaited._Transfer, "arrived", interrupted)
-        queue.settle()
-    assert queue and seen == []
-    queue.settle()
-    assert seen == [1] and not queue
-
-
-def interrupted(transfer: object) -> list[Tensor]:
-    raise KeyboardInterrupt
-
-
-def test_what_will_never_come_is_given_up(monkeypatch) -> None:
-    def lost(transfer: object) -> list[Tensor]:
-        raise RuntimeError("the device is gone")
-
-    queue = Awaited()
-    queue.send([torch.tensor([1])], lambda copies, behind: None, changes_graph=True)
-    monkeypatch.setattr(awaited._Transfer, "arrived", lost)
-    with pytest.raises(RuntimeError, match="is gone"):
-        queue.settle()
-    assert not queue
-
-
 def test_a_memory_that_is_collected_while_another_learns(make_memory, elsewhere) -> None:
     memory = with_copy(make_memory(vector_dim=DIM))
     memory.set_mode("INFERENCE")
