@@ -15,6 +15,7 @@ from aesg.ops.keep_primary import keep_primary_
 from aesg.ops.note_succession import note_succession_
 from aesg.ops.pack_rows import pack_rows
 from aesg.ops.pool_novelty import pool_novelty_
+from aesg.ops.project_out import project_out, project_out_inv_norm_
 from aesg.ops.read_members import read_members
 from aesg.ops.region_search import Cells, make_cells, region_add_, region_remove_, region_search, with_room
 from aesg.ops.retire import retire_
@@ -39,6 +40,8 @@ __all__ = [
     "note_succession_",
     "pack_rows",
     "pool_novelty_",
+    "project_out",
+    "project_out_inv_norm_",
     "read_members",
     "region_add_",
     "region_remove_",

@@ -223,6 +223,22 @@ def consolidate_ref_(
     return (lives & (older > min_age) & weak & rare).to(torch.uint8)
 
 
+def project_out_ref(vectors: Tensor, direction: Tensor) -> Tensor:
+    """Oracle of `aesg.ops.project_out`, up to the order of its sums."""
+    wide = vectors.double()
+    rest = wide - (wide * direction).sum(dim=-1, keepdim=True) * direction
+    gone = rest.norm(dim=-1, keepdim=True) <= 1e-6 * wide.norm(dim=-1, keepdim=True)
+    return torch.where(gone, 0.0, rest).to(vectors.dtype)
+
+
+def project_out_inv_norm_ref_(inv_norm: Tensor, vectors: Tensor, slots: Tensor, direction: Tensor) -> None:
+    """Oracle of `aesg.ops.project_out_inv_norm_`, on a flat column; writes the first."""
+    for vector, slot in zip(project_out_ref(vectors.double(), direction), slots.tolist(), strict=True):
+        norm = float(vector.norm())
+        if 0 <= slot < len(inv_norm):
+            inv_norm[slot] = 1 / norm if norm >= torch.finfo(torch.float32).tiny else 0.0
+
+
 def keep_primary_ref_(
     slots: Tensor,
     slot_ids: Tensor,

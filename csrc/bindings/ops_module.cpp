@@ -44,6 +44,8 @@ STABLE_TORCH_LIBRARY(aesg, m) {
   m.def(
       "replay_energies_backward(Tensor gradients, Tensor queries, Tensor seeds, Tensor similarities, "
       "Tensor jacobian, Tensor seed_vectors) -> Tensor");
+  m.def("project_out(Tensor vectors, Tensor direction) -> Tensor");
+  m.def("project_out_inv_norm_(Tensor(a!) inv_norm, Tensor vectors, Tensor slots, Tensor direction) -> ()");
   m.def(
       "keep_primary_(Tensor(a!) slots, Tensor(b!) slot_ids, Tensor(c!) slot_energies, Tensor members, "
       "Tensor energies, Tensor ids, int steps) -> ()");

@@ -3,27 +3,16 @@
 #include <algorithm>
 #include <cmath>
 
-#include "csrc/graph/population.h"
+#include "csrc/base/project_out_math.h"
 
 namespace aesg::graph {
 namespace {
 
-// The part of a vector along the common direction, and the whole's squared length.
-struct Along {
-  double part, square;
-};
-
 Along along(const double* common, const float* vector, int64_t dim) {
-  Along found{0, 0};
-  for (int64_t d = 0; d < dim; ++d) {
-    const double value = vector[d];
-    found.part += value * common[d];
-    found.square += value * value;
-  }
+  Along found;
+  for (int64_t d = 0; d < dim; ++d) found = add_along(found, vector[d], common[d]);
   return found;
 }
-
-bool something_left(double rest, double square) { return rest > kNothingLeft * kNothingLeft * square; }
 
 }  // namespace
 
@@ -33,11 +22,10 @@ void inverse_norms_without(const double* common, const float* rows, int64_t n, i
     const Along whole = along(common, vector, dim);
     double rest = 0;
     for (int64_t d = 0; d < dim; ++d) {
-      const double value = vector[d] - whole.part * common[d];
+      const double value = rest_of(vector[d], whole.part, common[d]);
       rest += value * value;
     }
-    const bool there = something_left(rest, whole.square) && std::sqrt(rest) >= kShortest;
-    inverse[row] = there ? static_cast<float>(1.0 / std::sqrt(rest)) : 0.0f;
+    inverse[row] = inverse_rest(rest, whole.square);
   }
 }
 
@@ -45,12 +33,12 @@ float cosine_without(const double* common, const float* a, const float* b, int64
   const Along one = along(common, a, dim), other = along(common, b, dim);
   double product = 0, left = 0, right = 0;
   for (int64_t d = 0; d < dim; ++d) {
-    const double x = a[d] - one.part * common[d], y = b[d] - other.part * common[d];
+    const double x = rest_of(a[d], one.part, common[d]), y = rest_of(b[d], other.part, common[d]);
     product += x * y;
     left += x * x;
     right += y * y;
   }
-  if (!something_left(left, one.square) || !something_left(right, other.square)) return 0.0f;
+  if (nothing_left(left, one.square) || nothing_left(right, other.square)) return 0.0f;
   return static_cast<float>(std::clamp(product / std::sqrt(left * right), -1.0, 1.0));
 }
 

@@ -6,9 +6,6 @@
 
 namespace aesg::graph {
 
-// What is left of a vector below this share of its length is rounding, and counts as nothing.
-constexpr double kNothingLeft = 1e-6;
-
 // 1 / |v - (v.u) u| of each of n rows [dim], 0 where nothing is left. In double, without cancellation: the
 // same bits on every machine. Cost O(n dim).
 void inverse_norms_without(const double* common, const float* rows, int64_t n, int64_t dim, float* inverse);

@@ -77,6 +77,11 @@ struct TypeRule<float> {
   static bool fits(ScalarType t) { return t == ScalarType::Float; }
 };
 template <>
+struct TypeRule<double> {
+  static constexpr const char* kName = "float64";
+  static bool fits(ScalarType t) { return t == ScalarType::Double; }
+};
+template <>
 struct TypeRule<int32_t> {
   static constexpr const char* kName = "int32";
   static bool fits(ScalarType t) { return t == ScalarType::Int; }

@@ -25,11 +25,12 @@ from test_gpu_on_host import at, sizes
 from test_gpu_search_on_host import check as check_search
 from test_pack_rows import assert_same
 from test_pack_rows import case as rows_case
+from test_project_out import case as rests_case
 from torch import Tensor
 
 from aesg import _core
 from aesg.exceptions import AESGMemoryError
-from aesg.ops import COUNTERS, pack_rows
+from aesg.ops import COUNTERS, pack_rows, project_out, project_out_inv_norm_
 
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 
@@ -72,6 +73,28 @@ def test_the_search_for_links_passes_over_tiles_of_zeros(gpu, tiles: list[int]) 
     queries[tiles] = torch.randn(len(tiles), 64, 6)
     queries = queries.flatten(0, 1)[:300]
     check_search(gpu, queries, vectors, 3, inv_norm=1 / vectors.norm(dim=1))
+
+
+@pytest.mark.parametrize("n, dim", [(0, 3), (1, 1), (7, 5), (33, 32), (50, 33), (130, 70)])
+def test_project_out(gpu, n: int, dim: int) -> None:
+    for seed in range(3):
+        gpu.on_host_order(seed)
+        vectors, direction = rests_case(n, dim, seed)
+        if n > 2:
+            vectors[2, dim // 2] = float("inf")
+        rests = torch.full_like(vectors, 7.0)
+        gpu.on_host_project_out(at(vectors), at(direction), *sizes(n, dim), at(rests))
+        want = project_out(vectors, direction)
+        assert torch.equal(rests.nan_to_num(8.0), want.nan_to_num(8.0))
+        slots = torch.randperm(n + 9)[:n]
+        outside = torch.tensor([-1, n + 9, -(2**60)]).repeat(n)
+        slots[::5] = outside[: len(slots[::5])]
+        lengths = [torch.full((n + 9,), 7.0) for _ in range(2)]
+        gpu.on_host_project_out_inv_norm(
+            at(vectors), at(slots), at(direction), *sizes(n, dim), at(lengths[0]), *sizes(n + 9)
+        )
+        project_out_inv_norm_(lengths[1], vectors, slots, direction)
+        assert torch.equal(lengths[0].nan_to_num(8.0), lengths[1].nan_to_num(8.0))
 
 
 def bear_on_host(gpu, learnt: Learnt, births: Births, relevance: float = 1.0) -> Tensor:

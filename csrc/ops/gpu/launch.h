@@ -14,6 +14,7 @@
 #include "csrc/ops/follow_math.h"
 #include "csrc/ops/keep_primary_math.h"
 #include "csrc/ops/note_succession_math.h"
+#include "csrc/ops/project_out_math.h"
 #include "csrc/ops/retire_math.h"
 
 namespace aesg::gpu {
@@ -28,6 +29,9 @@ int consolidate(const ConsolidateRules& rules, int64_t count, Column<const uint8
                 Stream stream);
 
 int keep_primary(const KeepPrimary& job, Stream stream);
+
+int project_out(const ProjectOut& job, Stream stream);
+int project_out_inv_norm(const ProjectOutInvNorm& job, Stream stream);
 
 int note_succession(const NoteSuccession& job, Stream stream);
 size_t follow_workspace(const Follow& job);

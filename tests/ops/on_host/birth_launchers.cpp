@@ -26,6 +26,17 @@ int on_host_pack_rows(const float* rows, const uint8_t* chosen, const int64_t* m
   return gpu::pack_rows(job, workspace(gpu::pack_rows_workspace(job)).data(), nullptr);
 }
 
+int on_host_project_out(const float* vectors, const double* direction, int64_t count, int64_t dim,
+                        float* rests) {
+  return gpu::project_out({vectors, direction, count, dim, rests}, nullptr);
+}
+
+int on_host_project_out_inv_norm(const float* vectors, const int64_t* slots, const double* direction,
+                                 int64_t count, int64_t dim, float* inv_norm, int64_t slot_count) {
+  return gpu::project_out_inv_norm({vectors, slots, direction, count, dim, {inv_norm, slot_count, 1}},
+                                   nullptr);
+}
+
 // columns: the eight of Nodes, then the ten of Edges.
 int on_host_bear(const float* packed, const int64_t* count, const int64_t* neighbors, const float* cosines,
                  int64_t rows, int64_t dim, int64_t links, void* const* columns, const Strides* strides,

@@ -1,0 +1,114 @@
+// project_out and project_out_inv_norm_ on the device: a warp a row. All lanes bring its values, one adds
+// them up in their order.
+#include <algorithm>
+
+#include "csrc/ops/gpu/launch.h"
+
+namespace aesg::gpu {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr int kWarps = 4;  // of a block
+constexpr int kBlock = kWarps * kWarp;
+constexpr int64_t kMostBlocks = 1 << 16;  // they take turns
+
+// 32 values of a row and of the direction.
+struct Stage {
+  float values[kWarp];
+  double direction[kWarp];
+};
+
+// What the lanes of a warp share.
+struct Shared {
+  Stage stage;
+  Along whole;
+  double rest;  // squared
+};
+
+// Calls add(value, u) for the whole row, in order, in lane 0 alone.
+template <typename Add>
+__device__ void in_order(const float* row, const double* direction, int64_t dim, Stage& stage, Add add) {
+  const int lane = threadIdx.x % kWarp;
+  for (int64_t first = 0; first < dim; first += kWarp) {
+    if (first + lane < dim) {
+      stage.values[lane] = row[first + lane];
+      stage.direction[lane] = direction[first + lane];
+    }
+    __syncwarp();
+    if (lane == 0) {
+      const int width = static_cast<int>(dim - first < kWarp ? dim - first : kWarp);
+      for (int i = 0; i < width; ++i) add(stage.values[i], stage.direction[i]);
+    }
+    __syncwarp();
+  }
+}
+
+// Fills in what there is to know of a row, for all lanes.
+__device__ void measure(const float* row, const double* direction, int64_t dim, Shared& shared) {
+  const int lane = threadIdx.x % kWarp;
+  Along whole;
+  in_order(row, direction, dim, shared.stage,
+           [&](float value, double u) { whole = add_along(whole, value, u); });
+  double rest = 0;
+  in_order(row, direction, dim, shared.stage, [&](float value, double u) {
+    const double left = rest_of(value, whole.part, u);
+    rest += left * left;
+  });
+  if (lane == 0) {
+    shared.whole = whole;
+    shared.rest = rest;
+  }
+  __syncwarp();
+}
+
+__global__ void __launch_bounds__(kBlock) project_out_rows(ProjectOut job) {
+  __shared__ Shared shared[kWarps];
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t step = int64_t{gridDim.x} * kWarps;
+  for (int64_t row = int64_t{blockIdx.x} * kWarps + warp; row < job.count; row += step) {
+    const float* from = job.vectors + row * job.dim;
+    measure(from, job.direction, job.dim, shared[warp]);
+    const double part = shared[warp].whole.part;
+    const bool nothing = nothing_left(shared[warp].rest, shared[warp].whole.square);
+    for (int64_t d = lane; d < job.dim; d += kWarp)
+      job.rests[row * job.dim + d] =
+          nothing ? 0.0f : static_cast<float>(rest_of(from[d], part, job.direction[d]));
+    __syncwarp();
+  }
+}
+
+__global__ void __launch_bounds__(kBlock) write_inv_norms(ProjectOutInvNorm job) {
+  __shared__ Shared shared[kWarps];
+  const int warp = threadIdx.x / kWarp;
+  const int64_t step = int64_t{gridDim.x} * kWarps;
+  for (int64_t row = int64_t{blockIdx.x} * kWarps + warp; row < job.count; row += step) {
+    const int64_t slot = job.slots[row];
+    if (slot < 0 || slot >= job.inv_norm.rows) continue;
+    measure(job.vectors + row * job.dim, job.direction, job.dim, shared[warp]);
+    if (threadIdx.x % kWarp == 0)
+      job.inv_norm[slot] = inverse_rest(shared[warp].rest, shared[warp].whole.square);
+    __syncwarp();
+  }
+}
+
+unsigned blocks_for(int64_t rows) {
+  return static_cast<unsigned>(std::min((rows + kWarps - 1) / kWarps, kMostBlocks));
+}
+
+}  // namespace
+
+int project_out(const ProjectOut& job, Stream opaque) {
+  if (job.count == 0 || job.dim == 0) return 0;
+  const auto stream = static_cast<cudaStream_t>(opaque);
+  project_out_rows<<<blocks_for(job.count), kBlock, 0, stream>>>(job);
+  return cudaGetLastError();
+}
+
+int project_out_inv_norm(const ProjectOutInvNorm& job, Stream opaque) {
+  if (job.count == 0 || job.inv_norm.rows == 0) return 0;
+  const auto stream = static_cast<cudaStream_t>(opaque);
+  write_inv_norms<<<blocks_for(job.count), kBlock, 0, stream>>>(job);
+  return cudaGetLastError();
+}
+
+}  // namespace aesg::gpu
