@@ -16,9 +16,9 @@ from torch import Tensor
 
 from aesg import _core
 from aesg.graph.device_groups import Groups, Parts
-from aesg.graph.query_mean import QueryMean, without
+from aesg.graph.query_mean import QueryMean, with_part
 from aesg.graph.streamed_vectors import StreamedVectors
-from aesg.ops import Edges, Nodes, seed_search
+from aesg.ops import Edges, Nodes, project_out, project_out_inv_norm_, seed_search
 from aesg.storage.engine import AESGStorage, EdgeBlocks
 from aesg.storage.nodes import BLOCK_EDGES, GROUP, NODE_COLUMNS
 
@@ -53,8 +53,8 @@ class DeviceCopy:
         self._learnt = Groups(self.device, _LEARNT_BYTES)  # these two only where it learns
         self._cold = Groups(self.device, _core.COLD_BLOCK_BYTES * GROUP)
         self._lengths = Groups(self.device, 4 * GROUP)  # see `inverse_norms`
-        self._common: Tensor | None = None  # as of `_lengths`, and on the device
-        self._common_there: Tensor | None = None
+        self._common: Tensor | None = None  # as of `_lengths`
+        self._common_there: Tensor | None = None  # [2, D], it and `QueryMean.part` on the device
 
     @property
     def copied_groups(self) -> tuple[int, int, int]:
@@ -115,7 +115,7 @@ class DeviceCopy:
     def forget(self) -> None:
         """What is here is not what the store will be: all is brought anew."""
         self._changes, self._held = -1, 0
-        for part in (self._vectors, self._columns, self._blocks, self._learnt, self._cold):
+        for part in (self._vectors, self._columns, self._blocks, self._learnt, self._cold, self._lengths):
             part.forget()
 
     def reserve(self, nodes: int, blocks: int) -> None:
@@ -124,6 +124,8 @@ class DeviceCopy:
         groups = -(-nodes // GROUP), -(-blocks // GROUP)
         wanted = [(part, groups[0]) for part in (self._vectors, self._columns, self._learnt)]
         wanted += [(part, groups[1]) for part in (self._blocks, self._cold)]
+        if self._common is not None:  # where likeness leaves something out
+            wanted.append((self._lengths, groups[0]))
         for part, count in wanted:  # all or none is longer
             part.make_room(count)
         for part, count in wanted:
@@ -231,7 +233,15 @@ class DeviceCopy:
 
     def without(self, vectors: Tensor, health: QueryMean) -> Tensor:
         """`QueryMean.without` of vectors [..., D] on this device."""
-        return vectors if health.common is None else without(vectors, self.common_of(health))
+        return vectors if health.common is None else project_out(vectors, self.common_of(health))
+
+    def restored(self, rests: Tensor, health: QueryMean) -> Tensor:
+        """`QueryMean.restored` of vectors [n, D] on this device."""
+        if health.common is None:
+            return rests
+        self.common_of(health)
+        assert self._common_there is not None
+        return with_part(rests, self._common_there[1])
 
     def inverse_norms(self, health: QueryMean) -> Tensor:
         """By what a product with a stored vector is scaled, [G, 1024] f32: `QueryMean.inverse_norms`, of
@@ -240,9 +250,17 @@ class DeviceCopy:
         if health.common is None:
             return self.inv_norm
         self.common_of(health)
-        core, lengths = self._storage.core, health.inverse_norms(self._storage).numpy()
-        self._lengths.bring(core.vector_stamps, core.node_groups, lambda g: [lengths[g].view(np.uint8)])
+        if self.learning is None or not self.learning.in_step:  # then `note_lengths` keeps them
+            core, lengths = self._storage.core, health.inverse_norms(self._storage).numpy()
+            stamps = core.vector_stamps
+            self._lengths.bring(stamps, core.node_groups, lambda g: [lengths[g].view(np.uint8)], self._held)
         return self._lengths.part(torch.float32, 0, (GROUP,))
+
+    def note_lengths(self, vectors: Tensor, slots: Tensor, health: QueryMean) -> None:
+        """`inverse_norms` of what was born here: vectors [n, D] at slots [n], below 0: none."""
+        if health.common is not None:
+            lengths = self._lengths.part(torch.float32, 0, (GROUP,))
+            project_out_inv_norm_(lengths, vectors, slots, self.common_of(health))
 
     @torch.inference_mode(False)  # training goes through it, whatever was asked under before
     def common_of(self, health: QueryMean) -> Tensor:
@@ -252,9 +270,11 @@ class DeviceCopy:
         if self._common is not health.common or self._common_there is None:
             assert health.common is not None
             self._lengths = Groups(self.device, 4 * GROUP)
-            common = health.common.pin_memory() if self.device.type == "cuda" else health.common
-            self._common, self._common_there = health.common, common.to(self.device, non_blocking=True)
-        return self._common_there
+            both = torch.stack([health.common, health.part])
+            if self.device.type == "cuda":
+                both = both.pin_memory()
+            self._common, self._common_there = health.common, both.to(self.device, non_blocking=True)
+        return self._common_there[0]
 
     def join_streams(self) -> None:
         """Who asks on another CUDA stream than the last waits, on the device, for what was asked there: one

@@ -90,10 +90,8 @@ class DeviceLearning:
 
     @property
     def possible(self) -> bool:
-        """Whether this device can learn what the host would. Not where likeness leaves out a common part: the
-        lengths that go with it are found on the host.
-        """
-        return self._state.bare_queries.common is None and not self._state.bare_storage.read_only
+        """Whether this device can learn what the host would."""
+        return not self._state.bare_storage.read_only
 
     @torch.inference_mode(False)  # what is kept is used outside of it as well
     @torch.no_grad()
@@ -105,6 +103,7 @@ class DeviceLearning:
         self._known = None
         self._clear_ahead()
         self._copied.refresh_learnt()
+        self._copied.inverse_norms(state.bare_queries)
         core, pool = state.bare_storage.core, state.bare_pool
         numbers = torch.tensor([int(getattr(core.counters, name)) for name in COUNTERS])
         kept = [self._counters, *self._pool]
@@ -167,7 +166,7 @@ class DeviceLearning:
         return (
             state.bare_storage.core.changes, state.bare_pool.version, state.bare_log.version,
             state.bare_counters["consolidations"], state.pruning.wait, state.pruning.aged_unpruned,
-            state.bare_queries.common is None,
+            state.bare_queries.version,
         )  # fmt: skip
 
     def used_on(self, stream: torch.cuda.Stream) -> None:
@@ -220,12 +219,14 @@ class DeviceLearning:
         i64, -1: none, and the newborn, slots [n] i64.
         """
         copied, threshold = self._copied, config.novelty_explanation_threshold
+        health = self._state.bare_queries
         if not permissions.create_concepts:
             nobody = torch.full((len(rows),), -1, dtype=torch.int64, device=rows.device)
             return nobody, nobody
         living = self._counters[ACTIVE : ACTIVE + 1]
         # Zero rows change nothing. A number instead of a tensor would be brought there by every call.
-        novel = torch.where((explanation < threshold)[:, None], rows, self._zero)
+        rests = copied.without(rows, health)
+        novel = torch.where((explanation < threshold)[:, None], rests, self._zero)
         candidates, counts, stamps, sizes = self._pool
         born, vectors = pool_novelty_(
             candidates,
@@ -239,16 +240,15 @@ class DeviceLearning:
             living=living,
         )
         most = None if permissions.evolutionary_pressure else config.max_concepts - living
-        packed, _, count = pack_rows(vectors, born, most=most)
-        cosines, neighbors = copied.search(
-            packed, config.link_count, config.link_min_similarity, self._state.bare_queries
-        )
+        packed, _, count = pack_rows(copied.restored(vectors, health), born, most=most)
+        cosines, neighbors = copied.search(packed, config.link_count, config.link_min_similarity, health)
         slots = bear_(
             packed, count, neighbors, cosines, copied.nodes, copied.edges, self._counters,
             confidence=config.edge_initial_confidence,
         )  # fmt: skip
+        copied.note_lengths(packed, slots, health)
         # What is behind the newborn is zero, and like nothing.
-        return seed_search(novel, packed, 1, min_score=threshold)[1][:, 0], slots
+        return seed_search(novel, copied.without(packed, health), 1, min_score=threshold)[1][:, 0], slots
 
     # -- use -----------------------------------------------------------------------------------------------
 

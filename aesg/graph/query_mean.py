@@ -13,25 +13,21 @@ import torch
 from torch import Tensor
 
 from aesg import _core
+from aesg.ops import project_out
 from aesg.storage.engine import AESGStorage
+from aesg.storage.nodes import GROUP
 
 BLOCK = 512  # queries taken into the mean at once, so that it does not depend on how they came in calls
 SPAN = 4096  # queries after which the mean has forgotten to 1/e
 HYSTERESIS = 0.1  # a common part once removed stays removed until the resultant falls this far below
 NEARLY_ONE = 0.9  # cosine that remainders of one pattern with little noise reach
-# Share of a vector's length below which a remainder is rounding (csrc/graph/common_part.h).
+# Share of a vector's length below which a remainder is rounding (csrc/base/project_out_math.h).
 NOTHING_LEFT = 1e-6
 
 
-def without(vectors: Tensor, common: Tensor) -> Tensor:
-    """Vectors [..., D] f32 without their part along `common` [D] f64 of length 1 (0: as they are); zero where
-    nothing is left. Differentiable in the vectors.
-    """
-    wide = vectors.double()
-    rest = wide - (wide * common).sum(dim=-1, keepdim=True) * common
-    gone = rest.norm(dim=-1, keepdim=True) <= NOTHING_LEFT * wide.norm(dim=-1, keepdim=True)
-    # What is not finite stays so: it must not pass for a vector without anything of its own.
-    return torch.where(gone, 0.0, rest).to(vectors.dtype)
+def with_part(rests: Tensor, part: Tensor) -> Tensor:
+    """Vectors [..., D] f32 and one [D] f64, added."""
+    return (rests.double() + part).to(rests.dtype)
 
 
 class QueryMean:
@@ -41,6 +37,9 @@ class QueryMean:
     Stored vectors stay as they came. Likeness is the cosine of q - (q.u) u and v - (v.u) u; the first is
     orthogonal to u, so its product with v itself is the same, and only the lengths of the second are kept
     beside the vectors. So u may move at any time: nothing stored depends on it.
+
+    Between two changes of u (`take`) nothing else that answers or births depend on changes either: so a
+    device that was told once learns ahead of the host.
     """
 
     def __init__(self, vector_dim: int) -> None:
@@ -48,6 +47,8 @@ class QueryMean:
         self.length = 0.0  # mean length of the queries
         self.seen = 0  # queries in both means
         self.common: Tensor | None = None  # [D] f64, length 1
+        self.along = 0.0  # how long the part of the queries along it was when it was taken, on average
+        self.version = 0  # counts `take`
         self._block = np.zeros((BLOCK, vector_dim), dtype=np.float32)  # the front: queries not yet taken in
         self._waiting = 0
         self._last: Tensor | None = None  # [BLOCK, D], the last block taken in
@@ -97,6 +98,8 @@ class QueryMean:
         """Leaves out this direction from now on."""
         with torch.inference_mode(False):  # training goes through it, whatever it was settled under
             self.common = None if common is None else common.clone()
+        self.along = 0.0 if common is None else self.length * self.resultant
+        self.version += 1
         self._forget_lengths()
 
     def forget(self) -> None:
@@ -142,13 +145,17 @@ class QueryMean:
 
     def without(self, vectors: Tensor) -> Tensor:
         """Vectors [..., D] f32 without their common part, zero where nothing is left. Differentiable."""
-        return vectors if self.common is None else without(vectors, self.common)
+        return vectors if self.common is None else project_out(vectors, self.common)
+
+    @property
+    def part(self) -> Tensor:
+        """The common part [D] f64 that `restored` gives back. REQUIRES: there is one."""
+        assert self.common is not None
+        return self.along * self.common
 
     def restored(self, rests: Tensor) -> Tensor:
-        """What `without` left [n, D], with as much of the common part as queries have."""
-        if self.common is None:
-            return rests
-        return (rests.double() + self.length * self.resultant * self.common).to(rests.dtype)
+        """What `without` left [n, D], with as much of the common part as queries had."""
+        return rests if self.common is None else with_part(rests, self.part)
 
     def inverse_norms(self, storage: AESGStorage) -> Tensor:
         """1 / length of every stored vector without its common part, [G, 1024] f32.
@@ -189,7 +196,7 @@ class QueryMean:
         return torch.from_numpy(_core.inverse_norms_without(self.common.numpy(), rows.numpy()))
 
     def _forget_lengths(self) -> None:
-        self._lengths = torch.zeros(0, 0)
+        self._lengths = torch.zeros(0, GROUP)
         self._stamps = np.zeros(0, dtype=np.uint64)
         self._of_others: weakref.WeakKeyDictionary[object, Tensor] = weakref.WeakKeyDictionary()
 
@@ -199,7 +206,7 @@ class QueryMean:
         """What is committed: means and direction; at most BLOCK - 1 queries are still waiting."""
         return {
             "queries.mean": self.mean,
-            "queries": {"length": self.length, "seen": self.seen},
+            "queries": {"length": self.length, "seen": self.seen, "along": self.along},
             **({} if self.common is None else {"queries.common": self.common.numpy()}),
         }
 
@@ -209,3 +216,5 @@ class QueryMean:
             self.length, self.seen = float(state["queries"]["length"]), int(state["queries"]["seen"])
         common = state.get("queries.common")
         self.take(None if common is None else torch.from_numpy(np.array(common, dtype=np.float64)))
+        if common is not None and "along" in state["queries"]:
+            self.along = float(state["queries"]["along"])

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from aesg.exceptions import AESGMemoryError
-from aesg.graph.query_mean import without
 from aesg.memory.context import RetrievedContext
-from aesg.ops import Activated, replay_energies
+from aesg.ops import Activated, project_out, replay_energies
 
 if TYPE_CHECKING:
     from aesg.memory.asking import AskMethods
@@ -125,8 +124,8 @@ def retrieve(
     found, common = Activated(*parts[:-1]), parts[-1]
     energies = found.energies
     if wanted:
-        compared = found._replace(seed_vectors=without(found.seed_vectors, common))
-        energies = replay_energies(without(rows, common), compared)
+        compared = found._replace(seed_vectors=project_out(found.seed_vectors, common))
+        energies = replay_energies(project_out(rows, common), compared)
     k, device = energies.shape[1], query.device
     return RetrievedContext(
         vectors=found.vectors.reshape(*lead, k, dim).to(device),

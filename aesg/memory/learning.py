@@ -367,8 +367,7 @@ class Learner:
         if learning is None or not learning.in_step:
             raise AESGMemoryError(
                 "capture: expected a memory that learns on its device, got one that learns on the host: its "
-                "vectors are there, likeness leaves out what all queries have in common, or the device has "
-                "no room"
+                "vectors are there, or the device has no room"
             )
         learning.make_room(len(query.rows), self.config)
         there.know_last(self.streams, learning.epoch)

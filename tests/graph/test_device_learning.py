@@ -15,6 +15,7 @@ from aesg.config import AESGConfig
 from aesg.exceptions import AESGNavigationError
 from aesg.graph import use_log
 from aesg.graph.device_learning import DeviceLearning
+from aesg.graph.query_mean import QueryMean
 from aesg.memory.calls import Query
 from aesg.memory.controller import AESGMemory
 from aesg.ops import COUNTERS
@@ -66,6 +67,8 @@ def assert_same_as_store(memory: AESGMemory) -> None:
     for name in ("vector", "id", "inv_norm", "region_id", "is_active", "use_frequency", "relevance", "age"):
         assert torch.equal(getattr(copied, name)[:groups].cpu(), storage.column(name)), name
         assert not bool(getattr(copied, name)[groups:].any()), name
+    lengths, wanted = copied.inverse_norms(state.bare_queries), state.bare_queries.inverse_norms(storage)
+    assert len(lengths) == len(copied.vector) and torch.equal(lengths[:groups].cpu(), wanted)
     edges = copied.edges
     assert torch.equal(edges.first_block[:groups].cpu(), storage.column("first_block"))
     whole = torch.from_numpy(core.edge_view().copy()).view(torch.uint8).view(blocks, 160 * 1024)
@@ -93,6 +96,7 @@ FIELDS = {
     "links": {"link_count": 9, "link_min_similarity": 0.2},
     "finetune": {"memory_mode": "FINETUNE", "novelty_birth_threshold": 1, "max_concepts": 60},
     "online": {"memory_mode": "ONLINE", "max_concepts": 50},
+    "common part": {"query_collapse_threshold": 0.5, "novelty_explanation_threshold": 0.9},
     "one hop": {"spreading_activation_steps": 1, "context_size": 2, "seed_top_k": 1},
 }
 
@@ -103,9 +107,15 @@ def test_a_life_is_learnt_ahead_to_the_last_bit(make_memory, monkeypatch, fields
     monkeypatch.setattr(use_log, "MAX_PENDING_ROWS", 90)
     monkeypatch.setattr("aesg.graph.device_learning.MAX_PENDING_ROWS", 90)
     fields = {"vector_dim": DIM, "novelty_birth_threshold": 2, "consolidation_epoch_interval": 9, **fields}
+    common = None
+    if "query_collapse_threshold" in fields:  # decided here: so few queries do not show it
+        common = torch.nn.functional.normalize(rows(1)[0].double(), dim=0)
+        monkeypatch.setattr(QueryMean, "settle", lambda queries, *_: common if queries.seen else None)
     memory = with_copy(make_memory(**fields), device)
     memory.graph.add_concepts(rows(5, seed=1))
     patterns, learning, ahead = rows(60, seed=7), learning_of(memory), 0
+    if common is not None:
+        patterns += 4 * common.float()
     for step in range(30):
         generator = torch.Generator().manual_seed(step)
         which = torch.randint(0, 20 + step, (6, 5), generator=generator)
@@ -134,11 +144,11 @@ def test_a_life_is_learnt_ahead_to_the_last_bit(make_memory, monkeypatch, fields
             memory.graph.add_concepts(rows(1500, seed=3))
             memory.graph.add_edges(range(100, 140), range(101, 141), [0.5] * 40, [0.5] * 40)
     assert ahead > 20 and learning.epoch < 12
-    assert memory.check() == []
+    assert memory.check() == [] and memory.stats()["common_part_removed"] == (common is not None)
 
 
 def test_the_host_waits_for_what_it_alone_can_do(make_memory) -> None:
-    """Sweeps, and everything where likeness leaves out a common part; then the device goes on by itself."""
+    """Sweeps, and another common part to leave out of likeness; then the device goes on by itself."""
     memory = with_copy(make_memory(vector_dim=DIM, consolidation_epoch_interval=3))
     memory.graph.add_concepts(rows(50))
     learning = learning_of(memory)
@@ -147,16 +157,12 @@ def test_the_host_waits_for_what_it_alone_can_do(make_memory) -> None:
         memory.update_topology()
         assert waiting(memory) == (0 if step % 3 == 0 else 2 * (step % 3))
     assert learning.epoch == 2
-    memory._state.bare_queries.take(torch.nn.functional.normalize(rows(1)[0].double(), dim=0))
-    for seed in range(3):
-        memory.retrieve(rows(4, seed=seed))
-        assert waiting(memory) == 1 and not learning.in_step
-    memory._state.settle()
-    memory._state.bare_queries.take(None)
-    memory.retrieve(rows(4))
-    memory.retrieve(rows(4))
-    assert waiting(memory) == 2 and learning.in_step
-    assert_same_as_store(memory)
+    for common in (torch.nn.functional.normalize(rows(1)[0].double(), dim=0), None):
+        memory._state.queries.take(common)
+        for seed in range(1, 3):
+            memory.retrieve(rows(4, seed=seed))
+            assert waiting(memory) == seed and learning.in_step
+        assert_same_as_store(memory)
 
 
 def test_what_the_device_learnt_is_not_brought(make_memory) -> None:

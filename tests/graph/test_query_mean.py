@@ -124,6 +124,15 @@ def test_the_mean_does_not_depend_on_how_queries_came():
     assert means[0] == pytest.approx(expected.numpy(), abs=1e-12)
 
 
+def test_nothing_is_found_in_an_empty_graph(make_memory):
+    """Where nothing is ever novel, a common part may show before there is a concept."""
+    memory = make_memory(vector_dim=DIM, novelty_explanation_threshold=0.0)
+    _, _, batches = told()
+    live(memory, batches)
+    assert memory.stats()["common_part_removed"] and memory.storage.node_count == 0
+    assert memory.retrieve(batches[0]).indices.max() == -1
+
+
 def test_likeness_is_the_cosine_of_what_remains(make_memory):
     memory = make_memory(vector_dim=DIM)
     vectors = torch.randn(1100, DIM) + 8

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from aesg.exceptions import AESGMemoryError, AESGNavigationError
-from aesg.graph import awaited, device_learning, use_log
+from aesg.graph import awaited, device_learning, query_mean, use_log
 from aesg.graph.device_copy import DeviceCopy
 from aesg.graph.device_groups import Groups
+from aesg.graph.query_mean import QueryMean
 from aesg.memory import learning
 from aesg.memory.calls import Query
 from aesg.memory.controller import AESGMemory
@@ -40,6 +41,27 @@ def test_a_random_life(tmp_path, monkeypatch, seed) -> None:
     monkeypatch.setattr(awaited, "MOST_CALLS", (3, 256)[seed % 2])
     monkeypatch.setattr(awaited, "MOST_ROWS", (1 << 16, 20)[seed % 2])
     assert compare(tmp_path, seed, 150).waited > 0
+
+
+@pytest.mark.parametrize("seed", range(441, 444))
+def test_a_random_life_with_common_parts(tmp_path, monkeypatch, seed) -> None:
+    """What likeness leaves out is another direction, or none, after most sweeps."""
+    taken = 0
+
+    def settle(health: QueryMean, *_: float) -> Tensor | None:
+        nonlocal taken
+        turn = health.seen // 16 % 4
+        if turn == 0:
+            return None
+        taken += 1
+        return torch.nn.functional.normalize(torch.arange(turn, turn + len(health.mean)).double(), dim=0)
+
+    monkeypatch.setattr(query_mean, "BLOCK", 16)
+    monkeypatch.setattr(query_mean, "SPAN", 1 << 20)
+    monkeypatch.setattr(QueryMean, "settle", settle)
+    fields = {"consolidation_epoch_interval": 2, "novelty_birth_threshold": 1}
+    assert compare(tmp_path, seed, 150, 0.2, **fields).waited > 0
+    assert taken > 5
 
 
 def rows(*shape: int, seed: int = 0) -> Tensor:
