@@ -1,7 +1,10 @@
 // A vector without its part along one direction u of length 1, v - (v.u) u: one source for the graph
-// (csrc/graph/common_part.cpp) and the ops on columns. Sums are in double and in order, and every operation
-// rounds by itself (-ffp-contract=off on the host, --fmad=false on the device): the same bits everywhere.
+// (csrc/graph/common_part.cpp) and the ops on columns. Sums are in double, in kLanes partial sums that are
+// folded in a fixed order, and every operation rounds by itself (-ffp-contract=off on the host, --fmad=false
+// on the device): the same bits everywhere.
 #pragma once
+
+#include <cstdint>
 
 #include "csrc/base/host_device.h"
 #include "csrc/base/norm_math.h"
@@ -11,15 +14,16 @@ namespace aesg {
 // What is left of a vector below this share of its length is rounding, and counts as nothing.
 inline constexpr double kNothingLeft = 1e-6;
 
+inline constexpr int kLanes = 8;  // value d of a vector belongs to sum d % kLanes
+
+AESG_HD inline double fold(const double* lanes) {
+  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
 // Of a vector: its part along u, and its squared length.
 struct Along {
-  double part = 0, square = 0;
+  double part, square;
 };
-
-AESG_HD inline Along add_along(const Along& sum, float value, double u) {
-  const double x = value;
-  return {sum.part + x * u, sum.square + x * x};
-}
 
 // One value of what is left.
 AESG_HD inline double rest_of(float value, double part, double u) { return value - part * u; }
@@ -33,6 +37,36 @@ AESG_HD inline bool nothing_left(double rest, double square) {
 // 1 / the length of what is left, 0 where that is nothing.
 AESG_HD inline float inverse_rest(double rest, double square) {
   return nothing_left(rest, square) ? 0.0f : inverse_length(rest);
+}
+
+// -- a whole vector on the host ----------------------------------------------------------------------------
+
+inline Along along(const double* u, const float* vector, int64_t dim) {
+  double part[kLanes] = {}, square[kLanes] = {};
+  const auto add = [&](int64_t d, int lane) {
+    const double x = vector[d];
+    part[lane] += x * u[d];
+    square[lane] += x * x;
+  };
+  int64_t d = 0;
+  for (; d + kLanes <= dim; d += kLanes)
+    for (int lane = 0; lane < kLanes; ++lane) add(d + lane, lane);
+  for (int lane = 0; d < dim; ++d, ++lane) add(d, lane);
+  return {fold(part), fold(square)};
+}
+
+// The squared length of what is left of a vector with that part along u.
+inline double rest_square(const double* u, const float* vector, int64_t dim, double part) {
+  double square[kLanes] = {};
+  const auto add = [&](int64_t d, int lane) {
+    const double rest = rest_of(vector[d], part, u[d]);
+    square[lane] += rest * rest;
+  };
+  int64_t d = 0;
+  for (; d + kLanes <= dim; d += kLanes)
+    for (int lane = 0; lane < kLanes; ++lane) add(d + lane, lane);
+  for (int lane = 0; d < dim; ++d, ++lane) add(d, lane);
+  return fold(square);
 }
 
 }  // namespace aesg

@@ -6,26 +6,11 @@
 #include "csrc/base/project_out_math.h"
 
 namespace aesg::graph {
-namespace {
-
-Along along(const double* common, const float* vector, int64_t dim) {
-  Along found;
-  for (int64_t d = 0; d < dim; ++d) found = add_along(found, vector[d], common[d]);
-  return found;
-}
-
-}  // namespace
-
 void inverse_norms_without(const double* common, const float* rows, int64_t n, int64_t dim, float* inverse) {
   for (int64_t row = 0; row < n; ++row) {
     const float* vector = rows + row * dim;
     const Along whole = along(common, vector, dim);
-    double rest = 0;
-    for (int64_t d = 0; d < dim; ++d) {
-      const double value = rest_of(vector[d], whole.part, common[d]);
-      rest += value * value;
-    }
-    inverse[row] = inverse_rest(rest, whole.square);
+    inverse[row] = inverse_rest(rest_square(common, vector, dim, whole.part), whole.square);
   }
 }
 

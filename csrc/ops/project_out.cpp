@@ -13,16 +13,9 @@ constexpr int64_t kGrain = 256;  // rows a thread at least
 // What both take, contiguous.
 struct Rows {
   Tensor vectors, direction;
-  const float* row(int64_t i) const { return static_cast<const float*>(vectors.data_ptr()) + i * dim(); }
-  const double* u() const { return static_cast<const double*>(direction.data_ptr()); }
-  int64_t count() const { return vectors.size(0); }
-  int64_t dim() const { return vectors.size(1); }
-
-  Along along(int64_t i) const {
-    Along found;
-    for (int64_t d = 0; d < dim(); ++d) found = add_along(found, row(i)[d], u()[d]);
-    return found;
-  }
+  const float* values;
+  const double* u;
+  int64_t count, dim;
 };
 
 Rows check(const Tensor& vectors, const Tensor& direction) {
@@ -31,25 +24,27 @@ Rows check(const Tensor& vectors, const Tensor& direction) {
   expect_same_device(direction, "direction", vectors, "vectors");
   expect(direction.size(0) == vectors.size(1), kMemoryError, "direction: expected ", vectors.size(1),
          " values as in a row of vectors, got ", shape_of{direction});
-  return {dense(vectors), dense(direction)};
+  Rows made{dense(vectors), dense(direction), nullptr, nullptr, vectors.size(0), vectors.size(1)};
+  made.values = static_cast<const float*>(made.vectors.data_ptr());
+  made.u = static_cast<const double*>(made.direction.data_ptr());
+  return made;
 }
 
 Tensor project_out_cpu(const Tensor& vectors, const Tensor& direction) {
   const Rows rows = check(vectors, direction);
-  const int64_t dim = rows.dim();
-  Tensor out = make_tensor(vectors, {rows.count(), dim}, ScalarType::Float);
+  const double* u = rows.u;
+  const int64_t dim = rows.dim;
+  Tensor out = make_tensor(vectors, {rows.count, dim}, ScalarType::Float);
   auto* rests = static_cast<float*>(out.data_ptr());
-  torch::stable::parallel_for(0, rows.count(), kGrain, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, rows.count, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const Along whole = rows.along(i);
+      const float* from = rows.values + i * dim;
       float* to = rests + i * dim;
-      double left = 0;
-      for (int64_t d = 0; d < dim; ++d) {
-        const double rest = rest_of(rows.row(i)[d], whole.part, rows.u()[d]);
-        left += rest * rest;
-        to[d] = static_cast<float>(rest);
-      }
-      if (nothing_left(left, whole.square)) std::fill_n(to, dim, 0.0f);
+      const Along whole = along(u, from, dim);
+      if (nothing_left(rest_square(u, from, dim, whole.part), whole.square))
+        std::fill_n(to, dim, 0.0f);
+      else
+        for (int64_t d = 0; d < dim; ++d) to[d] = static_cast<float>(rest_of(from[d], whole.part, u[d]));
     }
   });
   return out;
@@ -66,12 +61,12 @@ Lengths check(const Tensor& inv_norm, const Tensor& vectors, const Tensor& slots
   expect_dense<int64_t>(slots, "slots", 1, "[n]");
   expect_same_device(slots, "slots", vectors, "vectors");
   expect_same_device(inv_norm, "inv_norm", vectors, "vectors");
-  expect(slots.size(0) == rows.count(), kMemoryError, "slots: expected ", rows.count(),
+  expect(slots.size(0) == rows.count, kMemoryError, "slots: expected ", rows.count,
          " values as rows in vectors, got ", shape_of{slots});
   Lengths made{rows, dense(slots), {}};
-  made.job = {rows.row(0), static_cast<const int64_t*>(made.slots.data_ptr()),
-              rows.u(),    rows.count(),
-              rows.dim(),  column<float>(inv_norm, "inv_norm", 0)};
+  made.job = {rows.values, static_cast<const int64_t*>(made.slots.data_ptr()),
+              rows.u,      rows.count,
+              rows.dim,    column<float>(inv_norm, "inv_norm", 0)};
   return made;
 }
 
@@ -82,13 +77,9 @@ void project_out_inv_norm_cpu(const Tensor& inv_norm, const Tensor& vectors, con
   for (int64_t i = 0; i < job.count; ++i) {
     const int64_t slot = job.slots[i];
     if (slot < 0 || slot >= job.inv_norm.rows) continue;
-    const Along whole = lengths.rows.along(i);
-    double left = 0;
-    for (int64_t d = 0; d < job.dim; ++d) {
-      const double rest = rest_of(lengths.rows.row(i)[d], whole.part, job.direction[d]);
-      left += rest * rest;
-    }
-    job.inv_norm[slot] = inverse_rest(left, whole.square);
+    const float* vector = job.vectors + i * job.dim;
+    const Along whole = along(job.direction, vector, job.dim);
+    job.inv_norm[slot] = inverse_rest(rest_square(job.direction, vector, job.dim, whole.part), whole.square);
   }
 }
 
@@ -96,8 +87,8 @@ void project_out_inv_norm_cpu(const Tensor& inv_norm, const Tensor& vectors, con
 Tensor project_out_cuda(const Tensor& vectors, const Tensor& direction) {
   const Rows rows = check(vectors, direction);
   const OnDevice device(vectors);
-  Tensor out = make_tensor(vectors, {rows.count(), rows.dim()}, ScalarType::Float);
-  const ProjectOut job{rows.row(0), rows.u(), rows.count(), rows.dim(), static_cast<float*>(out.data_ptr())};
+  Tensor out = make_tensor(vectors, {rows.count, rows.dim}, ScalarType::Float);
+  const ProjectOut job{rows.values, rows.u, rows.count, rows.dim, static_cast<float*>(out.data_ptr())};
   expect_launched(gpu::project_out(job, device.stream), "project_out");
   return out;
 }

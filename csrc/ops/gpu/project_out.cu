@@ -11,53 +11,59 @@ constexpr int kWarp = 32;
 constexpr int kWarps = 4;  // of a block
 constexpr int kBlock = kWarps * kWarp;
 constexpr int64_t kMostBlocks = 1 << 16;  // they take turns
-
-// 32 values of a row and of the direction.
-struct Stage {
-  float values[kWarp];
-  double direction[kWarp];
-};
+static_assert(kWarp % kLanes == 0, "the values that come together begin with the first sum");
 
 // What the lanes of a warp share.
 struct Shared {
-  Stage stage;
+  float values[kWarp];  // of a row, and of the direction
+  double direction[kWarp];
+  double sums[2][kLanes];
   Along whole;
   double rest;  // squared
 };
 
-// Calls add(value, u) for the whole row, in order, in lane 0 alone.
+// Calls add(value, u) for the whole row: each of the first kLanes threads with those of its sum, in order.
 template <typename Add>
-__device__ void in_order(const float* row, const double* direction, int64_t dim, Stage& stage, Add add) {
+__device__ void each_in_order(const float* row, const double* direction, int64_t dim, Shared& shared,
+                              Add add) {
   const int lane = threadIdx.x % kWarp;
   for (int64_t first = 0; first < dim; first += kWarp) {
     if (first + lane < dim) {
-      stage.values[lane] = row[first + lane];
-      stage.direction[lane] = direction[first + lane];
+      shared.values[lane] = row[first + lane];
+      shared.direction[lane] = direction[first + lane];
     }
     __syncwarp();
-    if (lane == 0) {
-      const int width = static_cast<int>(dim - first < kWarp ? dim - first : kWarp);
-      for (int i = 0; i < width; ++i) add(stage.values[i], stage.direction[i]);
-    }
+    const int width = static_cast<int>(dim - first < kWarp ? dim - first : kWarp);
+    if (lane < kLanes)
+      for (int i = lane; i < width; i += kLanes) add(shared.values[i], shared.direction[i]);
     __syncwarp();
   }
 }
 
-// Fills in what there is to know of a row, for all lanes.
+// Fills in `whole` and `rest` of a row.
 __device__ void measure(const float* row, const double* direction, int64_t dim, Shared& shared) {
   const int lane = threadIdx.x % kWarp;
-  Along whole;
-  in_order(row, direction, dim, shared.stage,
-           [&](float value, double u) { whole = add_along(whole, value, u); });
-  double rest = 0;
-  in_order(row, direction, dim, shared.stage, [&](float value, double u) {
-    const double left = rest_of(value, whole.part, u);
+  double part = 0, square = 0, rest = 0;
+  each_in_order(row, direction, dim, shared, [&](float value, double u) {
+    const double x = value;
+    part += x * u;
+    square += x * x;
+  });
+  if (lane < kLanes) {
+    shared.sums[0][lane] = part;
+    shared.sums[1][lane] = square;
+  }
+  __syncwarp();
+  if (lane == 0) shared.whole = {fold(shared.sums[0]), fold(shared.sums[1])};
+  __syncwarp();
+  const double along = shared.whole.part;
+  each_in_order(row, direction, dim, shared, [&](float value, double u) {
+    const double left = rest_of(value, along, u);
     rest += left * left;
   });
-  if (lane == 0) {
-    shared.whole = whole;
-    shared.rest = rest;
-  }
+  if (lane < kLanes) shared.sums[0][lane] = rest;
+  __syncwarp();
+  if (lane == 0) shared.rest = fold(shared.sums[0]);
   __syncwarp();
 }
 
