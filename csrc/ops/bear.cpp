@@ -130,8 +130,7 @@ void expect_blocks(const Bear& job, int64_t births) {
   int64_t free = 0;
   std::unordered_set<int64_t> taken;
   for (int64_t block = job.counters[kFreeBlock]; free < wanted && block >= 0; ++free) {
-    const bool sound = block < used && job.edges.sources[block] == -1 && job.edges.counts[block] == 0;
-    expect(sound && taken.insert(block).second, kMemoryError,
+    expect(is_free_block(job.edges, used, block) && taken.insert(block).second, kMemoryError,
            "next_block: expected a list of free blocks, found block ", block, " in it");
     block = job.edges.next_block[block];
   }

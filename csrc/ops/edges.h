@@ -2,12 +2,13 @@
 // host and device alike, bit for bit. docs/store_format.md tells what a block holds.
 //
 // Edges of one concept are a chain of blocks, newest first; only the head block may be partly filled. Nothing
-// here trusts a chain: a block outside 0..M-1 ends it, and so does the M-th step.
+// here trusts a chain or the list of free blocks: what a store would refuse ends it.
 #pragma once
 
 #include <cstdint>
 
 #include "csrc/base/reinforce_math.h"
+#include "csrc/ops/block_walk.h"
 #include "csrc/ops/columns.h"
 #include "csrc/storage/layout.h"
 
@@ -34,6 +35,7 @@ struct Edges {
   AESG_HD EdgeKind kind(int64_t block, int index) const {
     return static_cast<EdgeKind>(tags.at(block)[index] & storage::kEdgeKindMask);
   }
+  AESG_HD BlockWalk<int32_t> walk_from(int32_t head) const { return {next_block, head}; }
   // Edges in a block, 0..7 whatever is written there.
   AESG_HD int count(int64_t block) const {
     const int32_t count = counts[block];
@@ -63,12 +65,10 @@ struct EdgePlace {
 // Calls visit(block, index) for every edge of `source`, until it returns false.
 template <typename Visitor>
 AESG_HD inline void for_each_edge(const Edges& edges, int64_t source, Visitor visit) {
-  int64_t steps = 0;
-  for (int32_t block = edges.first_block[source]; edges.has_block(block) && steps < edges.blocks();
-       block = edges.next_block[block], ++steps) {
-    const int count = edges.count(block);
+  for (auto walk = edges.walk_from(edges.first_block[source]); walk.there(); walk.next()) {
+    const int count = edges.count(walk.block);
     for (int index = 0; index < count; ++index)
-      if (!visit(block, index)) return;
+      if (!visit(walk.block, index)) return;
   }
 }
 
@@ -149,20 +149,40 @@ AESG_HD inline bool append_edge(const Edges& edges, int64_t source, int32_t targ
   return true;
 }
 
+// What is written as the source of a block from when it leaves the list of free ones until it has one.
+inline constexpr int32_t kHandedOut = INT32_MIN;
+
+// Whether a store that has handed out `used` blocks would hand out one that it finds in its list of free
+// ones.
+AESG_HD inline bool is_free_block(const Edges& edges, int64_t used, int64_t block) {
+  return edges.has_block(block) && block < used && edges.sources[block] == -1 && edges.counts[block] == 0;
+}
+
+// Takes up to `count` blocks from the list of free ones; returns how many. The list ends at what cannot be in
+// it, such as a block that it held before: no block goes to two. One thread. O(count).
+AESG_HD inline int64_t take_listed_blocks(const Edges& edges, int64_t* counters, int64_t count,
+                                          int32_t* blocks) {
+  const int64_t used = counters[kBlockCount];
+  int64_t block = counters[kFreeBlock], found = 0;
+  for (; found < count; ++found) {
+    if (!is_free_block(edges, used, block)) {
+      block = -1;
+      break;
+    }
+    blocks[found] = static_cast<int32_t>(block);
+    edges.sources[block] = kHandedOut;
+    block = edges.next_block[block];
+  }
+  if (count > 0) counters[kFreeBlock] = edges.has_block(block) ? block : -1;
+  return found;
+}
+
 // The next `count` blocks in the order in which a store hands them out: the list of free ones, then those
 // behind the last. What lies outside 0..M-1 is -1. One thread. O(count).
 AESG_HD inline void hand_out_blocks(const Edges& edges, int64_t* counters, int64_t count, int32_t* blocks) {
-  int64_t free = counters[kFreeBlock], next = counters[kBlockCount];
-  for (int64_t i = 0; i < count; ++i) {
-    if (edges.has_block(free)) {
-      blocks[i] = static_cast<int32_t>(free);
-      free = edges.next_block[free];
-    } else {
-      blocks[i] = next < edges.blocks() ? static_cast<int32_t>(next++) : -1;
-    }
-  }
-  counters[kFreeBlock] = edges.has_block(free) ? free : -1;
-  counters[kBlockCount] = next;
+  int64_t& next = counters[kBlockCount];
+  for (int64_t i = take_listed_blocks(edges, counters, count, blocks); i < count; ++i)
+    blocks[i] = edges.has_block(next) ? static_cast<int32_t>(next++) : -1;
 }
 
 }  // namespace aesg

@@ -1,5 +1,6 @@
 // follow_ as torch sees it: checks, room, registration, and the plain loop over the events.
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -50,8 +51,11 @@ Arguments check(const EdgeTensors& given, const Tensor& active, const Tensor& co
 // Blocks that can still be handed out, counted up to `most`. O(most).
 int64_t room_of(const Follow& job, int64_t most) {
   const Edges& edges = job.edges;
-  int64_t room = edges.blocks() - std::clamp<int64_t>(job.counters[kBlockCount], 0, edges.blocks());
-  for (int64_t block = job.counters[kFreeBlock]; room < most && edges.has_block(block);
+  const int64_t used = job.counters[kBlockCount];
+  int64_t room = used < 0 ? 0 : std::max<int64_t>(edges.blocks() - used, 0);
+  std::unordered_set<int64_t> counted;  // a list that comes back to a block ends there
+  for (int64_t block = job.counters[kFreeBlock];
+       room < most && is_free_block(edges, used, block) && counted.insert(block).second;
        block = edges.next_block[block])
     ++room;
   return std::min(room, most);

@@ -22,22 +22,22 @@ struct Chain {
   int32_t tail = -1;
 };
 
+// The chain ends at a block of another concept: no block can be given back twice.
 AESG_HD inline Chain chain_of(const Edges& edges, int64_t slot) {
   Chain found;
-  int64_t steps = 0;
-  for (int32_t block = edges.first_block[slot]; edges.has_block(block) && steps < edges.blocks();
-       block = edges.next_block[block], ++steps) {
-    found.edges += edges.count(block);
-    found.tail = block;
+  for (auto walk = edges.walk_from(edges.first_block[slot]);
+       walk.there() && edges.sources[walk.block] == slot; walk.next()) {
+    found.edges += edges.count(walk.block);
+    found.tail = walk.block;
   }
   // As in a store, whoever has no edge gives nothing back.
   return found.edges == 0 ? Chain{} : found;
 }
 
 // Gives the blocks of a chain back, from its head on; each then leads to the one before, the first to `free`.
+// What was given back has no source: a ring ends.
 AESG_HD inline void release_chain(const Edges& edges, int64_t slot, int32_t free) {
-  int64_t steps = 0;
-  for (int32_t block = edges.first_block[slot]; edges.has_block(block) && steps < edges.blocks(); ++steps) {
+  for (int32_t block = edges.first_block[slot]; edges.has_block(block) && edges.sources[block] == slot;) {
     const int32_t next = edges.next_block[block];
     clear_block(edges, block, free);
     free = block;

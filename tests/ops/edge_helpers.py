@@ -53,6 +53,17 @@ def learnt_of(storage: AESGStorage, more_nodes: int = 0, more_blocks: int = 0) -
     return Learnt(nodes, edges, counters)
 
 
+def assert_no_block_is_shared(edges: Edges, node_count: int) -> None:
+    """Every chain of flat columns ends, and each of its blocks is its own."""
+    following, sources = edges.next_block.tolist(), edges.sources.tolist()
+    seen: set[int] = set()
+    for slot, block in enumerate(edges.first_block[:node_count].tolist()):
+        while block >= 0:
+            assert block not in seen and sources[block] == slot, (slot, block)
+            seen.add(block)
+            block = following[block]
+
+
 def assert_learnt(got: Learnt, storage: AESGStorage) -> None:
     """`got` holds, bit for bit, what the store does, and zeros behind it."""
     groups, blocks = got.nodes["id"].shape[0], got.edges.targets.shape[0]

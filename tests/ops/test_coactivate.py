@@ -172,6 +172,31 @@ def test_pairs_are_each_of_a_row_with_every_other_slot():
     assert pairs.tolist() == [five + 7, -1, seven + 5, seven + 7, seven + 5, seven + 7, *[-1] * 6]
 
 
+def ring(blocks: int, length: int) -> tuple[Edges, Tensor]:
+    """Two concepts, and an edge from 0 to 1 in each block of a chain that comes back to its head."""
+    edges = Edges(
+        torch.tensor([0, -1], dtype=torch.int32),
+        torch.ones(blocks, 7, dtype=torch.int32),
+        torch.zeros(blocks, 7),
+        (torch.arange(blocks, dtype=torch.int32) + 1) % length,
+        torch.ones(blocks, dtype=torch.int32),
+        torch.ones(blocks, 7),
+        torch.zeros(blocks, 7),
+        torch.zeros(blocks, 7, dtype=torch.int32),
+        torch.zeros(blocks, 7, dtype=torch.uint8),
+        torch.zeros(blocks, dtype=torch.int32),
+    )
+    return edges, torch.ones(2, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 64])
+def test_a_ring_is_not_gone_through_for_every_block_there_is(length):
+    edges, active = ring(5000, length)
+    coactivate_(edges, active, torch.tensor([[0, 1]]), rate=RATE)
+    uses = edges.use_counts[:, 0]
+    assert bool((uses[:length] >= 1).all()) and int(uses.sum()) <= 4 * length
+
+
 def test_damaged_chains_end(small):
     edges, active = small
     generator = torch.Generator().manual_seed(0)

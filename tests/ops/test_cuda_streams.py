@@ -1,25 +1,55 @@
-"""What training needs of CUDA ops: graph capture, other streams, no waiting for the device."""
+"""What training needs of CUDA ops: graph capture, other streams, no waiting for the device.
+
+Without a device one test remains: that these calls are what the others take them for.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from bear_helpers import CONFIDENCE, flat, make_store, nodes_of, some_births
+from bear_helpers import changed as changed_by
+from edge_helpers import NODES, Learnt, learnt_of
 from ops_helpers import needs_cuda
 from test_activate_context import RULES, D, K, case, found_by, to_cuda
+from test_coactivate import RATE, rows_of
+from test_consolidate import RULES as FADING
+from test_consolidate import columns as columns_of
+from test_count_use import GAIN
+from test_count_use import case as uses_case
+from test_follow import SHARES, events
+from test_keep_primary import case as kept_case
+from test_note_succession import BAR
+from test_note_succession import case as succession_case
+from test_pack_rows import case as rows_case
 from test_pool_novelty import clustered, empty_pool
 from test_read_members import case as members_case
+from test_retire import doomed_of
 from torch import Tensor
 
 from aesg.ops import (
+    Edges,
     activate_context,
+    bear_,
+    coactivate_,
+    consolidate_,
+    count_use_,
+    follow_,
+    keep_primary_,
+    note_succession_,
+    pack_rows,
     pool_novelty_,
     read_members,
     replay_energies,
+    retire_,
     seed_search,
     spread_activation,
 )
+from tests.pretended_cuda import DEVICE, needs_no_cuda, pretended_cuda
 
 # For each op: inputs that a replay may find changed, other inputs of the same shapes, and the call on them.
 Call = Callable[[list[Tensor]], tuple[Tensor, ...]]
@@ -107,12 +137,156 @@ def pooled() -> Made:
     return one, other, run
 
 
-OPS = [searched, spread, activated, spread_with_gradients, replayed, read, pooled]
+def learnt(seed: int) -> Learnt:
+    """A graph's columns, flat: 300 concepts, some slots and blocks free, and room for more."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        make_store(Path(folder), 300, 6, dead=0.1, seed=seed) as storage,
+    ):
+        return changed_by(learnt_of(storage, 1, 2), flat)
+
+
+def on_cuda(*parts: Tensor) -> list[Tensor]:
+    return [part.cuda() for part in parts]
+
+
+def counted() -> Made:
+    one, other = (on_cuda(*uses_case(hub=400, seed=seed)) for seed in (0, 1))
+
+    def run(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        count_use_(*inputs, gain=GAIN)
+        return tuple(inputs[:2])
+
+    return one, other, run
+
+
+def kept() -> Made:
+    one, other = (on_cuda(*kept_case(seed=seed)) for seed in (0, 1))
+
+    def run(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        keep_primary_(*inputs, steps=2)
+        return tuple(inputs[:3])
+
+    return one, other, run
+
+
+def noted() -> Made:
+    one, other = (on_cuda(*succession_case(seed=seed)) for seed in (0, 1))
+
+    def run(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        return (*note_succession_(*inputs, threshold=BAR, steps=2), *inputs[:2])
+
+    return one, other, run
+
+
+def packed() -> Made:
+    rows, chosen = rows_case(5000, 4, 0.3)
+    most = torch.tensor([1000])
+
+    def run(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        return pack_rows(*inputs[:2], most=inputs[2])
+
+    return on_cuda(rows, chosen, most), on_cuda(rows.flip(0), chosen.flip(0), most // 2), run
+
+
+def consolidated() -> Made:
+    one, other = (on_cuda(*columns_of(5000, seed)) for seed in (0, 1))
+
+    def run(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        return (consolidate_(*inputs, count=4900, **FADING), *inputs[:2])
+
+    return one, other, run
+
+
+def coactivated() -> Made:
+    def inputs_of(seed: int) -> list[Tensor]:
+        graph = learnt(seed)
+        return on_cuda(*graph.edges, graph.nodes["is_active"], rows_of(300, 400, seed=seed))
+
+    def run(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        coactivate_(Edges(*inputs[:10]), *inputs[10:], rate=RATE)
+        return tuple(inputs[:10])
+
+    return inputs_of(0), inputs_of(1), run
+
+
+def followed() -> Made:
+    def inputs_of(seed: int) -> list[Tensor]:
+        graph = learnt(seed)
+        return on_cuda(
+            *graph.edges, graph.nodes["is_active"], graph.counters, *events(300, 500, seed, hub=0.3)
+        )
+
+    def run(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        follow_(Edges(*inputs[:10]), *inputs[10:], **SHARES)
+        return tuple(inputs[:12])
+
+    return inputs_of(0), inputs_of(1), run
+
+
+def retired() -> Made:
+    def inputs_of(seed: int) -> list[Tensor]:
+        graph = learnt(seed)
+        doomed = doomed_of(300, len(graph.nodes["is_active"]), 0.3, seed)
+        return on_cuda(*graph.edges, graph.nodes["is_active"], graph.counters, doomed)
+
+    def run(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        return (retire_(Edges(*inputs[:10]), *inputs[10:]), *inputs[:12])
+
+    return inputs_of(0), inputs_of(1), run
+
+
+def born() -> Made:
+    def inputs_of(seed: int) -> list[Tensor]:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            make_store(Path(folder), 300, 6, dead=0.1, seed=seed) as storage,
+        ):
+            births = some_births(storage, 90, 4, 70 + seed, seed)
+            graph = changed_by(learnt_of(storage, 1, 2), flat)
+        return on_cuda(*births, *(graph.nodes[name] for name in NODES), *graph.edges, graph.counters)
+
+    def run(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        births, columns, counters = inputs[:4], inputs[4:-1], inputs[-1]
+        graph = Learnt(dict(zip(NODES, columns[:8], strict=True)), Edges(*columns[8:]), counters)
+        return (bear_(*births, nodes_of(graph), graph.edges, counters, confidence=CONFIDENCE), *inputs[4:])
+
+    return inputs_of(0), inputs_of(1), run
+
+
+OPS = [
+    searched, spread, activated, spread_with_gradients, replayed, read, pooled, counted, kept, noted, packed,
+    consolidated, coactivated, followed, retired, born,
+]  # fmt: skip
 
 
 def results(run: Call, inputs: list[Tensor]) -> list[Tensor]:
     """Of a call on copies, so that what it changes can be asked again."""
     return [part.clone() for part in run([part.clone() for part in inputs])]
+
+
+@needs_no_cuda
+@pytest.mark.parametrize("make", OPS)
+def test_the_calls_are_sound(make: Callable[[], Made], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other inputs of the same shapes give other results of the same shapes, the same ones the same, and no
+    torch operation on the way waits for the device. The kernels are those of the CPU.
+    """
+    monkeypatch.setattr(Tensor, "cuda", lambda self: self.to(DEVICE))
+    with pretended_cuda() as device:
+        one, other, run = make()
+        assert all(part.is_cuda for part in (*one, *other))
+        alike = [
+            (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
+            for a, b in zip(one, other, strict=True)
+        ]
+        assert all(alike)
+        device.waits.clear()
+        first, second, again = results(run, one), results(run, other), results(run, one)
+        assert device.waits == []
+        first, second, again = ([part.cpu() for part in given] for given in (first, second, again))
+    assert [part.shape for part in first] == [part.shape for part in second]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @needs_cuda

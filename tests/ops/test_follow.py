@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from edge_helpers import Learnt, assert_learnt, learnt_of
+from edge_helpers import Learnt, assert_learnt, assert_no_block_is_shared, learnt_of
 from ops_helpers import needs_cuda
 from torch import Tensor
 
@@ -262,6 +262,54 @@ def test_damaged_chains_end():
         alive = active.clone()
         follow_(edges, active, counters, torch.tensor([1, 1, 2]), torch.tensor([2, 3, 1]), **SHARES)
         assert torch.equal(active, alive)
+
+
+def damaged_list(kind: str) -> tuple[Edges, Tensor, Tensor]:
+    """`small`, whose list of free blocks is not only 2 and then 0."""
+    given = small()
+    edges, _, counters = given
+    if kind == "ring of one":
+        edges.next_block[2] = 2
+    elif kind == "ring of two":
+        edges.next_block[0] = 2
+    elif kind == "into a chain":
+        edges.sources[0], edges.counts[0], edges.first_block[11], edges.targets[0, 0] = 11, 1, 0, 5
+    elif kind == "behind the last":
+        edges.next_block[2] = 3
+    else:
+        counters[COUNTERS.index("free_block")] = 3
+    return given
+
+
+# Blocks that four new sources get from a damaged list, and then from behind the last.
+HANDED_OUT = {
+    "ring of one": [2, 3, -1, -1],
+    "ring of two": [2, 0, 3, -1],
+    "into a chain": [2, 3, -1, -1],
+    "behind the last": [2, 3, -1, -1],
+    "head behind the last": [3, -1, -1, -1],
+}
+SOURCES = torch.tensor([7, 5, 9, 8])
+
+
+@pytest.mark.parametrize("kind", HANDED_OUT)
+def test_no_block_goes_to_two_sources(kind):
+    """Where the list of free blocks is damaged it ends, and room is what is left."""
+    given, blocks = damaged_list(kind), HANDED_OUT[kind]
+    before, fitting = copied(given), sum(block >= 0 for block in blocks)
+    with pytest.raises(AESGMemoryError, match=f"room for 4 more blocks, got {fitting}"):
+        follow_(*given, SOURCES, SOURCES + 1, **SHARES)
+    assert_same(given, before)
+    follow_(*given, SOURCES[:fitting], SOURCES[:fitting] + 1, **SHARES)
+    assert given[0].first_block[SOURCES].tolist() == blocks
+    assert_no_block_is_shared(given[0], 20)
+
+
+def test_no_room_where_the_number_of_blocks_is_none():
+    given = small()
+    given[2][COUNTERS.index("block_count")] = -(2**62)
+    with pytest.raises(AESGMemoryError, match="room for 1 more blocks, got 0"):
+        follow_(*given, SOURCES[:1], SOURCES[:1] + 1, **SHARES)
 
 
 def on_cuda(given: tuple[Edges, Tensor, Tensor]) -> tuple[Edges, Tensor, Tensor]:

@@ -19,7 +19,7 @@ from bear_helpers import (
     nodes_of,
     some_births,
 )
-from edge_helpers import Learnt, learnt_of
+from edge_helpers import Learnt, assert_no_block_is_shared, learnt_of
 from test_bear import STORES, room
 from test_gpu_on_host import at, sizes
 from test_gpu_search_on_host import check as check_search
@@ -43,7 +43,9 @@ def pack_on_host(gpu, rows: Tensor, chosen: Tensor, most: Tensor | None) -> tupl
     return got
 
 
-@pytest.mark.parametrize("n, dim", [(0, 3), (1, 1), (7, 5), (255, 33), (257, 64), (4096, 2), (9001, 3)])
+@pytest.mark.parametrize(
+    "n, dim", [(0, 3), (0, 0), (9, 0), (1, 1), (7, 5), (255, 33), (257, 64), (4096, 2), (9001, 3)]
+)
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.1])
 def test_pack_rows(gpu, n: int, dim: int, share: float) -> None:
     rows, chosen = rows_case(n, dim, share)
@@ -256,6 +258,8 @@ def test_damaged_lists_and_chains_end(gpu, tmp_path) -> None:
             learnt.counters[PLACE["free_block"]] = 2**40
         elif kind == "ring of blocks":
             learnt.edges.next_block[block] = block
+        elif kind == "blocks in use":
+            learnt.edges.next_block[block] = int(learnt.edges.first_block.max())
         elif kind == "block outside":
             learnt.edges.next_block[block] = m + 5
         elif kind == "counters below":
@@ -268,8 +272,8 @@ def test_damaged_lists_and_chains_end(gpu, tmp_path) -> None:
             learnt.edges.counts[:] = torch.randint(-9, 20, (m,), generator=generator)
 
     for kind in (
-        "slot in use", "ring of slots", "slot outside", "head outside", "ring of blocks", "block outside",
-        "counters below", "counters above", "any first blocks", "any counts",
+        "slot in use", "ring of slots", "slot outside", "head outside", "ring of blocks", "blocks in use",
+        "block outside", "counters below", "counters above", "any first blocks", "any counts",
     ):  # fmt: skip
         learnt, frames = with_frame(whole)
         damage(learnt, kind)
@@ -278,3 +282,6 @@ def test_damaged_lists_and_chains_end(gpu, tmp_path) -> None:
         assert all(bool((frame == 77).all()) for frame in frames), kind
         living = got[got >= 0]
         assert len(living) == len(living.unique()), kind
+        if kind in ("ring of blocks", "blocks in use", "block outside"):
+            assert_no_block_is_shared(learnt.edges, int(learnt.counters[PLACE["node_count"]]))
+            assert len(living) == 290 and bool((learnt.edges.first_block[living] >= 0).any())

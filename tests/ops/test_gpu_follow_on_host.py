@@ -7,16 +7,19 @@ import shutil
 
 import pytest
 import torch
-from edge_helpers import assert_learnt, learnt_of
+from edge_helpers import assert_learnt, assert_no_block_is_shared, learnt_of
 from ops_helpers import grouped
 from test_follow import (
     CASES,
+    HANDED_OUT,
     SHARES,
+    SOURCES,
     Events,
     arguments,
     assert_same,
     case,
     copied,
+    damaged_list,
     flat,
     follow_in,
     grow,
@@ -24,7 +27,7 @@ from test_follow import (
 )
 from test_gpu_on_host import at, sizes
 from test_retire import CASES as DEATHS
-from test_retire import doomed_of
+from test_retire import crossed, doomed_of, free_blocks
 from torch import Tensor
 
 from aesg import _core
@@ -192,6 +195,19 @@ def test_follow_with_damaged_input_ends(gpu) -> None:
     follow_on_host(gpu, given, pairs)
 
 
+@pytest.mark.parametrize("kind", HANDED_OUT)
+def test_no_block_goes_to_two_sources(gpu, kind) -> None:
+    """Where the list of free blocks is damaged it ends; edges that find no block are not made."""
+    given, blocks = damaged_list(kind), HANDED_OUT[kind]
+    want, fitting = copied(given), sum(block >= 0 for block in blocks)
+    follow_(*want, SOURCES[:fitting], SOURCES[:fitting] + 1, **SHARES)
+    follow_on_host(gpu, given, (SOURCES, SOURCES + 1))
+    want[2][COUNTERS.index("free_block")] = -1  # whose end only the device came to
+    assert_same(given, want)
+    assert given[0].first_block[SOURCES].tolist() == blocks
+    assert_no_block_is_shared(given[0], 20)
+
+
 @pytest.mark.parametrize("name", DEATHS)
 def test_retire(gpu, tmp_path, name) -> None:
     n, edges, hub, share = DEATHS[name]
@@ -219,6 +235,8 @@ def test_retire_of_many_tiles(gpu, tmp_path) -> None:
     first[spread], active[spread] = few[0].first_block, few[1]
     doomed = (torch.rand(rows, generator=torch.Generator().manual_seed(2)) < 0.3).to(torch.uint8)
     doomed[: rows // 3] = 0
+    sources = few[0].sources
+    sources[sources >= 0] = spread.to(torch.int32)[sources[sources >= 0].long()]
     got = few[0]._replace(first_block=first), active, few[2]
     want = copied(got)
     assert retire_(*want, doomed).tolist() == [retire_on_host(gpu, got, doomed)]
@@ -246,3 +264,12 @@ def test_retire_with_damaged_chains_ends(gpu) -> None:
         given[0].counts[:] = torch.tensor([9, 7, -3, 7])
         given[2][COUNTERS.index("free_block")] = 2**40 + broken
         assert retire_on_host(gpu, given, torch.ones(20, dtype=torch.uint8)) == 20
+
+
+@pytest.mark.parametrize("kind", ["ring", "two of one"])
+def test_retire_gives_no_block_back_twice(gpu, kind) -> None:
+    got, doomed = crossed(kind)
+    want = copied(got)
+    assert retire_(*want, doomed).tolist() == [retire_on_host(gpu, got, doomed)]
+    assert_same(got, want)
+    assert len(free_blocks(got)) >= 2

@@ -10,7 +10,7 @@ import pytest
 import torch
 from edge_helpers import assert_learnt, learnt_of
 from ops_helpers import grouped
-from test_coactivate import RATE, build, copied, flat, rows_of
+from test_coactivate import RATE, build, copied, flat, ring, rows_of
 from test_count_use import GAIN, same
 from test_count_use import case as uses_case
 from test_gpu_on_host import at, sizes
@@ -240,6 +240,15 @@ def test_pairs_behind_the_last_do_not_count(gpu, tmp_path, taken: int) -> None:
         take_pairs(gpu, learnt.edges, learnt.nodes["is_active"], torch.ones(20, dtype=torch.int64)[:taken])
         _core.coactivate(storage.core, torch.tensor([[0, 1]] * taken).numpy(), RATE)
         assert_learnt(learnt, storage)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 64])
+def test_a_ring_is_not_gone_through_for_every_block_there_is(gpu, length: int) -> None:
+    ours, active = ring(5000, length)
+    theirs = copied(ours)
+    coactivate_(theirs, active, torch.tensor([[0, 1]]), rate=RATE)
+    coactivate_on_host(gpu, ours, active, torch.tensor([[0, 1]]))
+    assert same(ours, theirs) and int(ours.use_counts.sum()) <= 4 * length
 
 
 def test_what_is_damaged_stays_inside(gpu, tmp_path) -> None:

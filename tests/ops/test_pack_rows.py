@@ -20,7 +20,7 @@ def assert_same(got, want):
         assert one.dtype == other.dtype and torch.equal(one, other)
 
 
-SHAPES = [(0, 3), (1, 1), (7, 5), (300, 33), (5000, 4)]
+SHAPES = [(0, 3), (0, 0), (9, 0), (1, 1), (7, 5), (300, 33), (5000, 4)]
 
 
 @pytest.mark.parametrize("n, dim", SHAPES)

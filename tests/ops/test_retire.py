@@ -134,6 +134,41 @@ def test_damaged_chains_end():
         assert retire_(*given, torch.ones(20, dtype=torch.uint8)).tolist() == [20]
 
 
+def crossed(kind: str) -> tuple[tuple[Edges, Tensor, Tensor], Tensor]:
+    """Slots 3 and 4 are doomed. Their chains: 0, 1, 0, 1 and so on; or 0, 1 and 3, 1, with 1 of slot 3."""
+    given, doomed = small(), torch.zeros(20, dtype=torch.uint8)
+    edges, _, counters = given
+    doomed[3:5] = 1
+    counters[COUNTERS.index("block_count")] = 4
+    edges.next_block[2] = -1
+    edges.first_block[3], edges.next_block[0], edges.sources[:2], edges.counts[:2] = 0, 1, 3, 7
+    if kind == "ring":
+        edges.next_block[1] = 0
+    else:
+        edges.first_block[4], edges.next_block[3], edges.sources[3], edges.counts[3] = 3, 1, 4, 7
+    return given, doomed
+
+
+def free_blocks(given: tuple[Edges, Tensor, Tensor]) -> list[int]:
+    """The list of free blocks, each of which is free and comes once."""
+    edges, _, counters = given
+    blocks, block = [], int(counters[COUNTERS.index("free_block")])
+    while block >= 0:
+        assert block not in blocks and int(edges.sources[block]) == -1 and int(edges.counts[block]) == 0
+        blocks.append(block)
+        block = int(edges.next_block[block])
+    return blocks
+
+
+def test_no_block_is_given_back_twice():
+    given, doomed = crossed("ring")
+    assert retire_(*given, doomed).tolist() == [2]
+    assert free_blocks(given) in ([0, 2], [1, 0, 2])
+    given, doomed = crossed("two of one")
+    assert retire_(*given, doomed).tolist() == [2]
+    assert free_blocks(given) == [3, 1, 0, 2]
+
+
 @needs_cuda
 @pytest.mark.parametrize("name", CASES)
 def test_cuda_has_the_bits_of_the_cpu(tmp_path, name):

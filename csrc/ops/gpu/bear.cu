@@ -13,7 +13,7 @@ namespace {
 constexpr int kLinkers = 1024;  // threads of the block that makes edges, one an edge of the chunk
 constexpr int kBlock = 128;
 constexpr int kWarp = 32;
-constexpr int64_t kMostBlocks = 1 << 10;  // that fill columns; they take turns
+constexpr int64_t kMostFilling = std::min<int64_t>(kMostBlocks, 1 << 10);  // blocks that fill columns
 
 // In the workspace: what a kernel tells the next.
 enum Told { kBirths, kFirstId, kToldCount };
@@ -106,13 +106,7 @@ __device__ bool append_together(const Edges& edges, int64_t* counters, Chunk& ch
   int wanted = 0;
   const int order = sum_before<kLinkers>(takes ? 1 : 0, chunk.sums, &wanted);
   if (me == 0) {
-    int64_t block = counters[kFreeBlock];
-    int found = 0;
-    while (found < wanted && edges.has_block(block)) {
-      chunk.listed[found++] = static_cast<int32_t>(block);
-      block = edges.next_block[block];
-    }
-    counters[kFreeBlock] = edges.has_block(block) ? block : -1;
+    const int found = static_cast<int>(take_listed_blocks(edges, counters, wanted, chunk.listed));
     chunk.from_list = found;
     chunk.next = counters[kBlockCount];
     const int64_t room = edges.blocks() > chunk.next ? edges.blocks() - chunk.next : 0;
@@ -212,7 +206,7 @@ int bear(const Bear& job, void* workspace, Stream opaque) {
   find_slots<<<1, kLinkers, 0, stream>>>(job, told);
   if (job.links > 0) make_links<<<1, kLinkers, 0, stream>>>(job, told);
   const int64_t warps = (job.rows + kBlock / kWarp - 1) / (kBlock / kWarp);
-  fill_newborn<<<static_cast<unsigned>(std::min(warps, kMostBlocks)), kBlock, 0, stream>>>(job, told);
+  fill_newborn<<<static_cast<unsigned>(std::min(warps, kMostFilling)), kBlock, 0, stream>>>(job, told);
   return cudaGetLastError();
 }
 

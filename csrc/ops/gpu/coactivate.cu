@@ -22,7 +22,7 @@ __global__ void coactivate_kernel(Coactivate job) {
 }
 
 unsigned blocks_for(int64_t threads) {
-  return static_cast<unsigned>(std::min<int64_t>((threads + kBlock - 1) / kBlock, 1 << 16));
+  return static_cast<unsigned>(std::min<int64_t>((threads + kBlock - 1) / kBlock, kMostBlocks));
 }
 
 }  // namespace

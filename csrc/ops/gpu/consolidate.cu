@@ -20,13 +20,16 @@ __global__ void consolidate_kernel(ConsolidateRules rules, int64_t count, int64_
 
 }  // namespace
 
-const char* error_text(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
+const char* error_text(int error) {
+  cudaGetLastError();
+  return cudaGetErrorString(static_cast<cudaError_t>(error));
+}
 
 int consolidate(const ConsolidateRules& rules, int64_t count, Column<const uint8_t> active,
                 Column<const uint32_t> use_frequency, Column<uint32_t> age, Column<float> relevance,
                 uint8_t* doomed, Stream stream) {
   if (age.rows == 0) return 0;
-  const int64_t blocks = std::min<int64_t>((age.rows + kBlock - 1) / kBlock, 1 << 16);
+  const int64_t blocks = std::min<int64_t>((age.rows + kBlock - 1) / kBlock, kMostBlocks);
   consolidate_kernel<<<static_cast<unsigned>(blocks), kBlock, 0, static_cast<cudaStream_t>(stream)>>>(
       rules, count, age.rows, active, use_frequency, age, relevance, doomed);
   return cudaGetLastError();

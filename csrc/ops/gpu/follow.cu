@@ -205,11 +205,11 @@ __global__ void change_edges(Follow job, const int64_t* order, Workspace work) {
   const int64_t first = (place - start) * kBlocksAtOnce + lane / kBlockEdges;
   const int64_t step = (run.end - start) * kBlocksAtOnce;
   const int index = lane % kBlockEdges;
-  int32_t block = run.head;
-  for (int64_t at = 0, next = first; edges.has_block(block) && at < edges.blocks();
-       block = edges.next_block[block], ++at) {
-    if (at != next) continue;
+  auto walk = edges.walk_from(run.head);
+  for (int64_t next = first; walk.there(); walk.next()) {
+    if (walk.place() != next) continue;
     next += step;
+    const int32_t block = walk.block;
     if (index >= edges.count(block) || edges.kind(block, index) != EdgeKind::kSuccession) continue;
     float confidence = edges.confidences.at(block)[index];
     bool touched = false;

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "csrc/ops/bear_math.h"
+#include "csrc/ops/block_walk.h"
 #include "csrc/ops/coactivate_math.h"
 #include "csrc/ops/columns.h"
 #include "csrc/ops/consolidate_math.h"
@@ -21,7 +22,14 @@ namespace aesg::gpu {
 
 using Stream = void*;
 
+// Of what a launcher returned, and CUDA forgets it: it is no error of whoever asks next.
 const char* error_text(int error);
+
+// Blocks of a launch that takes turns where it has more work than these. Tests make it small.
+#ifndef AESG_MOST_BLOCKS
+#define AESG_MOST_BLOCKS (1 << 16)
+#endif
+inline constexpr int64_t kMostBlocks = AESG_MOST_BLOCKS;
 
 int consolidate(const ConsolidateRules& rules, int64_t count, Column<const uint8_t> active,
                 Column<const uint32_t> use_frequency, Column<uint32_t> age, Column<float> relevance,
@@ -66,6 +74,8 @@ struct SpreadGraph {
   Column<const int32_t> next_block;   // [M]
   Column<const uint8_t> active;       // [N]
   Column<const int32_t> regions;      // [N] or null
+
+  AESG_HD BlockWalk<const int32_t> walk_from(int32_t head) const { return {next_block, head}; }
 };
 
 struct SpreadRules {

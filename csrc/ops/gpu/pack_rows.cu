@@ -11,7 +11,6 @@ namespace {
 constexpr int kBlock = 256;
 constexpr int kWarp = 32;
 constexpr int64_t kPart = 16 * kBlock;  // rows of a block
-constexpr int64_t kMostBlocks = 1 << 16;
 
 int64_t parts_of(const PackRows& job) { return (job.count + kPart - 1) / kPart; }
 
@@ -65,8 +64,10 @@ size_t pack_rows_workspace(const PackRows& job) { return sizeof(int64_t) * parts
 int pack_rows(const PackRows& job, void* workspace, Stream opaque) {
   const auto stream = static_cast<cudaStream_t>(opaque);
   if (job.count == 0) return cudaMemsetAsync(job.packed_count, 0, sizeof(int64_t), stream);
-  const int error = cudaMemsetAsync(job.packed, 0, sizeof(float) * job.count * job.width, stream);
-  if (error != 0) return error;
+  if (job.width > 0) {  // a graph that is captured takes no fill of nothing
+    const int error = cudaMemsetAsync(job.packed, 0, sizeof(float) * job.count * job.width, stream);
+    if (error != 0) return error;
+  }
   auto* counts = static_cast<int64_t*>(workspace);
   const auto parts = static_cast<unsigned>(parts_of(job));
   const int64_t warps = (job.count + kBlock / kWarp - 1) / (kBlock / kWarp);

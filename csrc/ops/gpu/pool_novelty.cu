@@ -19,7 +19,6 @@ namespace aesg::gpu {
 namespace {
 
 constexpr int kBlock = 256;
-constexpr int64_t kMostBlocks = 1 << 16;
 // Inputs of the first chunk and of the largest. The later ones are larger: as a rule few inputs are novel,
 // they stand in the first, and every chunk costs its launches.
 constexpr int64_t kFirstChunk = AESG_POOL_CHUNK, kChunk = 4 * kFirstChunk;

@@ -11,7 +11,6 @@ namespace {
 
 constexpr int kBlock = 128;
 constexpr int kTeams = kBlock / kSumLanes;
-constexpr int64_t kMostBlocks = 1 << 16;
 
 __device__ int lane() { return threadIdx.x % kSumLanes; }
 __device__ int team() { return threadIdx.x / kSumLanes; }

@@ -9,7 +9,6 @@ namespace aesg::gpu {
 namespace {
 
 constexpr int kBlock = 128;
-constexpr int64_t kMostBlocks = 1 << 16;
 
 __global__ void replay_backward_kernel(ReplayEnergies job, float* out) {
   __shared__ float gradient[kBlock];  // g_s of kBlock seeds

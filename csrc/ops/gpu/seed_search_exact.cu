@@ -18,9 +18,9 @@ constexpr int kColumns = 32;  // of a tile of kThreads rows
 constexpr int kPitch = kColumns + 4;
 constexpr int kMostQueries = 8;  // a block's queries share the tile; one when k needs a large buffer
 constexpr int64_t kFewK = 64;
-constexpr int64_t kLeastRows = 512;       // of a part
-constexpr int64_t kMostBlocks = 1 << 20;  // of a launch; they take turns
-constexpr int kMergeThreads = 1024;       // of a block that ranks much
+constexpr int64_t kLeastRows = 512;          // of a part
+constexpr int64_t kMostSearching = 1 << 20;  // blocks of a launch; they take turns
+constexpr int kMergeThreads = 1024;          // of a block that ranks much
 constexpr int64_t kMuch = 8 * kThreads;
 
 // Tiles of which copies are on their way or that are worked on. Three with eight queries, whose results need
@@ -65,8 +65,8 @@ struct Stage {
 };
 
 template <int Q>
-size_t shared_bytes(const Plan& made) {
-  return kStages<Q> * sizeof(Stage<Q>) + Q * BlockTopK::bytes(made.capacity);
+size_t shared_bytes(int capacity) {
+  return kStages<Q> * sizeof(Stage<Q>) + Q * BlockTopK::bytes(capacity);
 }
 
 // A step of the pipeline: kColumns dimensions, from `first` on, of kThreads rows, from `row` on.
@@ -276,13 +276,15 @@ __global__ void __launch_bounds__(kMergeThreads)
 template <int Q>
 int launch_parts(const SeedSearch& job, const Plan& made, UnitQueries units, Chosen chosen, Found found,
                  cudaStream_t stream) {
-  const size_t shared = shared_bytes<Q>(made);
+  // The most that any search wants: another thread may launch one between the two calls here.
+  const size_t most = shared_bytes<Q>(buffer_size(Q == 1 ? kMostK : kFewK));
   const int error = cudaFuncSetAttribute(search_part<Q>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         static_cast<int>(shared));
+                                         static_cast<int>(most));
   if (error != 0) return error;
+  const size_t shared = shared_bytes<Q>(made.capacity);
   const int64_t items = made.tiles * made.parts;
   const int64_t blocks =
-      chosen.count == nullptr ? std::min(items, kMostBlocks) : std::min(items, kResidentBlocks);
+      chosen.count == nullptr ? std::min(items, kMostSearching) : std::min(items, kResidentBlocks);
   search_part<Q>
       <<<static_cast<unsigned>(blocks), kThreads, shared, stream>>>(job, made, units, chosen, found);
   return cudaGetLastError();
@@ -304,7 +306,7 @@ int search_exactly(const SeedSearch& job, UnitQueries units, Chosen chosen, int6
   if (error != 0) return error;
   const int threads = made.parts * job.k > kMuch ? kMergeThreads : kThreads;
   const int capacity = buffer_size(job.k, threads);
-  const int64_t blocks = std::min(job.batch, chosen.count == nullptr ? kMostBlocks : kResidentBlocks);
+  const int64_t blocks = std::min(job.batch, chosen.count == nullptr ? kMostSearching : kResidentBlocks);
   merge_parts<<<static_cast<unsigned>(blocks), threads, BlockTopK::bytes(capacity), stream>>>(
       job, made.parts, capacity, units, chosen, found, scores, slots);
   return cudaGetLastError();

@@ -134,37 +134,11 @@ struct Passes {
   }
 };
 
-// Walks a chain of blocks. It ends where it leaves the graph, and where it comes back to a block met before
-// (marks are set at powers of two): a damaged chain can neither read outside nor go on for ever.
-struct Chain {
-  const SpreadGraph& graph;
-  int block;
-  int mark = -1;
-  unsigned steps = 0, next_mark = 1;
-
-  __device__ Chain(const SpreadGraph& over, int head) : graph(over), block(head) { look(); }
-  __device__ bool there() const { return block >= 0; }
-  __device__ void next() {
-    block = graph.next_block[block];
-    look();
-  }
-
- private:
-  __device__ void look() {
-    if (block < 0 || block >= graph.next_block.rows || block == mark) {
-      block = -1;
-    } else if (++steps == next_mark) {
-      mark = block;
-      next_mark *= 2;
-    }
-  }
-};
-
 // Of parallel edges the strongest counts, of equals the first in the chain.
 __device__ inline bool strongest(const SpreadGraph& graph, int head, int block, int place, int target,
                                  float strength) {
   bool behind = false;  // past the edge asked about
-  for (Chain chain(graph, head); chain.there(); chain.next()) {
+  for (auto chain = graph.walk_from(head); chain.there(); chain.next()) {
     for (int i = 0; i < kEdges; ++i) {
       if (chain.block == block && i == place) {
         behind = true;
@@ -227,7 +201,8 @@ struct SpreadBlock {
       const float energy = table.energy[source];
       if (energy < rules.source_floor || lane >= kEdges) continue;
       const int head = graph.first_block[table.slot[source]];
-      for (Chain chain(graph, head); chain.there(); chain.next()) visit(i, energy, head, chain.block, lane);
+      for (auto chain = graph.walk_from(head); chain.there(); chain.next())
+        visit(i, energy, head, chain.block, lane);
     }
     __syncthreads();
   }

@@ -11,7 +11,7 @@
 namespace aesg::gpu {
 namespace {
 
-constexpr int64_t kMostBlocks = 1 << 12;
+constexpr int64_t kMostFinishing = std::min<int64_t>(kMostBlocks, 1 << 12);
 
 // Energies of all concepts touched, hop by hop; a row each, in the order of Table::touched.
 struct History {
@@ -136,7 +136,7 @@ __device__ void hop_back(const SpreadBlock& block, const History& history, int r
     if (energy < rules.source_floor) continue;
     const int head = graph.first_block[block.table.slot[block.table.touched[i]]];
     float sum = 0.0f;
-    for (Chain chain(graph, lane < kEdges ? head : -1); chain.there(); chain.next()) {
+    for (auto chain = graph.walk_from(lane < kEdges ? head : -1); chain.there(); chain.next()) {
       const int target = graph.targets.at(chain.block)[lane];
       const int place = block.inside(target) ? block.table.find(target) : -1;
       const float arriving = place < 0 ? 0.0f : history.arriving[history.row_of[place]];
@@ -233,7 +233,7 @@ int spread_activation_backward(const SpreadBackward& job, void* workspace, float
   while (int64_t{1} << to.spare_bits < job.spread.batch * job.spread.rules.hops) ++to.spare_bits;
   launch<false>(job, passes, to, stream);
   launch<true>(job, passes, to, stream);
-  const int64_t blocks = std::min((edges + kThreads - 1) / kThreads, kMostBlocks);
+  const int64_t blocks = std::min((edges + kThreads - 1) / kThreads, kMostFinishing);
   finish_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(to);
   return cudaGetLastError();
 }

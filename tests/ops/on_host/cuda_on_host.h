@@ -1,6 +1,7 @@
 // Runs CUDA kernels on the host, slowly: one fibre a thread of a block, one block after the other. Not a
 // model of a GPU's memory or speed; it shows whether a kernel computes what it should, whatever the order in
 // which its threads come to run between two barriers, and stops when a barrier is not met by all threads.
+// Launches, copies and fills that a device would refuse are refused.
 #pragma once
 
 #include <ucontext.h>
@@ -11,7 +12,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <random>
+#include <set>
+#include <utility>
 #include <vector>
 
 #define __global__
@@ -26,7 +30,7 @@ struct dim3 {
   dim3(unsigned x, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 using cudaStream_t = void*;
-enum cudaError_t : int { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+enum cudaError_t : int { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
 
 inline dim3 threadIdx(0), blockIdx(0), blockDim(1), gridDim(1);
 inline char* dynamic_shared_memory = nullptr;
@@ -88,7 +92,15 @@ inline void enter() {
   while (true) yield();
 }
 
+inline std::set<const void*> known_shared;  // of the block
+
+// A block finds any values in its shared memory: called by every thread where it is declared.
+inline void find_shared(void* at, size_t bytes) {
+  if (known_shared.insert(at).second) std::memset(at, 0xab, bytes);
+}
+
 inline void run_block(unsigned threads) {
+  known_shared.clear();
   if (fibres.size() < threads) fibres.resize(threads);
   block_barrier = {};
   team_barriers.assign(threads, {});
@@ -126,7 +138,23 @@ inline void run_block(unsigned threads) {
   }
 }
 
-inline void launch(dim3 grid, dim3 block, size_t shared, std::function<void()> kernel) {
+constexpr size_t kGivenShared = 48 << 10;             // dynamic shared memory, unless a kernel asks for more
+inline std::map<const void*, size_t> shared_allowed;  // by kernel
+inline cudaError_t last_error = cudaSuccess;
+
+template <typename Kernel>
+const void* address_of(Kernel* kernel) {
+  return reinterpret_cast<const void*>(kernel);
+}
+
+inline void launch(const void* which, dim3 grid, dim3 block, size_t shared, std::function<void()> kernel) {
+  const auto allowed = shared_allowed.find(which);
+  const bool fits = shared <= (allowed == shared_allowed.end() ? kGivenShared : allowed->second);
+  const bool any = grid.x > 0 && grid.y > 0 && block.x > 0;
+  if (!any || grid.x > INT32_MAX || grid.y > 65535 || block.x > 1024 || !fits) {
+    last_error = fits ? cudaErrorInvalidConfiguration : cudaErrorInvalidValue;
+    return;
+  }
   body = std::move(kernel);
   gridDim = grid;
   blockDim = block;
@@ -328,17 +356,25 @@ using std::isfinite;
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 template <typename Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
-  return bytes <= 227 * 1024 ? cudaSuccess : cudaErrorInvalidValue;
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
+  const auto wanted = static_cast<size_t>(bytes);
+  const size_t before =
+      on_host::shared_allowed.try_emplace(on_host::address_of(kernel), wanted).first->second;
+  // Always the same: a second thread may come between this call and the launch that it is for.
+  if (bytes > 227 * 1024 || before != wanted) return on_host::last_error = cudaErrorInvalidValue;
+  return cudaSuccess;
 }
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() { return std::exchange(on_host::last_error, cudaSuccess); }
 inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
 enum cudaMemcpyKind : int { cudaMemcpyDeviceToDevice = 3 };
+// Nothing to copy or fill is an error here: CUDA refuses it where it captures a graph.
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  if (bytes == 0) return on_host::last_error = cudaErrorInvalidValue;
   std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t) {
+  if (bytes == 0) return on_host::last_error = cudaErrorInvalidValue;
   std::memset(at, value, bytes);
   return cudaSuccess;
 }
