@@ -158,11 +158,21 @@ def test_packs_answer_from_the_host(make_memory, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, options", [*((name, {}) for name in ALL), ("AESGTransformer", {"causal": True})]
+    "name, options, common",
+    [
+        *((name, {}, False) for name in ALL),
+        ("AESGTransformer", {"causal": True}, False),
+        ("AESGTransformer", {}, True),
+    ],
 )
-def test_a_model_trains_there_without_waiting(make_memory, name, options) -> None:
+def test_a_model_trains_there_without_waiting(make_memory, name, options, common) -> None:
+    """common: likeness leaves out a part of every query, as of models that have just begun to learn."""
+
     def trained(memory: AESGMemory, device: torch.device | str, mode: PretendedCuda | None) -> list[Tensor]:
         model = build(name, fill(memory), **options).to(device)
+        if common:
+            direction = torch.nn.functional.normalize(torch.ones(memory.vector_dim).double(), dim=0)
+            memory._state.queries.take(direction)
         answers = []
         for seed in range(3):
             x = inputs(name, seed=seed).to(device)

@@ -27,6 +27,7 @@ from test_note_succession import BAR
 from test_note_succession import case as succession_case
 from test_pack_rows import case as rows_case
 from test_pool_novelty import clustered, empty_pool
+from test_project_out import case as rests_case
 from test_read_members import case as members_case
 from test_retire import doomed_of
 from torch import Tensor
@@ -43,6 +44,8 @@ from aesg.ops import (
     note_succession_,
     pack_rows,
     pool_novelty_,
+    project_out,
+    project_out_inv_norm_,
     read_members,
     replay_energies,
     retire_,
@@ -170,6 +173,17 @@ def kept() -> Made:
     return one, other, run
 
 
+def projected() -> Made:
+    one, other = (on_cuda(*rests_case(300, 33, seed), torch.zeros(300), torch.arange(300)) for seed in (0, 1))
+
+    def run(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        vectors, direction, lengths, slots = inputs
+        project_out_inv_norm_(lengths, vectors, slots, direction)
+        return project_out(vectors, direction), lengths
+
+    return one, other, run
+
+
 def noted() -> Made:
     one, other = (on_cuda(*succession_case(seed=seed)) for seed in (0, 1))
 
@@ -255,8 +269,8 @@ def born() -> Made:
 
 
 OPS = [
-    searched, spread, activated, spread_with_gradients, replayed, read, pooled, counted, kept, noted, packed,
-    consolidated, coactivated, followed, retired, born,
+    searched, spread, activated, spread_with_gradients, replayed, read, pooled, counted, kept, projected, noted,
+    packed, consolidated, coactivated, followed, retired, born,
 ]  # fmt: skip
 
 

@@ -10,7 +10,6 @@ namespace {
 constexpr int kWarp = 32;
 constexpr int kWarps = 4;  // of a block
 constexpr int kBlock = kWarps * kWarp;
-constexpr int64_t kMostBlocks = 1 << 16;  // they take turns
 static_assert(kWarp % kLanes == 0, "the values that come together begin with the first sum");
 
 // What the lanes of a warp share.
