@@ -269,8 +269,8 @@ def born() -> Made:
 
 
 OPS = [
-    searched, spread, activated, spread_with_gradients, replayed, read, pooled, counted, kept, projected, noted,
-    packed, consolidated, coactivated, followed, retired, born,
+    searched, spread, activated, spread_with_gradients, replayed, read, pooled, counted, kept,
+    projected, noted, packed, consolidated, coactivated, followed, retired, born,
 ]  # fmt: skip
 
 
