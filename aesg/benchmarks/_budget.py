@@ -14,6 +14,7 @@ from aesg.memory.controller import AESGMemory
 
 CLASSES, TASKS = 10, 5
 BUDGET = 100  # concepts of the memory, examples of the reservoir
+EPOCHS = 100  # of the networks beside it, over a part of the pictures
 PASSES = 2  # over the inputs of a task, while it lasts
 LIKENESS = 0.9  # pictures below this cosine to every concept of their class are novel
 TEST_SHARE = 0.3
@@ -111,7 +112,7 @@ def _network_answers(
         network = nn.Sequential(nn.Linear(64, BUDGET), nn.ReLU(), nn.Linear(BUDGET, CLASSES)).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
         for rows in order:
-            for _ in range(100):
+            for _ in range(EPOCHS):
                 for chunk in rows[torch.randperm(len(rows))].split(64):
                     loss = nn.functional.cross_entropy(network(x[chunk].to(device)), y[chunk].to(device))
                     optimizer.zero_grad()
