@@ -242,11 +242,11 @@ def pretended_cuda() -> Iterator[PretendedCuda]:
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch.Tensor, "pin_memory", lambda self, device=None: self.clone())
         patch.setattr("aesg.memory.controller.has_cuda_kernels", lambda: True)
-        overwritten = torch.__future__.get_overwrite_module_params_on_conversion()
-        torch.__future__.set_overwrite_module_params_on_conversion(True)  # not their insides, as on the CPU
+        swapped = torch.__future__.get_swap_module_params_on_conversion()
+        torch.__future__.set_swap_module_params_on_conversion(True)  # the parameters stay who they are
         try:
             with PretendedCuda() as _mode:
                 yield _mode
         finally:
             _mode = None
-            torch.__future__.set_overwrite_module_params_on_conversion(overwritten)
+            torch.__future__.set_swap_module_params_on_conversion(swapped)

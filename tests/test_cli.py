@@ -71,6 +71,17 @@ def test_unknown_benchmark(name, capsys):
     assert f"no benchmark '{name}'" in capsys.readouterr().err
 
 
+def test_all_that_is_listed_is_a_benchmark(capsys):
+    assert cli.main(["bench", "--help"]) == 0
+    listed = capsys.readouterr().out.split("benchmarks: ")[1].strip().split(", ")
+    assert {"all", "lm", "seeds"} <= set(listed)
+    for name in listed:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["bench", name, "--help"])
+        assert caught.value.code == 0, name
+        assert capsys.readouterr().out.startswith(f"usage: aesg bench {name} "), name
+
+
 def test_import_stays_quick():
     code = "import aesg, aesg.cli, sys; print([m for m in ('torch', 'numpy', 'tqdm') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -136,7 +136,7 @@ class AESGCNNClassifier(ImageModel):
         """The slot of each label's concept; born here where there is none."""
         assert self.memory is not None
         graph = self.memory.graph
-        codes = self.codes[labels].float().cpu()
+        codes = self.codes.float().cpu()[labels]
         nearest = graph.search(codes, 1, SAME)[1][:, 0]
         there = (nearest >= 0) & (F.cosine_similarity(graph.gather(nearest).cpu(), codes) > SAME)
         slots = torch.where(there, nearest.cpu(), -1)

@@ -14,6 +14,7 @@ from aesg.memory.controller import AESGMemory
 
 CLASSES, TASKS = 10, 5
 BUDGET = 100  # concepts of the memory, examples of the reservoir
+EPOCHS = 100  # of the networks beside it, over a part of the pictures
 PASSES = 2  # over the inputs of a task, while it lasts
 LIKENESS = 0.9  # pictures below this cosine to every concept of their class are novel
 TEST_SHARE = 0.3
@@ -50,37 +51,37 @@ def load_digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x[one], y[one], x[other], y[other]
 
 
-def digits_at_a_budget(directory: Path, seed: int) -> dict[str, float]:
+def digits_at_a_budget(directory: Path, seed: int, device: str = "cpu") -> dict[str, float]:
     """Accuracy on all ten classes at the end, of the memory and beside it; shares in [0, 1]."""
     x, y, x_test, y_test = load_digits(seed)
     generator = torch.Generator().manual_seed(seed)
     order = [torch.nonzero((y == 2 * task) | (y == 2 * task + 1))[:, 0] for task in range(TASKS)]
     order = [rows[torch.randperm(len(rows), generator=generator)] for rows in order]
 
-    answers, concepts = _memory_answers(directory, x, y, order, x_test)
+    answers, concepts = _memory_answers(directory, x, y, order, x_test, device)
     figures = {"memory": _share(answers, y_test), "concepts": float(concepts)}
     means = torch.stack([x[y == digit].mean(dim=0) for digit in range(CLASSES)])
     figures["nearest mean"] = _share((x_test @ nn.functional.normalize(means, dim=1).T).argmax(1), y_test)
     kept = _reservoir(torch.cat(order), generator)
     figures["reservoir nearest neighbour"] = _share(y[kept][(x_test @ x[kept].T).argmax(1)], y_test)
-    figures["fine-tuning in sequence"] = _share(_network_answers(x, y, order, x_test, seed), y_test)
+    figures["fine-tuning in sequence"] = _share(_network_answers(x, y, order, x_test, seed, device), y_test)
     joint = torch.cat(order)[torch.randperm(len(x), generator=generator)]
-    figures["joint training"] = _share(_network_answers(x, y, [joint], x_test, seed), y_test)
+    figures["joint training"] = _share(_network_answers(x, y, [joint], x_test, seed, device), y_test)
     return figures
 
 
 def _memory_answers(
-    directory: Path, x: Tensor, y: Tensor, order: list[Tensor], x_test: Tensor
+    directory: Path, x: Tensor, y: Tensor, order: list[Tensor], x_test: Tensor, device: str = "cpu"
 ) -> tuple[Tensor, int]:
     """The label on the nearest concept [n], and how many concepts there were at most after an update."""
     labelled = torch.cat([x, nn.functional.one_hot(y, CLASSES).float()], dim=1)
     most = 0
-    with AESGMemory(directory, CONFIG) as memory:
+    with AESGMemory(directory, CONFIG, device) as memory:
         for rows in order:
             for _ in range(PASSES):
                 for chunk in rows.split(16):
                     memory.reset_state()  # neighbours in a batch follow no order worth learning
-                    memory.retrieve(labelled[chunk])
+                    memory.retrieve(labelled[chunk].to(device))
                     memory.update_topology()
                     most = max(most, memory.storage.active_count)
         # The nearest concept alone answers: one seed, and no edge carries as much as its floor of 1.
@@ -88,8 +89,8 @@ def _memory_answers(
             CONFIG, seed_top_k=1, context_size=1, transfer_floor=1.0, memory_mode="INFERENCE", priming=0.0
         )
         unlabelled = torch.cat([x_test, torch.zeros(len(x_test), CLASSES)], dim=1)
-        found = AESGMemory(directory, nearest).retrieve(unlabelled)
-    return found.vectors[:, 0, -CLASSES:].argmax(dim=1), most
+        found = AESGMemory(directory, nearest, device).retrieve(unlabelled.to(device)).vectors.cpu()
+    return found[:, 0, -CLASSES:].argmax(dim=1), most
 
 
 def _reservoir(rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -102,21 +103,23 @@ def _reservoir(rows: Tensor, generator: torch.Generator) -> Tensor:
     return kept
 
 
-def _network_answers(x: Tensor, y: Tensor, order: list[Tensor], x_test: Tensor, seed: int) -> Tensor:
+def _network_answers(
+    x: Tensor, y: Tensor, order: list[Tensor], x_test: Tensor, seed: int, device: str
+) -> Tensor:
     """A perceptron with as many numbers as the budget, trained on each part of `order` to its end in turn."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = nn.Sequential(nn.Linear(64, BUDGET), nn.ReLU(), nn.Linear(BUDGET, CLASSES))
+        network = nn.Sequential(nn.Linear(64, BUDGET), nn.ReLU(), nn.Linear(BUDGET, CLASSES)).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
         for rows in order:
-            for _ in range(100):
+            for _ in range(EPOCHS):
                 for chunk in rows[torch.randperm(len(rows))].split(64):
-                    loss = nn.functional.cross_entropy(network(x[chunk]), y[chunk])
+                    loss = nn.functional.cross_entropy(network(x[chunk].to(device)), y[chunk].to(device))
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
     with torch.no_grad():
-        return network(x_test).argmax(dim=1)
+        return network(x_test.to(device)).argmax(dim=1).cpu()
 
 
 def _share(answers: Tensor, wanted: Tensor) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from aesg.benchmarks.timing import time_in_turn
+from aesg.benchmarks._timing import time_in_turn
 
 READ_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}  # beyond every cache
 EDGE = {"cpu": 1024, "cuda": 8192}  # of the square matrices

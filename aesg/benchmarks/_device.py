@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aesg.exceptions import AESGConfigError
 
@@ -48,6 +48,11 @@ def require_cuda() -> None:
         raise AESGConfigError(
             "--device cuda: this build has no CUDA kernels; build again with AESG_CUDA=1 and nvcc"
         )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's weights are: what it is asked goes there, and what is counted comes back."""
+    return next(model.parameters()).device
 
 
 def is_there(tensor: Tensor) -> bool:

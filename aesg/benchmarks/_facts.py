@@ -41,31 +41,36 @@ def chains(facts: int) -> tuple[int, Tensor]:
 def tell(
     memory: AESGMemory, vectors: Tensor, pairs: Tensor, times: int, noise: float, generator: torch.Generator
 ) -> None:
-    """Tells every pair `times` times in random order, each as a stream of two steps of its own."""
+    """Tells every pair `times` times in random order, each as a stream of two steps of its own, where the
+    memory is.
+    """
     for _ in range(times):
         for chunk in pairs[torch.randperm(len(pairs), generator=generator)].split(BATCH):
             memory.reset_state()
-            memory.retrieve(noisy(vectors[chunk], noise, generator))
+            memory.retrieve(noisy(vectors[chunk], noise, generator).to(memory.device))
             memory.update_topology()
     memory.reset_state()
 
 
 def asked(memory: AESGMemory, hops: int) -> AESGMemory:
-    """A second view of the same graph that only reads, with so many hops."""
+    """A second view of the same graph, on the same device, that only reads, with so many hops."""
     config = replace(memory.config, spreading_activation_steps=hops, memory_mode="INFERENCE", priming=0.0)
-    return AESGMemory(memory.directory, config)
+    return AESGMemory(memory.directory, config, memory.device)
+
+
+def members_of(memory: AESGMemory, queries: Tensor, hops: int) -> Tensor:
+    """The vectors [Q, K, D] of the contexts of queries [Q, D]. 0 hops: the nearest concepts, as many as a
+    context holds, which the host looks for.
+    """
+    if hops:
+        return asked(memory, hops).retrieve(queries.to(memory.device)).vectors.cpu()
+    _, slots = memory.graph.search(queries, memory.config.context_size, -1.0)
+    return memory.graph.gather(slots)
 
 
 def recall(memory: AESGMemory, queries: Tensor, wanted: Tensor, hops: int) -> float:
-    """Share of queries [Q, D] with a concept like `wanted` [Q, D] among their context. 0 hops: among the
-    nearest concepts, as many as a context holds.
-    """
-    if hops == 0:
-        _, slots = memory.graph.search(queries, memory.config.context_size, -1.0)
-        members = memory.graph.gather(slots)
-    else:
-        members = asked(memory, hops).retrieve(queries).vectors
-    likeness = torch.cosine_similarity(members, wanted[:, None], dim=2)
+    """Share of queries [Q, D] with a concept like `wanted` [Q, D] among what `members_of` finds."""
+    likeness = torch.cosine_similarity(members_of(memory, queries, hops), wanted[:, None], dim=2)
     return float((likeness.max(dim=1).values >= RIGHT).float().mean())
 
 
@@ -78,19 +83,24 @@ def shuffle_contents(memory: AESGMemory, generator: torch.Generator) -> None:
 
 
 def network_recall(
-    vectors: Tensor, pairs: Tensor, noise: float, generator: torch.Generator, numbers: int
+    vectors: Tensor,
+    pairs: Tensor,
+    noise: float,
+    generator: torch.Generator,
+    numbers: int,
+    device: str = "cpu",
 ) -> list[float]:
     """The control without memory: a perceptron with as many numbers, told the same pairs in the same way,
     that maps a vector to what follows; applied once a hop. Right when the target is among the ten nearest.
     """
     hidden = max(8, numbers // (2 * DIM))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
-        network = nn.Sequential(nn.Linear(DIM, hidden), nn.ReLU(), nn.Linear(hidden, DIM))
+        network = nn.Sequential(nn.Linear(DIM, hidden), nn.ReLU(), nn.Linear(hidden, DIM)).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(TOLD):
         for chunk in pairs[torch.randperm(len(pairs), generator=generator)].split(BATCH):
-            told = noisy(vectors[chunk], noise, generator)
+            told = noisy(vectors[chunk], noise, generator).to(device)
             loss = 1 - torch.cosine_similarity(network(told[:, 0]), told[:, 1], dim=1).mean()
             optimizer.zero_grad()
             loss.backward()
@@ -99,10 +109,10 @@ def network_recall(
     with torch.no_grad():
         for hops in range(1, CHAIN):
             starts = torch.arange(0, len(vectors) - hops, CHAIN)
-            at = noisy(vectors[starts], noise, generator)
+            at = noisy(vectors[starts], noise, generator).to(device)
             for _ in range(hops):
                 at = network(at)
-            nearest = (nn.functional.normalize(at, dim=1) @ vectors.T).topk(10).indices
+            nearest = (nn.functional.normalize(at.cpu(), dim=1) @ vectors.T).topk(10).indices
             found.append(float((nearest == (starts + hops)[:, None]).any(dim=1).float().mean()))
     return found
 
@@ -113,6 +123,7 @@ def associative_recall(
     noise: float,
     seed: int,
     threshold: float = CONFIG.novelty_explanation_threshold,
+    device: str = "cpu",
 ) -> dict[str, float]:
     """Recall of the concept 1, 2 and 3 facts away, and of the controls; shares in [0, 1].
 
@@ -122,7 +133,8 @@ def associative_recall(
     count, pairs = chains(facts)
     vectors = unit_vectors(count, generator)
     figures: dict[str, float] = {}
-    with AESGMemory(directory, replace(CONFIG, novelty_explanation_threshold=threshold)) as memory:
+    config = replace(CONFIG, novelty_explanation_threshold=threshold)
+    with AESGMemory(directory, config, device) as memory:
         tell(memory, vectors, pairs, TOLD, noise, generator)
         questions = {}
         for hops in range(1, CHAIN):
@@ -138,12 +150,15 @@ def associative_recall(
         shuffle_contents(memory, generator)
         for hops, (queries, wanted) in questions.items():
             figures[f"{hops} hops, shuffled contents"] = recall(memory, queries, wanted, hops)
-    for hops, value in enumerate(network_recall(vectors, pairs, noise, generator, numbers), start=1):
+    found = network_recall(vectors, pairs, noise, generator, numbers, device)
+    for hops, value in enumerate(found, start=1):
         figures[f"{hops} hops, network without memory"] = value
     return figures
 
 
-def latest_value(directory: Path, keys: int, noise: float, seed: int) -> dict[str, float]:
+def latest_value(
+    directory: Path, keys: int, noise: float, seed: int, device: str = "cpu"
+) -> dict[str, float]:
     """Keys get a value, then another, then a third. Asked after each new value was told once, then after all
     `TOLD` times: share of answers that are the latest, and that are an earlier one.
 
@@ -153,7 +168,7 @@ def latest_value(directory: Path, keys: int, noise: float, seed: int) -> dict[st
     vectors = unit_vectors(2 * keys, generator)  # keys first, then the values they share
     values = torch.empty(0, keys, dtype=torch.int64)
     right, stale, nearest, shuffled = [], [], [], []
-    with AESGMemory(directory, CONFIG) as memory:
+    with AESGMemory(directory, CONFIG, device) as memory:
         for phase in range(3):
             step = torch.randint(1, keys, (keys,), generator=generator)  # never the value before
             latest = torch.arange(keys) if phase == 0 else (values[-1] + step) % keys
@@ -182,14 +197,8 @@ def latest_value(directory: Path, keys: int, noise: float, seed: int) -> dict[st
 
 
 def _answers(memory: AESGMemory, queries: Tensor, values: Tensor, hops: int = 1) -> Tensor:
-    """The value [Q] of the strongest context member like one, -1 where there is none. 0 hops: of the nearest
-    concepts, as many as a context holds.
-    """
-    if hops:
-        members = asked(memory, hops).retrieve(queries).vectors
-    else:
-        _, slots = memory.graph.search(queries, memory.config.context_size, -1.0)
-        members = memory.graph.gather(slots)
+    """The value [Q] of the strongest member, as `members_of` finds them, like one; -1 where there is none."""
+    members = members_of(memory, queries, hops)
     likeness, nearest = torch.einsum("qkd,vd->qkv", nn.functional.normalize(members, dim=2), values).max(
         dim=2
     )

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from aesg.architectures.base import MemoryModel
+from aesg.benchmarks._device import device_of
 from aesg.data import StreamLoader
 from aesg.data.streams import StreamBatch
 from aesg.tools.corpus import Corpus, load_corpus, openings
@@ -91,12 +92,14 @@ class Chunks(Files):
 
 def _losses(model: MemoryModel, stream: StreamLoader) -> Iterator[tuple[torch.Tensor, int]]:
     """Of every chunk the summed loss in nats and how many bytes it is of; streams end with their files."""
+    device = device_of(model)
     for batch in stream:
         assert isinstance(batch, StreamBatch)
         if model.memory is not None:
             model.memory.reset_state(batch.begins.nonzero()[:, 0].tolist())
-        logits = model(batch.inputs)
-        loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
+        logits = model(batch.inputs.to(device))
+        targets = batch.targets.flatten().to(device)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum")
         yield loss, int((batch.targets >= 0).sum())
         if model.memory is not None:
             model.memory.update_topology()

@@ -48,16 +48,16 @@ class Stream:
         return noisy(inputs, NOISE, self.generator)
 
 
-def long_life(directory: Path, inputs: int, seed: int) -> dict[str, float]:
+def long_life(directory: Path, inputs: int, seed: int, device: str = "cpu") -> dict[str, float]:
     """Recall of what lives now and of what was often heard, duplicates and size after so many inputs."""
     generator = torch.Generator().manual_seed(seed)
     stream = Stream(generator)
     batches = inputs // BATCH
     config = replace(CONFIG, max_concepts=LIMIT)
     most, size, early_size = 0, 0, 0
-    with AESGMemory(directory, config) as memory:
+    with AESGMemory(directory, config, device) as memory:
         for number in range(batches):
-            memory.retrieve(stream.batch())
+            memory.retrieve(stream.batch().to(device))
             memory.update_topology()
             most = max(most, memory.storage.active_count)
             if number in (batches // 4, batches - 1):
@@ -110,7 +110,7 @@ def controls(inputs: int, seed: int) -> dict[str, float]:
 
 
 def _found(memory: AESGMemory, patterns: Tensor, generator: torch.Generator) -> float:
-    members = memory.retrieve(noisy(patterns, NOISE, generator)).vectors
+    members = memory.retrieve(noisy(patterns, NOISE, generator).to(memory.device)).vectors.cpu()
     memory.reset_state()
     likeness = torch.cosine_similarity(members, patterns[:, None], dim=2)
     return float((likeness.max(dim=1).values >= FOUND).float().mean())

@@ -27,9 +27,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), t * float(np.std(values, ddof=1)) / math.sqrt(n)
 
 
-def environment() -> dict[str, Any]:
-    """What a figure must be read with."""
-    return {
+def environment(device: str | torch.device = "cpu") -> dict[str, Any]:
+    """What a figure must be read with; `device`: where models and memories were."""
+    found: dict[str, Any] = {
         "aesg": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -38,4 +38,8 @@ def environment() -> dict[str, Any]:
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "device": str(device),
     }
+    if torch.device(device).type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name()
+    return found

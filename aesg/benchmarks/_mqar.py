@@ -25,6 +25,9 @@ class Chunk(NamedTuple):
     targets: Tensor  # [B, T] i64: the answer where a key is asked, else -100
     begins: bool  # whether the streams begin here
 
+    def to(self, device: torch.device) -> Chunk:
+        return Chunk(self.tokens.to(device), self.targets.to(device), self.begins)
+
 
 @dataclass(frozen=True)
 class Recall:

@@ -21,7 +21,7 @@ NOISE = 0.1
 WRITTEN = replace(CONFIG, survival_threshold_relevance=0.0)
 
 
-def across_processes(directory: Path, facts: int, seed: int) -> dict[str, float]:
+def across_processes(directory: Path, facts: int, seed: int, device: str = "cpu") -> dict[str, float]:
     """One process is told `facts` facts, in one random order a round, asks and ends; another opens the
     directory and asks the same.
 
@@ -29,45 +29,44 @@ def across_processes(directory: Path, facts: int, seed: int) -> dict[str, float]
     """
     directory.mkdir(parents=True, exist_ok=True)
     for role in ("tell", "ask"):
-        # The child finds the package where this process found it.
-        path = os.pathsep.join([str(Path(aesg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        command = [
-            sys.executable,
-            "-m",
-            "aesg.benchmarks._reopening",
-            role,
-            str(directory),
-            str(facts),
-            str(seed),
-        ]
-        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+        in_a_process(role, str(directory), str(facts), str(seed), device)
     told, asked_again = (np.load(directory / f"{role}.npz") for role in ("tell", "ask"))
     same = all(told[name].tobytes() == asked_again[name].tobytes() for name in told.files)
     return {"same bits": float(same), "right after reopening, 2 hops": float(asked_again["right"].mean())}
 
 
-def main(role: str, directory: Path, facts: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    count, pairs = chains(facts)
+def in_a_process(*arguments: str) -> None:
+    """`main` of these arguments in a process of its own."""
+    # The child finds the package where this process found it.
+    path = os.pathsep.join([str(Path(aesg.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "aesg.benchmarks._reopening", *arguments]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+
+
+def main(role: str, folder: str, facts: str, seed: str, device: str) -> None:
+    directory = Path(folder)
+    generator = torch.Generator().manual_seed(int(seed))
+    count, pairs = chains(int(facts))
     vectors = unit_vectors(count, generator)
     starts = torch.arange(0, count - 2, CHAIN)
     queries = noisy(vectors[starts], NOISE, generator)
     config = WRITTEN if role == "tell" else None
-    with AESGMemory(directory / "memory", config) as memory:
+    with AESGMemory(directory / "memory", config, device) as memory:
         if role == "tell":
             tell(memory, vectors, pairs, TOLD, NOISE, generator)
             memory.save()
-        context = asked(memory, 2).retrieve(queries)
-        likeness = torch.cosine_similarity(context.vectors, vectors[starts + 2][:, None], dim=2)
+        context = asked(memory, 2).retrieve(queries.to(device))
+        found = context.vectors.cpu()
+        likeness = torch.cosine_similarity(found, vectors[starts + 2][:, None], dim=2)
         np.savez(
             directory / f"{role}.npz",
-            indices=context.indices.numpy(),
-            weights=context.weights.numpy(),
-            vectors=context.vectors.numpy(),
-            aggregate=context.aggregate().detach().numpy(),
+            indices=context.indices.cpu().numpy(),
+            weights=context.weights.cpu().numpy(),
+            vectors=found.numpy(),
+            aggregate=context.aggregate().detach().cpu().numpy(),
             right=(likeness.max(dim=1).values >= 0.8).numpy(),
         )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(*sys.argv[1:])

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from aesg.benchmarks import _evidence
+from aesg.benchmarks._device import add_device
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,10 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seeds", type=int, default=None, help="how many (default: each its own, at least 5)"
     )
+    add_device(parser)
     parser.add_argument("--short", action="store_true", help="small, for tests")
     parser.add_argument("--reuse", action="store_true", help="only report what earlier runs left there")
     options = parser.parse_args(argv)
     arguments = ["--out", options.out, *(["--short"] if options.short else [])]
+    if options.device != "cpu":
+        arguments += ["--device", options.device]
     if options.reuse:
         arguments.append("--reuse")
     if options.seeds is not None:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from aesg.benchmarks._device import add_device
 from aesg.benchmarks._device_peers import recall
+from aesg.benchmarks._timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.benchmarks._worlds import clustered, make_memory
-from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.config import AESGConfig
 from aesg.graph.core import SemanticGraph
 

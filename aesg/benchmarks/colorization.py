@@ -1,7 +1,8 @@
 """Colouring grey pictures with a memory and without: `python -m aesg bench colorization`.
 
 Both models have the same layers but for the memory, the same initial weights, steps and order of data. The
-third figure, the memory's reads switched off after training, tells what the reading itself contributes.
+third figure, the memory's reads switched off after training, tells what the reading itself contributes. With
+`--device cuda` models and memory are there; concepts are counted after every batch, for which the host waits.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from aesg.architectures.colorization import AESGColorizationNet
 from aesg.architectures.image_model import IMAGE_SIZES
 from aesg.benchmarks._colorization_report import report
+from aesg.benchmarks._device import add_device, device_of
 from aesg.benchmarks._measure import environment, interval
 from aesg.benchmarks._pictures import Pictures, load_pictures
 from aesg.benchmarks._strips import save_curves, save_png, strip
@@ -34,6 +36,7 @@ from aesg.exceptions import AESGConfigError, AESGStorageError
 from aesg.tools.files import write_text
 from aesg.tools.optional import require
 from aesg.trainer import AESGTrainer, Callback
+from aesg.trainer.batches import check_device
 
 HELD_OUT_SHARE = 0.2
 SAMPLES = 8
@@ -71,9 +74,10 @@ class ColorizationBenchmark:
 
     dataset_name: see `aesg.benchmarks._pictures.load_pictures`; max_images of it, a fifth of them held out.
     seeds: independent repetitions, from 0 on; with two or more there are 95 % intervals. data_dir: where
-    CIFAR-10 lies or goes. progress: bars on stderr; None shows them on a terminal.
+    CIFAR-10 lies or goes. progress: bars on stderr; None shows them on a terminal. device: where both models
+    and the memory are.
 
-    Raises AESGConfigError for values that cannot work.
+    Raises AESGConfigError for values that cannot work, AESGTrainingError for a device that is not there.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class ColorizationBenchmark:
         learning_rate: float = 1e-3,
         data_dir: str | None = None,
         progress: bool | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
         least = {"max_images": 10, "image_size": 16, "max_epochs": 1, "seeds": 1, "batch_size": 1}
         given = {
@@ -115,6 +120,7 @@ class ColorizationBenchmark:
         self.learning_rate = learning_rate
         self.data_dir = data_dir
         self.progress = progress
+        self.device = check_device(device)
 
     def run(self) -> dict[str, BenchmarkResult]:
         """Trains, measures and writes; {"aesg", "baseline"}.
@@ -189,6 +195,7 @@ class ColorizationBenchmark:
                 model,
                 criterion=nn.MSELoss(),
                 callbacks=[growth],
+                device=self.device,
                 batch_size=self.batch_size,
                 learning_rate=self.learning_rate,
                 seed=seed,
@@ -235,7 +242,7 @@ class ColorizationBenchmark:
         with model.reading_only():
             if model.memory is not None:
                 model.memory.reset_state()
-            return model(grey)
+            return model(grey.to(device_of(model))).cpu()
 
     def _strips(self, model: AESGColorizationNet, baseline: BaselineCNN, test: Tensor) -> list[np.ndarray]:
         grey, colour = _pairs([(picture,) for picture in test[:SAMPLES]])
@@ -259,8 +266,9 @@ class ColorizationBenchmark:
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
             "seeds": self.seeds,
+            "device": str(self.device),
         }
-        differences = compare(results)
+        differences, machine = compare(results), environment(self.device)
         curves = True
         try:
             save_curves(
@@ -276,13 +284,13 @@ class ColorizationBenchmark:
             save_png(staged / "samples" / f"sample_{number:03}.png", pixels)
         record = {
             "settings": settings,
-            "environment": environment(),
+            "environment": machine,
             "results": {name: asdict(result) for name, result in results.items()},
             "differences": differences,
         }
         (staged / "results.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (staged / "benchmark_report.md").write_text(
-            report(settings, results, differences, environment(), curves), encoding="utf-8"
+            report(settings, results, differences, machine, curves), encoding="utf-8"
         )
 
 
@@ -364,6 +372,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=128, help="edge of the pictures in pixels")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=None, help="default 5 (--short: 2)")
+    add_device(parser)
     parser.add_argument("--short", action="store_true", help="small, for tests")
     parser.add_argument("--out", type=Path, default=None, help="directory for the results")
     options = parser.parse_args(argv)
@@ -372,7 +381,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     seeds = options.seeds if options.seeds is not None else 2 if options.short else 5
     out = options.out or Path("./benchmark_results")
     benchmark = ColorizationBenchmark(
-        options.dataset, options.images, options.size, options.epochs, out / "colorization", seeds=seeds
+        options.dataset,
+        options.images,
+        options.size,
+        options.epochs,
+        out / "colorization",
+        seeds=seeds,
+        device=options.device,
     )
     began = time.perf_counter()
     results = benchmark.run()

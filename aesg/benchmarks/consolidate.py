@@ -17,7 +17,7 @@ from torch import Tensor
 from aesg.benchmarks._ceilings import add_roofline, measured, roofline, told
 from aesg.benchmarks._device import add_device
 from aesg.benchmarks._released import Released
-from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
+from aesg.benchmarks._timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.ops import consolidate_
 
 RULES = {

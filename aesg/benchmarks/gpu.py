@@ -29,7 +29,7 @@ import torch
 from aesg.benchmarks import _steps, _targets
 from aesg.benchmarks._device import gpu_facts
 from aesg.benchmarks._steps import Step
-from aesg.benchmarks.timing import machine
+from aesg.benchmarks._timing import machine
 from aesg.exceptions import AESGConfigError, AESGStorageError
 from aesg.tools.files import write_text
 

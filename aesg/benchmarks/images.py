@@ -16,7 +16,8 @@ scikit-image.
 
 Two that keep examples too stand beside the last two: the nearest class mean of the plain model's features,
 all of them of the final encoder, and the nearest of the pictures themselves, with no model at all.
-With --out, tasks that images.json holds already for the same seeds are not measured again.
+With --out, tasks that images.json holds already for the same seeds are not measured again. With `--device
+cuda` models and memories are there; the nearest are looked for on the host.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from aesg.architectures.cnn_autoencoder import AESGCNNAutoencoder
 from aesg.architectures.cnn_classifier import LABEL_WEIGHT, AESGCNNClassifier
 from aesg.architectures.image_model import ImageModel
 from aesg.benchmarks._budget import load_digits
+from aesg.benchmarks._device import add_device
 from aesg.benchmarks._measure import environment, interval
 from aesg.benchmarks._pictures import labelled_tiles
 from aesg.benchmarks.lm import shuffled_contents
@@ -57,11 +59,12 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How long is trained."""
+    """How long is trained, and where."""
 
     epochs: int = 8
     head_steps: int = 100  # of the last layer on few shots
     tiles: int = 1200
+    device: str = "cpu"
 
 
 SHORT = Sizes(epochs=1, head_steps=5, tiles=80)
@@ -109,15 +112,20 @@ def tiles(seed: int, count: int) -> Data:
 
 
 class Pair:
-    """The same model with a memory and without, of equal weights."""
+    """The same model with a memory and without, of equal weights, on one device; pictures come there as
+    they are shown.
+    """
 
-    def __init__(self, kind: type[ImageModel], seed: int, directory: Path, **further: Any) -> None:
-        self.seed = seed
-        self.memory = AESGMemory(directory, AESGConfig(vector_dim=DIM))
+    def __init__(
+        self, kind: type[ImageModel], seed: int, directory: Path, device: str = "cpu", **further: Any
+    ) -> None:
+        self.seed, self.device = seed, device
+        self.memory = AESGMemory(directory, AESGConfig(vector_dim=DIM), device)
         self.models: dict[str, Any] = {}
         for name, memory in ((WITH, self.memory), (WITHOUT, None)):
             torch.manual_seed(seed)
-            self.models[name] = kind(FILTERS, BLOCKS, memory, DIGIT_SIZE >> BLOCKS, **further)
+            model = kind(FILTERS, BLOCKS, memory, DIGIT_SIZE >> BLOCKS, **further)
+            self.models[name] = model.to(device)
 
     def train(self, data: Data, steps: int, *, head_only: bool = False, notes: bool = True) -> None:
         """Both models, the same pictures in the same order; notes: whether the memory learns from them."""
@@ -130,7 +138,7 @@ class Pair:
             optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01)
             for _ in range(steps):
                 rows = torch.randperm(len(data.x), generator=generator)[:BATCH]
-                loss = _loss(model, data.x[rows], data.y[rows])
+                loss = _loss(model, data.x[rows].to(self.device), data.y[rows].to(self.device))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -139,6 +147,13 @@ class Pair:
                     model.memory.update_topology()
             model.label_weight = LABEL_WEIGHT
         self.memory.set_mode("TRAIN")
+
+    def shown(self, model: Any, x: Tensor) -> Tensor:
+        """What the model makes of pictures, on the host."""
+        return model(x.to(self.device)).cpu()
+
+    def teach(self, data: Data) -> None:
+        self.models[WITH].teach(data.x.to(self.device), data.y)
 
     def measured(self, score: Callable[[Any], float]) -> Figures:
         """`score` of the three, the memory only read."""
@@ -158,7 +173,7 @@ class Pair:
         there = data.y.unique()
 
         def score(model: Any) -> float:
-            return _accuracy(model(data.x_test)[:, there], torch.searchsorted(there, data.y_test))
+            return _accuracy(self.shown(model, data.x_test)[:, there], torch.searchsorted(there, data.y_test))
 
         return self.measured(score)
 
@@ -167,7 +182,9 @@ class Pair:
         model = self.models[WITHOUT].eval()
         with torch.no_grad():
             there = sorted(set(data.y.tolist()))
-            features, asked = (model.encode(x)[0].mean(dim=(2, 3)) for x in (data.x, data.x_test))
+            features, asked = (
+                model.encode(x.to(self.device))[0].mean(dim=(2, 3)).cpu() for x in (data.x, data.x_test)
+            )
             means = torch.stack([features[data.y == label].mean(dim=0) for label in there])
             return _accuracy(-torch.cdist(asked, means), torch.searchsorted(torch.tensor(there), data.y_test))
 
@@ -191,19 +208,19 @@ def _accuracy(logits: Tensor, wanted: Tensor) -> float:
 
 def reconstruction(data: Data, seed: int, sizes: Sizes, directory: Path) -> Figures:
     """Mean squared error of held-out pictures, in thousandths."""
-    pair = Pair(AESGCNNAutoencoder, seed, directory)
+    pair = Pair(AESGCNNAutoencoder, seed, directory, sizes.device)
     pair.train(data, sizes.epochs * len(data.x) // BATCH)
-    found = pair.measured(lambda model: 1000 * float(F.mse_loss(model(data.x_test), data.x_test)))
+    found = pair.measured(lambda model: 1000 * float(F.mse_loss(pair.shown(model, data.x_test), data.x_test)))
     return found | {"concepts": float(pair.memory.stats()["active"])}
 
 
 def classes(data: Data, seed: int, sizes: Sizes, directory: Path) -> Figures:
     """Accuracy on held-out pictures, before and after the memory was told the training pictures."""
-    pair = Pair(AESGCNNClassifier, seed, directory, num_classes=data.classes)
+    pair = Pair(AESGCNNClassifier, seed, directory, sizes.device, num_classes=data.classes)
     pair.train(data, sizes.epochs * len(data.x) // BATCH)
     found = pair.told_apart(data)
     found["concepts"] = float(pair.memory.stats()["active"])
-    pair.models[WITH].teach(data.x, data.y)
+    pair.teach(data)
     return found | {"memory, told the classes": pair.told_apart(data)[WITH]}
 
 
@@ -211,11 +228,11 @@ def few_shots(shots: int, seed: int, sizes: Sizes, directory: Path) -> Figures:
     """Accuracy among five digits of which the frozen encoder saw `shots` each."""
     data = digits(seed)
     known, new = data.of(range(5)), data.of(range(5, 10))
-    pair = Pair(AESGCNNClassifier, seed, directory, num_classes=10)
+    pair = Pair(AESGCNNClassifier, seed, directory, sizes.device, num_classes=10)
     pair.train(known, sizes.epochs * len(known.x) // BATCH, notes=False)
     rows = torch.cat([(new.y == label).nonzero()[:shots, 0] for label in range(5, 10)])
     few = Data(new.x[rows], new.y[rows], new.x_test, new.y_test)
-    pair.models[WITH].teach(few.x, few.y)
+    pair.teach(few)
     pair.train(few, sizes.head_steps, head_only=True, notes=False)
     return pair.told_apart(few) | {NEAREST: pair.nearest_mean(few), PIXELS: nearest_picture(few)}
 
@@ -223,12 +240,12 @@ def few_shots(shots: int, seed: int, sizes: Sizes, directory: Path) -> Figures:
 def two_at_a_time(frozen: bool, seed: int, sizes: Sizes, directory: Path) -> Figures:
     """Accuracy on all digits after five tasks, and on those of the first task."""
     data = digits(seed)
-    pair = Pair(AESGCNNClassifier, seed, directory, num_classes=10)
+    pair = Pair(AESGCNNClassifier, seed, directory, sizes.device, num_classes=10)
     for task in range(5):
         part = data.of((2 * task, 2 * task + 1))
         steps = sizes.epochs * len(part.x) // BATCH
         pair.train(part, steps, head_only=frozen and task > 0, notes=False)
-        pair.models[WITH].teach(part.x, part.y)
+        pair.teach(part)
     first = data.of((0, 1))
     asked = replace(data, x_test=first.x_test, y_test=first.y_test)
     left = {f"first two, {name}": value for name, value in pair.told_apart(asked).items()}
@@ -316,12 +333,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=None, help="how many, default 5 (--short: 1)")
     parser.add_argument("--first-seed", type=int, default=1, help="(default %(default)s)")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    add_device(parser)
     parser.add_argument("--out", type=Path, default=None, help="directory for images.json")
     options = parser.parse_args(argv)
-    sizes = SHORT if options.short else Sizes()
+    sizes = replace(SHORT if options.short else Sizes(), device=options.device)
     count = options.seeds or (1 if options.short else 5)
     seeds = list(range(options.first_seed, options.first_seed + count))
-    record: dict[str, Any] = {"environment": environment(), "seeds": seeds, "short": options.short}
+    record: dict[str, Any] = {
+        "environment": environment(options.device),
+        "seeds": seeds,
+        "short": options.short,
+    }
     path = None if options.out is None else options.out / "images.json"
     record["tasks"] = {} if path is None else measured_before(path, record)
     for name in options.tasks:

@@ -21,8 +21,8 @@ from torch import Tensor
 from aesg.benchmarks._ceilings import add_roofline, measured, roofline, told
 from aesg.benchmarks._device import add_device, synchronize
 from aesg.benchmarks._released import Released
+from aesg.benchmarks._timing import integers, machine, write_json
 from aesg.benchmarks._worlds import clustered, make_memory
-from aesg.benchmarks.timing import integers, machine, write_json
 from aesg.config import AESGConfig
 
 Insert = Callable[[Tensor], None]  # takes in one batch [n, D]

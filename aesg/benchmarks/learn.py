@@ -24,10 +24,10 @@ from torch import Tensor
 
 from aesg.benchmarks._ceilings import Ceilings, add_roofline, measured, roofline, told
 from aesg.benchmarks._device import add_device, synchronize, why_not
+from aesg.benchmarks._timing import integers, machine, write_json
 from aesg.benchmarks._worlds import clustered, make_memory
 from aesg.benchmarks.insert import LOST
 from aesg.benchmarks.retrieve import ROUNDS, summary
-from aesg.benchmarks.timing import integers, machine, write_json
 from aesg.config import AESGConfig
 from aesg.graph.awaited import MOST_CALLS, MOST_ROWS
 from aesg.memory.context import RetrievedContext

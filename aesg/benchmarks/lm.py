@@ -6,7 +6,8 @@ chunks: pieces of these files at random, read with what training left (see `_fil
 memory saves against the same seed's model without one.
 
 Each model with its memory, with the answers of other rows (shuffled contents), and without a memory; means
-over seeds with 95 % intervals, equal steps and data.
+over seeds with 95 % intervals, equal steps and data. With `--device cuda` models and memories are there;
+tables say so, and stand beside those of a CPU.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch.nn import functional as F
 from aesg import architectures
 from aesg.architectures.base import MemoryModel, token_config
 from aesg.benchmarks import _files
+from aesg.benchmarks._device import add_device, device_of
 from aesg.benchmarks._files import Chunks, Files
 from aesg.benchmarks._measure import environment, interval
 from aesg.benchmarks._mqar import Chunk, Recall
@@ -95,12 +97,13 @@ def train(model: MemoryModel, task: Recall, episodes: int, rate: float, generato
     """One optimizer step for every chunk that asks."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     model.train()
+    device = device_of(model)
     for chunk in task.episodes(episodes, generator):
-        asks = bool((chunk.targets >= 0).any())
+        asks, there = bool((chunk.targets >= 0).any()), chunk.to(device)
         with torch.set_grad_enabled(asks):
-            logits = run(model, chunk)
+            logits = run(model, there)
         if asks:
-            loss = F.cross_entropy(logits.flatten(0, 1), chunk.targets.flatten())
+            loss = F.cross_entropy(logits.flatten(0, 1), there.targets.flatten())
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -113,10 +116,11 @@ def train(model: MemoryModel, task: Recall, episodes: int, rate: float, generato
 def accuracy(model: MemoryModel, task: Recall, episodes: int, generator: torch.Generator) -> float:
     """Share of the questions answered rightly, the memory learning on as it is told."""
     model.eval()
-    right = asked = 0
+    device, right, asked = device_of(model), 0, 0
     for chunk in task.episodes(episodes, generator):
         wanted = chunk.targets >= 0
-        right += int((run(model, chunk).argmax(-1) == chunk.targets)[wanted].sum())
+        told = run(model, chunk.to(device)).argmax(-1).cpu()
+        right += int((told == chunk.targets)[wanted].sum())
         asked += int(wanted.sum())
         if model.memory is not None:
             model.memory.update_topology()
@@ -131,8 +135,8 @@ def recall_of(name: str, task: Recall, options: argparse.Namespace, seed: int) -
         with tempfile.TemporaryDirectory(prefix="aesg-lm-") as folder:
             torch.manual_seed(seed)
             config = recall_config(task.hops)
-            memory = AESGMemory(Path(folder, "memory"), config) if kind == "memory" else None
-            model = make_model(name, task.vocab, memory)
+            memory = _memory(kind, folder, config, options.device)
+            model = make_model(name, task.vocab, memory).to(options.device)
             generator = torch.Generator().manual_seed(seed)
             train(model, task, options.episodes, options.rate, generator)
             figures[kind] = accuracy(model, task, evaluated, generator)
@@ -144,15 +148,19 @@ def recall_of(name: str, task: Recall, options: argparse.Namespace, seed: int) -
     return figures
 
 
-def bits_of(name: str, task: Files, seed: int) -> Figures:
+def _memory(kind: str, folder: str, config: AESGConfig, device: str) -> AESGMemory | None:
+    return AESGMemory(Path(folder, "memory"), config, device) if kind == "memory" else None
+
+
+def bits_of(name: str, task: Files, seed: int, device: str = "cpu") -> Figures:
     """Held-out bits a byte of one model and seed, and how many concepts it took."""
     corpus = task.corpus()
     figures: Figures = {}
     for kind in ("without memory", "memory"):
         with tempfile.TemporaryDirectory(prefix="aesg-lm-") as folder:
             torch.manual_seed(seed)
-            memory = AESGMemory(Path(folder, "memory"), token_config(DIM)) if kind == "memory" else None
-            model = make_model(name, _files.VOCABULARY, memory)
+            memory = _memory(kind, folder, token_config(DIM), device)
+            model = make_model(name, _files.VOCABULARY, memory).to(device)
             _files.train(model, task, corpus, seed)
             held, abroad = task.held(corpus), task.headers() if task.in_order else None
             if memory is None:
@@ -210,6 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=3e-3, help="learning rate of recall")
     parser.add_argument("--steps", type=int, default=Files.steps, help="of files to train on")
     parser.add_argument("--seeds", type=int, default=None, help="how many, default 5 (--short: 1)")
+    add_device(parser)
     parser.add_argument("--short", action="store_true", help="tiny sizes: does it run at all")
     parser.add_argument("--out", type=Path, default=None, help="directory for lm.json")
     options = parser.parse_args(argv)
@@ -227,11 +236,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 else:
                     kind = Files if task == "files" else Chunks
                     files = kind(**(SHORT_FILES if options.short else {"steps": options.steps}))
-                    runs = [bits_of(name, files, seed) for seed in seeds]
+                    runs = [bits_of(name, files, seed, options.device) for seed in seeds]
                     title = f"{name}, {'files in order' if files.in_order else 'chunks at random'}"
                     if not options.short and options.steps != Files.steps:
                         title += f", {options.steps} steps"
                     aims = FILE_AIMS if files.in_order else {}
+                if options.device != "cpu":
+                    title += f", on {options.device}"
                 found = table(title, runs, time.perf_counter() - began, {} if options.short else aims)
                 if options.out is not None:
                     record(options, list(seeds), found)
@@ -245,7 +256,7 @@ def record(options: argparse.Namespace, seeds: list[int], found: dict[str, Any])
     told = {key: value for key, value in vars(options).items() if key != "out"}
     part = {
         "about": "What a memory gives a text model: accuracy in recall, bits a byte on files",
-        "environment": environment(),
+        "environment": environment(options.device),
         "seeds": seeds,
         "short": options.short,
         "tasks": former.get("tasks", {}) | {found["title"]: {**found, "seeds": seeds, "options": told}},

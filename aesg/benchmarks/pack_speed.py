@@ -19,8 +19,8 @@ import torch
 
 from aesg import AESGConfig, AESGMemory
 from aesg.benchmarks._device import add_device
+from aesg.benchmarks._timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.benchmarks._worlds import clustered
-from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.packs import read_pack
 
 DEGREE = 8

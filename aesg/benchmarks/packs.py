@@ -10,7 +10,8 @@ what it kept is exported as a pack. Measured in bits per byte, on held-out files
 * home, with the pack attached and after detaching it, which must be what it was before to the last bit.
 
 `python -m aesg bench packs` repeats this over seeds (of weights and order of files) and prints means with
-95 % intervals; differences are taken within a seed.
+95 % intervals; differences are taken within a seed. With `--device cuda` models and memories are there; while
+a pack is attached the host is asked, and its answers go to the model.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tqdm import tqdm
 
 from aesg.architectures.base import TEXT_SIZES
 from aesg.architectures.decoder_lm import AESGDecoderLM
+from aesg.benchmarks._device import add_device, device_of
 from aesg.benchmarks._measure import environment, interval
 from aesg.data import StreamLoader
 from aesg.data.streams import StreamBatch
@@ -55,13 +57,14 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much text is read. Streams run side by side, `chunk` bytes a step."""
+    """How much text is read, and where. Streams run side by side, `chunk` bytes a step."""
 
     steps: int = 300  # of training at home
     streams: int = 16
     chunk: int = 128
     grown_on: int = 200_000  # bytes the pack is grown on, and fine-tuning sees
     held_out: int = 20_000  # bytes evaluated of each half
+    device: str = "cpu"
 
 
 SHORT = Sizes(steps=10, streams=4, chunk=32, grown_on=4_000, held_out=3_000)
@@ -92,7 +95,8 @@ def measure(seed: int, sizes: Sizes, directory: Path) -> Figures:
     figures["home, detached"] = bits(model, at_home)
     with attached(memory, wrong):
         figures["away, shuffled pack"] = bits(model, abroad)
-    with AESGMemory(directory / "empty", memory.config) as empty, attached(empty, right):
+    empty = AESGMemory(directory / "empty", memory.config, sizes.device)
+    with empty, attached(empty, right):
         figures["away, the pack alone"] = bits(_twin(model, empty), abroad)
 
     _fine_tune(model, lessons)
@@ -117,8 +121,9 @@ def bits(model: AESGDecoderLM, loader: StreamLoader) -> float:
 def _loss(model: AESGDecoderLM, batch: StreamBatch, reduction: str) -> torch.Tensor:
     assert model.memory is not None
     model.memory.reset_state(batch.begins.nonzero()[:, 0].tolist())
-    logits = model(batch.inputs)  # [B, T, V]
-    return cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction=reduction)
+    device = device_of(model)
+    logits = model(batch.inputs.to(device))  # [B, T, V]
+    return cross_entropy(logits.flatten(0, 1), batch.targets.flatten().to(device), reduction=reduction)
 
 
 @contextlib.contextmanager
@@ -140,7 +145,7 @@ def _reading(texts: list[bytes], limit: int, sizes: Sizes) -> StreamLoader:
 def _train(texts: list[bytes], seed: int, sizes: Sizes, directory: Path) -> AESGDecoderLM:
     """The model at home, as the demo trains it."""
     torch.manual_seed(seed)
-    model = AESGDecoderLM.small(VOCABULARY, storage_dir=directory)
+    model = AESGDecoderLM.small(VOCABULARY, storage_dir=directory).to(sizes.device)
     stream = StreamLoader(
         texts, sizes.streams, sizes.chunk, shuffle=True, seed=seed, drop_last=True, max_steps=sizes.steps
     )
@@ -149,9 +154,9 @@ def _train(texts: list[bytes], seed: int, sizes: Sizes, directory: Path) -> AESG
 
 
 def _twin(model: AESGDecoderLM, memory: AESGMemory) -> AESGDecoderLM:
-    """A model of the same weights on another memory."""
+    """A model of the same weights, where they are, on another memory."""
     size = TEXT_SIZES["small"]
-    twin = AESGDecoderLM(VOCABULARY, size.hidden_size, size.num_layers, memory)
+    twin = AESGDecoderLM(VOCABULARY, size.hidden_size, size.num_layers, memory).to(device_of(model))
     twin.load_state_dict(model.state_dict())
     return twin
 
@@ -159,7 +164,8 @@ def _twin(model: AESGDecoderLM, memory: AESGMemory) -> AESGDecoderLM:
 def _grow(model: AESGDecoderLM, lessons: StreamLoader, directory: Path, path: Path) -> Figures:
     """Exports what an empty memory keeps of texts that the frozen model reads once, in order."""
     assert model.memory is not None
-    with AESGMemory(directory, replace(model.memory.config, **FINENESS)) as memory:
+    config = replace(model.memory.config, **FINENESS)
+    with AESGMemory(directory, config, device_of(model)) as memory:
         reader = _twin(model, memory).eval()
         memory.set_mode("ONLINE")
         with torch.no_grad():
@@ -210,9 +216,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=None, help="how many, default 5 (--short: 2)")
     parser.add_argument("--first-seed", type=int, default=1, help="(default %(default)s)")
     parser.add_argument("--steps", type=int, default=Sizes.steps, help="of training (default %(default)s)")
+    add_device(parser)
     parser.add_argument("--out", type=Path, default=None, help="directory for packs.json")
     options = parser.parse_args(argv)
-    sizes = SHORT if options.short else Sizes(steps=options.steps)
+    sizes = replace(SHORT if options.short else Sizes(steps=options.steps), device=options.device)
     count = options.seeds or (2 if options.short else 5)
     began = time.perf_counter()
     runs = []
@@ -228,7 +235,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     gain = rows["gain of the pack"]
     print(verdict(gain))
     if options.out is not None:
-        record = {"environment": environment(), "sizes": vars(sizes), "short": options.short, "figures": rows}
+        record = {
+            "environment": environment(options.device),
+            "sizes": vars(sizes),
+            "short": options.short,
+            "figures": rows,
+        }
         path = options.out / "packs.json"
         write_text(path, json.dumps(record, indent=2) + "\n")
         print(f"written: {path}")

@@ -3,7 +3,8 @@
 `python -m aesg bench recall` measures every task over several seeds, beside its controls, and prints means
 with 95 % intervals. A figure with an aim is marked where it is missed, and the exit code is 1 then. With
 --out, recall.json and recall.md hold what was measured; tasks that recall.json holds already for the same
-seeds are not measured again, so that a run that was broken off goes on.
+seeds are not measured again, so that a run that was broken off goes on. With `--device cuda` memories and the
+networks beside them are there; controls by nearest neighbours are the host's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from aesg.benchmarks._budget import digits_at_a_budget
+from aesg.benchmarks._device import add_device
 from aesg.benchmarks._facts import TOLD, associative_recall, latest_value
 from aesg.benchmarks._long_life import long_life
 from aesg.benchmarks._measure import environment, interval
@@ -39,39 +41,41 @@ class Task:
     aims: tuple[tuple[str, str, float], ...] = ()
 
 
-def tasks(short: bool) -> dict[str, Task]:
-    """All tasks by name; `short`: small enough for a test."""
+def tasks(short: bool, device: str = "cpu") -> dict[str, Task]:
+    """All tasks by name; `short`: small enough for a test. `device`: where memories are."""
     facts, written, keys, inputs = (60, 60, 60, 20_000) if short else (1_000, 10_000, 1_000, 1_000_000)
     recalled = (("1 hops", ">", 0.95), ("3 hops", ">", 0.90))
     return {
         "facts": Task(
             f"{facts:,} facts told {TOLD} times, noise 0.1: is what lies so many facts away in the context?",
-            lambda directory, seed: associative_recall(directory, facts, 0.1, seed),
+            lambda directory, seed: associative_recall(directory, facts, 0.1, seed, device=device),
             recalled,
         ),
         "noisy_facts": Task(
             f"{facts:,} facts, noise 0.1 on each of 64 components (0.8 in all), threshold 0.55",
-            lambda directory, seed: associative_recall(directory, facts, 0.8, seed, threshold=0.55),
+            lambda directory, seed: associative_recall(
+                directory, facts, 0.8, seed, threshold=0.55, device=device
+            ),
             recalled,
         ),
         "latest": Task(
             f"{keys:,} keys get a new value twice: is the answer the latest?",
-            lambda directory, seed: latest_value(directory, keys, 0.1, seed),
+            lambda directory, seed: latest_value(directory, keys, 0.1, seed, device),
             (("stale, told once", "<", 0.01), (f"stale, told {TOLD} times", "<", 0.01)),
         ),
         "processes": Task(
             f"{written:,} facts written by one process, asked for by another",
-            lambda directory, seed: across_processes(directory, written, seed),
+            lambda directory, seed: across_processes(directory, written, seed, device),
             (("same bits", ">", 1.0), ("right after reopening, 2 hops", ">", 0.95)),
         ),
         "budget": Task(
             "digits, two classes at a time, at most 100 concepts, no replay: accuracy on all ten",
-            digits_at_a_budget,
+            lambda directory, seed: digits_at_a_budget(directory, seed, device),
             (("memory", ">", 0.96), ("concepts", "<", 100)),
         ),
         "long_life": Task(
             f"{inputs:,} inputs of a drifting stream through a memory of 1,024 concepts",
-            lambda directory, seed: long_life(directory, inputs, seed),
+            lambda directory, seed: long_life(directory, inputs, seed, device),
             (
                 ("recall of the recent", ">", 0.95),
                 ("recall of the often used", ">", 0.95),
@@ -83,19 +87,21 @@ def tasks(short: bool) -> dict[str, Task]:
     }
 
 
-def measure(name: str, short: bool, seeds: Sequence[int], jobs: int = 1) -> dict[str, list[float]]:
+def measure(
+    name: str, short: bool, seeds: Sequence[int], jobs: int = 1, device: str = "cpu"
+) -> dict[str, list[float]]:
     """The figures of every seed, each in a directory of its own; `jobs` of them at a time."""
     if jobs == 1:
-        results = [measure_seed(name, short, seed) for seed in seeds]
+        results = [measure_seed(name, short, device, seed) for seed in seeds]
     else:
         with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            results = list(pool.map(partial(measure_seed, name, short), seeds))
+            results = list(pool.map(partial(measure_seed, name, short, device), seeds))
     return {figure: [result[figure] for result in results] for figure in results[0]}
 
 
-def measure_seed(name: str, short: bool, seed: int) -> Figures:
+def measure_seed(name: str, short: bool, device: str, seed: int) -> Figures:
     with tempfile.TemporaryDirectory(prefix="aesg-recall-") as directory:
-        return tasks(short)[name].run(Path(directory) / "memory", seed)
+        return tasks(short, device)[name].run(Path(directory) / "memory", seed)
 
 
 def summarize(task: Task, found: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
@@ -166,11 +172,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--jobs", type=int, default=1, help="seeds measured at a time")
     parser.add_argument("--tasks", nargs="+", choices=names, default=names)
+    add_device(parser)
     parser.add_argument("--out", type=Path, default=None, help="directory for recall.json and recall.md")
     options = parser.parse_args(argv)
     count = options.seeds or (2 if options.short else 5)
     seeds = range(options.first_seed, options.first_seed + count)
-    record: dict[str, Any] = {"environment": environment(), "seeds": list(seeds), "short": options.short}
+    record: dict[str, Any] = {
+        "environment": environment(options.device),
+        "seeds": list(seeds),
+        "short": options.short,
+    }
     path = None if options.out is None else options.out / "recall.json"
     record["tasks"] = {} if path is None else measured_before(path, record)
     reached = True
@@ -178,7 +189,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = tasks(options.short)[name]
         if name not in record["tasks"]:
             began = time.perf_counter()
-            figures = summarize(task, measure(name, options.short, seeds, options.jobs))
+            found = measure(name, options.short, seeds, options.jobs, options.device)
+            figures = summarize(task, found)
             seconds = time.perf_counter() - began
             record["tasks"][name] = {"title": task.title, "seconds": seconds, "figures": figures}
         done = record["tasks"][name]

@@ -23,8 +23,8 @@ from torch import Tensor
 from aesg.benchmarks._ceilings import Ceilings, add_roofline, measured, roofline, told
 from aesg.benchmarks._device import add_device, capture, until_done
 from aesg.benchmarks._released import Released
+from aesg.benchmarks._timing import integers, machine, write_json
 from aesg.benchmarks._worlds import clustered, make_memory, random_edges
-from aesg.benchmarks.timing import integers, machine, write_json
 from aesg.config import AESGConfig
 from aesg.memory.controller import AESGMemory
 

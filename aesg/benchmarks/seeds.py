@@ -24,7 +24,7 @@ from aesg.benchmarks._device_peers import (
     recall,
     torch_search,
 )
-from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
+from aesg.benchmarks._timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.ops import seed_search
 from aesg.ops.reference import normalize_ref
 

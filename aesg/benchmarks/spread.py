@@ -22,7 +22,7 @@ from aesg.benchmarks import _device
 from aesg.benchmarks._ceilings import add_roofline, measured, roofline, told
 from aesg.benchmarks._device import add_device, tried
 from aesg.benchmarks._device_peers import Dense, least_traffic
-from aesg.benchmarks.timing import as_json, integers, machine, print_case, time_in_turn, write_json
+from aesg.benchmarks._timing import as_json, integers, machine, print_case, time_in_turn, write_json
 from aesg.ops import spread_activation
 
 DECAY, SOURCE_FLOOR, TRANSFER_FLOOR = 0.8, 0.1, 0.05

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from aesg.benchmarks._device import add_device
-from aesg.benchmarks.timing import machine, write_json
+from aesg.benchmarks._timing import machine, write_json
 from aesg.storage import AESGStorage, EvolutionLogger
 
 RECORD_TAIL = 52  # bytes of a concept's small fields

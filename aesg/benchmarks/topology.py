@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         record = {
-            "environment": environment(),
+            "environment": environment(options.device),
             "concepts": concepts,
             "degree": options.degree,
             "updates": rows,

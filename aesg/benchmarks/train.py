@@ -29,7 +29,7 @@ from aesg.architectures.base import MemoryModel
 from aesg.benchmarks._ceilings import Ceilings, add_roofline, measured, roofline, told
 from aesg.benchmarks._device import add_device, until_done
 from aesg.benchmarks._released import ReleasedModel
-from aesg.benchmarks.timing import integers, machine, write_json
+from aesg.benchmarks._timing import integers, machine, write_json
 from aesg.nn.rnn import MemoryRNN
 
 TEXTS = ("AESGGRUText", "AESGLSTMText", "AESGSeq2Seq", "AESGDecoderLM", "AESGTransformer")

@@ -312,10 +312,12 @@ def _seeded_model(seed: int, storage_dir: Path | None) -> AESGDecoderLM:
 
 
 def make_trainer(model: AESGDecoderLM, schedule: Schedule | None = None) -> AESGTrainer:
+    """A trainer on the device where the model is."""
+    callbacks, device = [] if schedule is None else [schedule], next(model.parameters()).device
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The model has no AESGMemory")  # the baseline: on purpose
-        return AESGTrainer(model, optimizer, callbacks=[] if schedule is None else [schedule])
+        return AESGTrainer(model, optimizer, callbacks=callbacks, device=device)
 
 
 def _training_stream(corpus: Corpus, options: argparse.Namespace, steps: int) -> StreamLoader:

@@ -34,7 +34,7 @@ from aesg.benchmarks import (
     train,
 )
 from aesg.benchmarks._device_peers import Dense, cupy_search, least_traffic, torch_search
-from aesg.benchmarks.timing import time_in_turn
+from aesg.benchmarks._timing import time_in_turn
 from aesg.exceptions import AESGConfigError
 from aesg.graph.device_copy import DeviceCopy
 from tests.pretended_cuda import needs_no_cuda, pretended_cuda

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aesg.benchmarks import approximate, consolidate, insert, retrieve, seeds, spread
-from aesg.benchmarks.timing import time_in_turn
+from aesg.benchmarks._timing import time_in_turn
 
 QUICK = ["--seconds", "0.01", "--threads", "1"]
 
