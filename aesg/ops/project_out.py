@@ -23,8 +23,9 @@ def project_out(
 ) -> Tensor:
     """v - (v.u) u of every vector, f32 [..., D]; zero where no more than 1e-6 of its length is left.
 
-    Sums are in double and in a fixed order, so the bits are the same on every device. What is not finite stays so.
-    Differentiable in the vectors, once: dL/dv = g - (g.u) u. O(n D).
+    Sums are in double and in a fixed order, so the bits are the same on every device. What is not finite
+    stays so.
+    Differentiable in the vectors: dL/dv = g - (g.u) u. O(n D).
 
     Raises AESGMemoryError for tensors of wrong dtype, shape or device.
     """
