@@ -181,12 +181,11 @@ class GraphState:
         """Settles, and writes into the graph what was noted of use; devices in step do the same."""
         self.settle()
         in_step = [copied for copied in self._copies.values() if copied.learning and copied.learning.in_step]
-        for copied in in_step:
-            copied.join_streams()
         self.bare_log.digest()
         for copied in in_step:
             assert copied.learning is not None
-            with copied.learning.lost_where_full():
+            with copied.learning.lost_where_it_fails():
+                copied.join_streams()
                 copied.learning.digested()
 
     # ------------------------------------------------------------------------------------------------------

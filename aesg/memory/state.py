@@ -129,12 +129,9 @@ class BatchActiveContext:
     def _grow(self, size: int) -> None:
         missing = size - self.batch_size
         if missing > 0:
-            self.primary = torch.cat([self.primary, torch.full((missing, PRIMARY_COUNT), -1)])
-            self.energies = torch.cat(
-                [self.energies, torch.zeros(missing, PRIMARY_COUNT, dtype=torch.float32)]
-            )
-            self.primary_ids = torch.cat(
-                [self.primary_ids, torch.zeros(missing, PRIMARY_COUNT, dtype=torch.int64)]
-            )
-            self.last_seed = torch.cat([self.last_seed, torch.full((missing,), -1)])
-            self.last_id = torch.cat([self.last_id, torch.zeros(missing, dtype=torch.int64)])
+            parts = self.primary, self.primary_ids, self.energies, self.last_seed, self.last_id
+            grown = [
+                torch.cat([part, part.new_full((missing, *part.shape[1:]), nothing)])
+                for part, nothing in zip(parts, (-1, 0, 0, -1, 0), strict=True)
+            ]  # all or none
+            self.primary, self.primary_ids, self.energies, self.last_seed, self.last_id = grown
