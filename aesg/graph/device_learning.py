@@ -104,6 +104,8 @@ class DeviceLearning:
         if self.in_step:
             return
         state, device = self._state, self._copied.device
+        if self._ahead:  # done here alone: whoever asked for it was interrupted
+            self._copied.forget()
         self._known = None
         self._clear_ahead()
         self._copied.refresh_learnt()

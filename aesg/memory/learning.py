@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -36,14 +37,21 @@ class Learner:
     ) -> None:
         self.graph = graph
         self.config = config
-        self.streams = BatchActiveContext()
+        self.use_streams(BatchActiveContext())
         self.there: DeviceStreams | None = None  # the same on the device that answers
         self.work = Work(graph.vector_dim)
+        self.failures = 0  # of what was awaited, before the device was last asked
         self.captured: tuple[Call, Seen] | None = None  # what went last into a CUDA graph and learns
         self._rehearsing = False
         self._capturing = False
         self._engine = engine
         self._navigator = navigator
+
+    def use_streams(self, streams: BatchActiveContext) -> None:
+        """These from now on. Who keeps them changes them behind what was asked before."""
+        settle = weakref.WeakMethod(self.graph.state.settle)
+        self.streams = streams
+        streams.before_use = lambda: (hook := settle()) and hook()
 
     # -- calls answered on the host ------------------------------------------------------------------------
 
@@ -126,6 +134,7 @@ class Learner:
         assert awaited is not None and copied is not None
         if not is_captured(query.rows):
             awaited.make_room()
+        self.failures = awaited.failures  # before anything else: a collection may settle at any time
         learning = copied.learning
         ahead = learning is not None and learning.in_step
         # With the first call in a mode that learns, whether this one does: the next will not have to wait.
@@ -330,12 +339,6 @@ class Learner:
             there.follow(self.streams)  # a call that failed may have made some
             there.reset(which)
             awaited.defer(act, changes_graph=False)
-
-    @property
-    def failures(self) -> int:
-        """Of what was awaited, so far."""
-        awaited = self.graph.state.awaited
-        return 0 if awaited is None else awaited.failures
 
     def leaves_no_trace(self, query: Query) -> bool:
         """Whether the host hears nothing of this call: it is rehearsed, or goes into a CUDA graph, and what
