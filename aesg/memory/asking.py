@@ -242,9 +242,9 @@ class AskMethods:
         with self._learner.capturing():
             yield last
 
-    def replayed(self, call: Call, seen: Seen) -> None:
-        """Such a call was just replayed: the host is going to learn what the device learnt."""
-        self._learner.replayed(call, seen)
+    def replay(self, graph: Callable[[], None], call: Call, seen: Seen) -> None:
+        """Replays such a call: the host is going to learn what the device learns."""
+        self._learner.replay(graph, call, seen)
 
     @contextmanager
     def rehearsing(self) -> Iterator[None]:

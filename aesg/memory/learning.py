@@ -172,20 +172,20 @@ class Learner:
                     there.know_last(self.streams, learning.epoch)  # before this call is among them
                 ahead = not learning.lost
             sent = None if no_trace else self._send(calls, learning, ahead)
-        # Moved, or changed on the host, meanwhile: which concepts the slots hold the host alone knows.
-        if copied is None or not here or not (ahead or copied.is_current):
-            there.forget()
-            return
-        with self._both_or_none(learning, known_to_host=sent is not None):
-            there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
-            if not ahead or learning is None:
+            # Moved, or changed on the host, meanwhile: which concepts the slots hold the host alone knows.
+            if copied is None or not here or not (ahead or copied.is_current):
+                there.forget()
                 return
-            if sent is None:
-                self.captured = calls[0], next(self._taught(calls, learning, there))
-                return
-            # One after the other: noting may write into the graph, where the next are born.
-            for seen in self._taught(sent(), learning, there):
-                self._note_there(seen, learning)
+            with self._both_or_none(learning, known_to_host=sent is not None):
+                there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
+                if not ahead or learning is None:
+                    return
+                if sent is None:
+                    self.captured = calls[0], next(self._taught(calls, learning, there))
+                    return
+                # One after the other: noting may write into the graph, where the next are born.
+                for seen in self._taught(sent(), learning, there):
+                    self._note_there(seen, learning)
 
     @contextmanager
     def _both_or_none(self, learning: DeviceLearning | None, known_to_host: bool = False) -> Iterator[None]:
@@ -204,19 +204,20 @@ class Learner:
                 raise
             tell_of_failure(error)
 
-    def replayed(self, call: Call, seen: Seen) -> None:
-        """A CUDA graph just answered, remembered and learnt as `call` once more, and wrote over what that
-        found: `await_calls` but for the device's part.
+    def replay(self, graph: Callable[[], None], call: Call, seen: Seen) -> None:
+        """Has a CUDA graph answer, remember and learn as `call` once more, which writes over what that found;
+        the rest is as in `await_calls`.
         """
         learning = self._learning_of([call])
         assert learning is not None
         with self._both_or_none(learning):
+            graph()
             learning.begin_call(len(call.query.rows), self.config)
             sent = self._send([call._replace(failures=self.failures)], learning, ahead=True)
-        with self._both_or_none(learning, known_to_host=True):
-            found = sent()[0].found
-            kept = Seen(found.members, found.energies, seen.previous.clone(), seen.current.clone())
-            self._note_there(kept, learning)
+            with self._both_or_none(learning, known_to_host=True):
+                found = sent()[0].found
+                kept = Seen(found.members, found.energies, seen.previous.clone(), seen.current.clone())
+                self._note_there(kept, learning)
 
     def _learning_of(self, calls: Sequence[Call]) -> DeviceLearning | None:
         """What learns from these calls on their device."""
@@ -236,7 +237,7 @@ class Learner:
         outlines, asked = [outline(call) for call in calls], state.clock()
 
         def lost() -> None:
-            there.forget()
+            there.forget()  # it remembers what the host does not
             if learning is not None:
                 learning.lose()
 
@@ -244,19 +245,15 @@ class Learner:
             if behind_failure:
                 lost()
             held = learning is not None and copied is not None and learning.before_taking_in(ahead)
-            try:
-                for parts in each_call(copies):
-                    require_finite(parts)
-                arrived = [
-                    taken_over(call, parts) for call, parts in zip(outlines, each_call(copies), strict=True)
-                ]
-                with state.time.as_of(asked):
-                    if behind_failure:
-                        arrived = [self._asked_again(call) for call in arrived]
-                    self.take_in(arrived)
-            except BaseException:
-                lost()  # it remembers what the host does not
-                raise
+            for parts in each_call(copies):
+                require_finite(parts)
+            arrived = [
+                taken_over(call, parts) for call, parts in zip(outlines, each_call(copies), strict=True)
+            ]
+            with state.time.as_of(asked):
+                if behind_failure:
+                    arrived = [self._asked_again(call) for call in arrived]
+                self.take_in(arrived)
             if held:
                 assert learning is not None
                 learning.took_in()
@@ -359,7 +356,7 @@ class Learner:
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
-        """Inside, what goes into a CUDA graph may learn: who replays it tells (`replayed`)."""
+        """Inside, what goes into a CUDA graph may learn: see `replay`."""
         self._capturing = True
         try:
             yield

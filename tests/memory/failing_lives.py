@@ -109,6 +109,7 @@ class FailingLife(Life):
     def lose_behind_anything(self, memory: AESGMemory) -> Any:
         """As `lose_a_call`, whatever was asked behind; what that answered is another's."""
         lost, acts = self.query(self.small(5)), [self.some_act() for _ in range(self.small(5))]
+        lost += float(self.random.normal()) * 0.01  # no other is equal
         refuse, waiting = learning.require_finite, [lost]
         looks = bool(self.random.random() < 0.3)
 

@@ -321,6 +321,7 @@ class Life:
                 return
             act()
 
+        memory.navigator.check(lost, memory._learner.streams, 0)  # what is refused makes streams, too
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(learning, "require_finite", require_finite)
             if not Life.on_host:
