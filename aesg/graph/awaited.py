@@ -53,9 +53,9 @@ class Awaited:
         failures: int | None = None,
     ) -> Callable[[], list[Tensor]]:
         """Sends tensors of one device, i64 and f32 [Q, ...] without gradient, to the host. `take` is called
-        with the copies by the next `settle`, or `make_room`; `lost`, where they do not come. failures: as
-        they were when these were answered; None: as now. Does not wait. Returns what gives copies on the
-        device.
+        with the copies by the next `settle`, or `make_room`; `lost`, where they do not come or are not taken.
+        failures: as they were when these were answered; None: as now. Does not wait. Returns what gives
+        copies on the device.
         """
         transfer = _Transfer(tensors)
         known = self.failures if failures is None else failures
@@ -67,9 +67,9 @@ class Awaited:
         self._append(_Sent(None, lambda copies, behind: act(), lambda: None, 0, changes_graph, self.failures))
 
     def _append(self, sent: _Sent) -> None:
-        self._queue.append(sent)
         self._rows += sent.rows
         self.changing += sent.changes_graph
+        self._queue.append(sent)  # last: who interrupts this leaves too high a count, see `settle`
 
     def make_room(self) -> None:
         """Takes in the oldest while so much is on its way that no more may be sent. Raises as `settle`."""
@@ -86,23 +86,26 @@ class Awaited:
         """
         while self._queue and not self.taking and self._pid == os.getpid():
             self._take_one()
+        if not self._queue:
+            self._rows = self.changing = 0
 
     def _take_one(self) -> None:
-        self.taking = True
         try:
+            self.taking = True
             sent = self._queue[0]
             try:
                 copies = [] if sent.transfer is None else sent.transfer.arrived()
             except Exception:
-                self._drop()  # will never come
                 self.failures += 1
                 sent.lost()
+                self._drop()  # will never come
                 raise
-            self._drop()  # not before: who interrupts the waiting loses nothing
             try:
+                self._drop()  # not before: who interrupts the waiting loses nothing
                 sent.take(copies, sent.failures != self.failures)
             except BaseException:
                 self.failures += 1
+                sent.lost()
                 raise
         finally:
             self.taking = False

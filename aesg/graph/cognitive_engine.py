@@ -175,16 +175,16 @@ class CognitiveEngine:
             if held:
                 learning.took_in()
 
-        copied.join_streams()
         try:
-            with learning.lost_where_full():
+            with learning.lost_where_it_fails():
+                copied.join_streams()
                 learning.update(self.config, permissions)
+            if learning.lost:
+                return False
+            state.awaited.defer(act, changes_graph=True)
         except BaseException:
             learning.lose()
             raise
-        if learning.lost:
-            return False
-        state.awaited.defer(act, changes_graph=True)
         return True
 
     def _update_here(self, permissions: Permissions) -> None:

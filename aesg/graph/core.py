@@ -237,7 +237,8 @@ class SemanticGraph:
         groups = self.state.storage.column("vector") if copied is None else copied.vector  # [G, 1024, D]
         if groups.shape[0] == 0:
             return groups.new_zeros(*slots.shape, self.vector_dim)
-        clamped = slots.clamp(min=0)
+        # Of a call that was taken back, or a directory restored, meanwhile, slots may be behind the last.
+        clamped = slots.clamp(0, groups.shape[0] * groups.shape[1] - 1)
         if groups.shape[0] == 1:  # one index costs half of two
             rows = groups[0].index_select(0, clamped.reshape(-1)).view(*slots.shape, self.vector_dim)
         else:

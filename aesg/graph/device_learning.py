@@ -8,6 +8,7 @@ it has taken everything in, holds what the device does.
 from __future__ import annotations
 
 import copy
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from aesg.config import AESGConfig
+from aesg.exceptions import AESGNavigationError
 from aesg.graph.device_copy import DeviceCopy
 from aesg.graph.permissions import Permissions
 from aesg.graph.pruning import Pruning
@@ -100,6 +102,8 @@ class DeviceLearning:
         if self.in_step:
             return
         state, device = self._state, self._copied.device
+        if self._ahead:  # done here alone: whoever asked for it was interrupted
+            self._copied.forget()
         self._known = None
         self._clear_ahead()
         self._copied.refresh_learnt()
@@ -133,14 +137,15 @@ class DeviceLearning:
             self._copied.forget()
 
     @contextmanager
-    def lost_where_full(self) -> Iterator[None]:
-        """Inside, a device that has no more room loses what it learnt, which costs time and nothing else: the
-        host learns it in any case.
+    def lost_where_it_fails(self) -> Iterator[None]:
+        """Inside, a device that fails, mostly for want of room, loses what it learnt, which costs time and
+        nothing else: the host learns it in any case.
         """
         try:
             yield
-        except torch.OutOfMemoryError:
+        except Exception as error:
             self.lose()
+            tell_of_failure(error)
 
     def before_taking_in(self, ahead: bool) -> bool:
         """The host is about to do what was awaited longest. ahead: it was done here. Whether it still counts
@@ -340,6 +345,16 @@ class DeviceLearning:
         goes = torch.arange(len(order), device=order.device) < excess
         mask = torch.zeros(len(order), dtype=torch.uint8, device=order.device)
         return mask.scatter_(0, order, goes.to(torch.uint8)).view(copied.is_active.shape)
+
+
+def tell_of_failure(error: Exception) -> None:
+    """Warns of what a device failed at and the host does instead."""
+    if not isinstance(error, AESGNavigationError):  # not finite: left out here, and the host will say so
+        warnings.warn(
+            f"What the device was to learn by itself it learns from the host, which takes longer: {error}",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
 
 def _first_columns(slots: Tensor, width: int) -> Tensor:

@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from aesg.config import AESGConfig
-from aesg.exceptions import AESGConfigError, AESGError, AESGMemoryError, AESGStorageError
+from aesg.exceptions import AESGConfigError, AESGMemoryError, AESGStorageError
 from aesg.graph.awaited import Awaited
 from aesg.graph.clock import Clock
 from aesg.graph.coactivation import PairCounts
@@ -181,12 +181,11 @@ class GraphState:
         """Settles, and writes into the graph what was noted of use; devices in step do the same."""
         self.settle()
         in_step = [copied for copied in self._copies.values() if copied.learning and copied.learning.in_step]
-        for copied in in_step:
-            copied.join_streams()
         self.bare_log.digest()
         for copied in in_step:
             assert copied.learning is not None
-            with copied.learning.lost_where_full():
+            with copied.learning.lost_where_it_fails():
+                copied.join_streams()
                 copied.learning.digested()
 
     # ------------------------------------------------------------------------------------------------------
@@ -248,17 +247,22 @@ class GraphState:
 
     def settle_at_the_end(self) -> None:
         """Settles where nobody can be told: what cannot be learnt becomes a warning."""
+        for error in self.settled_through():
+            warnings.warn(
+                f"A call that a device answered was not learnt in '{self.directory}': {error}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def settled_through(self) -> Iterator[Exception]:
+        """Settles, whatever cannot be learnt, and gives the errors of that."""
         # Inside a call that is being taken in (a collection may come there) those behind it are not touched.
         while self.awaited and not self.awaited.taking and self._pid == os.getpid():
             try:
                 with _outside_of_tracing():
                     self.awaited.settle()
-            except (AESGError, RuntimeError) as error:
-                warnings.warn(
-                    f"A call that a device answered was not learnt in '{self.directory}': {error}",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
+            except Exception as error:
+                yield error
 
     def reload(self) -> None:
         """Takes the small state from the storage anew, after its contents were replaced."""
@@ -343,7 +347,7 @@ def _end(state: GraphState) -> None:
     try:
         with _outside_of_tracing():
             state.close()
-    except AESGStorageError as error:
+    except Exception as error:
         state.close(commit=False)
         warnings.warn(
             f"What was not saved in '{state.directory}' is lost: {error}", RuntimeWarning, stacklevel=2

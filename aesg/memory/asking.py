@@ -188,7 +188,8 @@ class AskMethods:
             call = Call(query.kept(), found.detached(), kept, learns, seconds, self._learner.failures)
             pending.calls.append(call)
             if query.on_host and not again:
-                self._learner.note(call)
+                pending.unnoted.append(call)
+                pending.seconds += seconds
         elif not again:
             call = Call(query, found, answers, learns, time.perf_counter() - started, self._learner.failures)
             if query.on_host:
@@ -241,9 +242,9 @@ class AskMethods:
         with self._learner.capturing():
             yield last
 
-    def replayed(self, call: Call, seen: Seen) -> None:
-        """Such a call was just replayed: the host is going to learn what the device learnt."""
-        self._learner.replayed(call, seen)
+    def replay(self, graph: Callable[[], None], call: Call, seen: Seen) -> None:
+        """Replays such a call: the host is going to learn what the device learns."""
+        self._learner.replay(graph, call, seen)
 
     @contextmanager
     def rehearsing(self) -> Iterator[None]:
@@ -257,7 +258,8 @@ class AskMethods:
 
         For models that ask step by step: no sample sees within a forward pass what another gave birth to, and
         the steps are learnt from in bulk. Inside another `one_call` it does nothing of its own. After an
-        exception nothing is learnt. traced: `retrieve_again` may be called; without, steps are cheaper.
+        exception nothing is learnt or counted. traced: `retrieve_again` may be called; without, steps are
+        cheaper.
         """
         self.begin_call(traced)
         try:
@@ -265,6 +267,7 @@ class AskMethods:
         except BaseException:
             if self._pending is not None and self._pending.depth == 0:
                 self._pending.calls.clear()
+                self._pending.unnoted.clear()
             raise
         finally:
             self.end_call()
@@ -293,12 +296,15 @@ class AskMethods:
             self._learner.work.note(torch.from_numpy(rows), torch.from_numpy(explained), pending.seconds)
         if not calls or recomputing():  # of a second pass nothing is learnt
             return
+        errors: list[Exception] = []
         for on_host, together in groupby(calls, key=lambda call: call.query.on_host):
             if on_host:
-                self.graph.state.settle()  # what was asked elsewhere before
+                errors += self.graph.state.settled_through()  # what was asked elsewhere before
                 self._learner.take_in(list(together))
             else:
                 self._learner.await_calls(list(together))
+        if errors:
+            raise errors[0]
 
     def retrieve_again(self, query: Tensor) -> RetrievedContext:
         """The answers to the last T calls of one step each in this `one_call`, as one answer to their queries

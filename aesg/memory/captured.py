@@ -72,9 +72,10 @@ class CapturedRetrieve:
         if self._graph is None or layout != self._layout:
             self._capture(layout, learn)
         assert self._graph is not None and self._context is not None
-        self._graph.replay()
-        if self._taught is not None:
-            self._memory.replayed(*self._taught)
+        if self._taught is None:
+            self._graph.replay()
+        else:
+            self._memory.replay(self._graph.replay, *self._taught)
         return self._context.renewed()
 
     def _capture(self, layout: tuple[object, ...], learn: bool) -> None:

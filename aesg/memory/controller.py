@@ -185,7 +185,7 @@ class AESGMemory(AskMethods, PackMethods, nn.Module):
     @active_state.setter
     def active_state(self, streams: BatchActiveContext) -> None:
         self._state.settle()
-        self._learner.streams = streams
+        self._learner.use_streams(streams)
 
     # -- asking --------------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from aesg.graph.use_log import PRIMARY_COUNT
 from aesg.memory.state import BatchActiveContext
 from aesg.ops import Primed, keep_primary_, note_succession_
 
+NOTHING = -1, 0, 0, -1, 0  # in primary, primary_ids, energies, last_seed and last_id of a stream that begins
+
 
 class DeviceStreams:
     """The primary concepts of all streams on one device: those of a `BatchActiveContext` as it will be when
@@ -46,12 +48,11 @@ class DeviceStreams:
             if self.device.type == "cuda":  # not given away before the copying is done
                 for part in (*self._primed, *self._last):
                     part.record_stream(torch.cuda.current_stream(self.device))
-            nobody = self.primary.new_full((missing, PRIMARY_COUNT), -1)
-            self.primary = torch.cat([self.primary, nobody])
-            self.primary_ids = torch.cat([self.primary_ids, torch.zeros_like(nobody)])
-            self.energies = torch.cat([self.energies, self.energies.new_zeros(missing, PRIMARY_COUNT)])
-            self.last_seed = torch.cat([self.last_seed, nobody[:, 0]])
-            self.last_id = torch.cat([self.last_id, torch.zeros_like(nobody[:, 0])])
+            grown = [
+                torch.cat([part, part.new_full((missing, *part.shape[1:]), nothing)])
+                for part, nothing in zip([*self._primed, *self._last], NOTHING, strict=True)
+            ]  # all or none
+            self.primary, self.primary_ids, self.energies, self.last_seed, self.last_id = grown
         if not self.knows(streams):
             _put(self._primed, (streams.primary, streams.primary_ids, streams.energies), (-1, 0, 0))
             self._of, self._changes, self._learnt_in = streams, streams.changes, -1
@@ -90,7 +91,7 @@ class DeviceStreams:
         if streams is not None:
             places = _pinned(torch.tensor(streams, dtype=torch.int64), self.device)
             places = places.to(self.device, non_blocking=True)
-        for part, nothing in zip([*self._primed, *self._last], (-1, 0, 0, -1, 0), strict=True):
+        for part, nothing in zip([*self._primed, *self._last], NOTHING, strict=True):
             if places is None:
                 part.fill_(nothing)
             else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor
 
 from aesg.config import AESGConfig
-from aesg.exceptions import AESGMemoryError, AESGNavigationError
+from aesg.exceptions import AESGMemoryError
 from aesg.graph.cognitive_engine import CognitiveEngine
 from aesg.graph.core import SemanticGraph
-from aesg.graph.device_learning import DeviceLearning, Seen
+from aesg.graph.device_learning import DeviceLearning, Seen, tell_of_failure
 from aesg.graph.use_log import LearningRates, Use
 from aesg.memory.calls import Answer, Call, Found, Query, joined_steps
 from aesg.memory.device_streams import DeviceStreams
@@ -36,14 +37,21 @@ class Learner:
     ) -> None:
         self.graph = graph
         self.config = config
-        self.streams = BatchActiveContext()
+        self.use_streams(BatchActiveContext())
         self.there: DeviceStreams | None = None  # the same on the device that answers
         self.work = Work(graph.vector_dim)
+        self.failures = 0  # of what was awaited, before the device was last asked
         self.captured: tuple[Call, Seen] | None = None  # what went last into a CUDA graph and learns
         self._rehearsing = False
         self._capturing = False
         self._engine = engine
         self._navigator = navigator
+
+    def use_streams(self, streams: BatchActiveContext) -> None:
+        """These from now on. Who keeps them changes them behind what was asked before."""
+        settle = weakref.WeakMethod(self.graph.state.settle)
+        self.streams = streams
+        streams.before_use = lambda: (hook := settle()) and hook()
 
     # -- calls answered on the host ------------------------------------------------------------------------
 
@@ -126,6 +134,7 @@ class Learner:
         assert awaited is not None and copied is not None
         if not is_captured(query.rows):
             awaited.make_room()
+        self.failures = awaited.failures  # before anything else: a collection may settle at any time
         learning = copied.learning
         ahead = learning is not None and learning.in_step
         # With the first call in a mode that learns, whether this one does: the next will not have to wait.
@@ -138,7 +147,7 @@ class Learner:
         there.follow(self.streams)
         if begins:
             assert learning is not None
-            with learning.lost_where_full():
+            with learning.lost_where_it_fails():
                 learning.take_over()
         return there
 
@@ -153,55 +162,62 @@ class Learner:
         ahead = learning is not None and learning.in_step
         here = copied is not None and copied.device == query.rows.device  # not moved meanwhile
         no_trace = self.leaves_no_trace(query)
-        try:
+        with self._both_or_none(learning):
             if copied is not None and here:
                 copied.join_streams()  # a `one_call` may end on another than it was asked on
             if ahead and learning is not None and not no_trace:
                 rows = sum(len(call.query.rows) for call in calls if call.learns)
-                with learning.lost_where_full():
+                with learning.lost_where_it_fails():
                     learning.begin_call(rows, self.config)
+                    there.know_last(self.streams, learning.epoch)  # before this call is among them
                 ahead = not learning.lost
-            sent = [] if no_trace else self._send(calls, learning, ahead)
+            sent = None if no_trace else self._send(calls, learning, ahead)
             # Moved, or changed on the host, meanwhile: which concepts the slots hold the host alone knows.
             if copied is None or not here or not (ahead or copied.is_current):
                 there.forget()
                 return
-            there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
-            if not ahead or learning is None:
-                return
-            if no_trace:
-                self.captured = calls[0], next(self._taught(calls, learning, there))
-                return
-            try:
+            with self._both_or_none(learning, known_to_host=sent is not None):
+                there.remember(query.streams, query.steps, found.members, found.energies, copied.id)
+                if not ahead or learning is None:
+                    return
+                if sent is None:
+                    self.captured = calls[0], next(self._taught(calls, learning, there))
+                    return
                 # One after the other: noting may write into the graph, where the next are born.
-                with learning.lost_where_full():
-                    for seen in self._taught(sent, learning, there):
-                        self._note_there(seen, learning)
-            except AESGNavigationError:  # not finite: a device leaves it out, and the host will say so
-                learning.lose()
-        except BaseException:
-            there.forget()  # one of both may know what the other does not
+                for seen in self._taught(sent(), learning, there):
+                    self._note_there(seen, learning)
+
+    @contextmanager
+    def _both_or_none(self, learning: DeviceLearning | None, known_to_host: bool = False) -> Iterator[None]:
+        """What fails inside the device forgets: one of both may know what the other does not. known_to_host:
+        that will learn it in any case, so nothing is raised.
+        """
+        there = self.there
+        assert there is not None
+        try:
+            yield
+        except BaseException as error:
+            there.forget()
             if learning is not None:
                 learning.lose()
-            raise
+            if not known_to_host or not isinstance(error, Exception):
+                raise
+            tell_of_failure(error)
 
-    def replayed(self, call: Call, seen: Seen) -> None:
-        """A CUDA graph just answered, remembered and learnt as `call` once more, and wrote over what that
-        found: `await_calls` but for the device's part.
+    def replay(self, graph: Callable[[], None], call: Call, seen: Seen) -> None:
+        """Has a CUDA graph answer, remember and learn as `call` once more, which writes over what that found;
+        the rest is as in `await_calls`.
         """
-        learning, there = self._learning_of([call]), self.there
-        assert learning is not None and there is not None
-        try:
+        learning = self._learning_of([call])
+        assert learning is not None
+        with self._both_or_none(learning):
+            graph()
             learning.begin_call(len(call.query.rows), self.config)
-            (own,) = self._send([call._replace(failures=self.failures)], learning, ahead=True)
-            with learning.lost_where_full():
-                found = own.found
+            sent = self._send([call._replace(failures=self.failures)], learning, ahead=True)
+            with self._both_or_none(learning, known_to_host=True):
+                found = sent()[0].found
                 kept = Seen(found.members, found.energies, seen.previous.clone(), seen.current.clone())
                 self._note_there(kept, learning)
-        except BaseException:
-            there.forget()
-            learning.lose()
-            raise
 
     def _learning_of(self, calls: Sequence[Call]) -> DeviceLearning | None:
         """What learns from these calls on their device."""
@@ -210,16 +226,18 @@ class Learner:
             return None
         return copied.learning if any(call.learns for call in calls) else None
 
-    def _send(self, calls: Sequence[Call], learning: DeviceLearning | None, ahead: bool) -> list[Call]:
-        """Sends to the host what it has to know of these calls; returns them with copies on their device, for
-        what learns there. ahead: `learning` does them, too.
+    def _send(
+        self, calls: Sequence[Call], learning: DeviceLearning | None, ahead: bool
+    ) -> Callable[[], list[Call]]:
+        """Sends to the host what it has to know of these calls; returns what gives them with copies on their
+        device, for what learns there. ahead: `learning` does them, too.
         """
         state, copied, there = self.graph.state, self.graph.copied, self.there
         assert state.awaited is not None and there is not None
         outlines, asked = [outline(call) for call in calls], state.clock()
 
         def lost() -> None:
-            there.forget()
+            there.forget()  # it remembers what the host does not
             if learning is not None:
                 learning.lose()
 
@@ -227,19 +245,15 @@ class Learner:
             if behind_failure:
                 lost()
             held = learning is not None and copied is not None and learning.before_taking_in(ahead)
-            try:
-                for parts in each_call(copies):
-                    require_finite(parts)
-                arrived = [
-                    taken_over(call, parts) for call, parts in zip(outlines, each_call(copies), strict=True)
-                ]
-                with state.time.as_of(asked):
-                    if behind_failure:
-                        arrived = [self._asked_again(call) for call in arrived]
-                    self.take_in(arrived)
-            except BaseException:
-                lost()  # it remembers what the host does not
-                raise
+            for parts in each_call(copies):
+                require_finite(parts)
+            arrived = [
+                taken_over(call, parts) for call, parts in zip(outlines, each_call(copies), strict=True)
+            ]
+            with state.time.as_of(asked):
+                if behind_failure:
+                    arrived = [self._asked_again(call) for call in arrived]
+                self.take_in(arrived)
             if held:
                 assert learning is not None
                 learning.took_in()
@@ -254,9 +268,9 @@ class Learner:
             lost=lost,
             failures=calls[0].failures,
         )
-        if learning is None:  # nobody there reads them
-            return []
-        return [taken_over(call, parts) for call, parts in zip(calls, each_call(there_too()), strict=True)]
+        return lambda: [
+            taken_over(call, parts) for call, parts in zip(calls, each_call(there_too()), strict=True)
+        ]
 
     @torch.no_grad()
     def _asked_again(self, call: Call) -> Call:
@@ -274,7 +288,6 @@ class Learner:
         """What `learn` does to graph and streams, on the device; gives what is to be noted of each."""
         config, permissions, copied = self.config, self._engine.permissions(), self.graph.copied
         assert copied is not None
-        there.know_last(self.streams, learning.epoch)
         for query, found in joined_steps([(call.query, call.found) for call in calls if call.learns]):
             born, newborn = learning.bear(query.bare, found.explanation, config, permissions)
             previous, current = there.succeed(
@@ -311,23 +324,18 @@ class Learner:
             self.streams.reset(streams)
             return
         which = self.streams.named(streams)
-        copied.join_streams()
-        if learning is not None:
-            there.know_last(self.streams, learning.epoch)
-        there.follow(self.streams)  # a call that failed may have made some
-        there.reset(which)
 
         def act() -> None:
             self.streams.reset(which)
             there.took_in(self.streams)
 
-        awaited.defer(act, changes_graph=False)
-
-    @property
-    def failures(self) -> int:
-        """Of what was awaited, so far."""
-        awaited = self.graph.state.awaited
-        return 0 if awaited is None else awaited.failures
+        with self._both_or_none(learning):
+            copied.join_streams()
+            if learning is not None:
+                there.know_last(self.streams, learning.epoch)
+            there.follow(self.streams)  # a call that failed may have made some
+            there.reset(which)
+            awaited.defer(act, changes_graph=False)
 
     def leaves_no_trace(self, query: Query) -> bool:
         """Whether the host hears nothing of this call: it is rehearsed, or goes into a CUDA graph, and what
@@ -348,7 +356,7 @@ class Learner:
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
-        """Inside, what goes into a CUDA graph may learn: who replays it tells (`replayed`)."""
+        """Inside, what goes into a CUDA graph may learn: see `replay`."""
         self._capturing = True
         try:
             yield

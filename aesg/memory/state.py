@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ class BatchActiveContext:
         # same with packs and without.
         self._packs: dict[str, BatchActiveContext] = {}
         self.changes = 0  # counts them, so that a copy knows whether it is as new
+        # Takes in what was asked of these streams before they are read as a whole, or ended:
+        self.before_use: Callable[[], object] | None = None
         self._grow(batch_size)
 
     def of_packs(self, keys: Sequence[str]) -> list[BatchActiveContext]:
@@ -90,6 +92,7 @@ class BatchActiveContext:
 
     def reset(self, streams: Iterable[int] | None = None) -> None:
         """Ends all streams, or those named."""
+        self._settle()
         named = self.named(streams)
         which: Any = slice(None) if named is None else named
         self.changes += 1
@@ -103,6 +106,7 @@ class BatchActiveContext:
             streams_of_pack.reset(named)
 
     def to_state(self) -> dict[str, Any]:
+        self._settle()
         packs = {key: streams.to_state() for key, streams in self._packs.items()}
         return {
             **({"packs": packs} if packs else {}),
@@ -114,6 +118,7 @@ class BatchActiveContext:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
+        self._settle()
         self.changes += 1
         count = len(state["last_seed"])
         self.primary = torch.tensor(state["primary"], dtype=torch.int64).reshape(count, PRIMARY_COUNT)
@@ -126,15 +131,20 @@ class BatchActiveContext:
             self._packs[key] = BatchActiveContext()
             self._packs[key].load_state(part)
 
+    def _settle(self) -> None:
+        if self.before_use is not None:
+            self.before_use()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or what is pickled, is of no memory yet."""
+        return {**self.__dict__, "before_use": None}
+
     def _grow(self, size: int) -> None:
         missing = size - self.batch_size
         if missing > 0:
-            self.primary = torch.cat([self.primary, torch.full((missing, PRIMARY_COUNT), -1)])
-            self.energies = torch.cat(
-                [self.energies, torch.zeros(missing, PRIMARY_COUNT, dtype=torch.float32)]
-            )
-            self.primary_ids = torch.cat(
-                [self.primary_ids, torch.zeros(missing, PRIMARY_COUNT, dtype=torch.int64)]
-            )
-            self.last_seed = torch.cat([self.last_seed, torch.full((missing,), -1)])
-            self.last_id = torch.cat([self.last_id, torch.zeros(missing, dtype=torch.int64)])
+            parts = self.primary, self.primary_ids, self.energies, self.last_seed, self.last_id
+            grown = [
+                torch.cat([part, part.new_full((missing, *part.shape[1:]), nothing)])
+                for part, nothing in zip(parts, (-1, 0, 0, -1, 0), strict=True)
+            ]  # all or none
+            self.primary, self.primary_ids, self.energies, self.last_seed, self.last_id = grown

@@ -87,6 +87,7 @@ class PackManager:
         if taken > MAX_ATTACHED_PACKS:
             raise AESGMemoryError(f"Maximum {MAX_ATTACHED_PACKS} packs can be attached simultaneously")
         _ = pack.tensors  # whatever is wrong with hand-made records shows before anything changed
+        self._settle()
         self._refused.pop(key, None)
         if there is not None:
             there.state = PackState.LOADED
@@ -102,12 +103,19 @@ class PackManager:
         known = isinstance(pack_name, str) and (pack_name in self._attached or pack_name in self._refused)
         if not known:
             raise AESGMemoryError(f"Pack '{pack_name}' is not attached")
+        self._settle()
         self._refused.pop(pack_name, None)
         self._priorities.pop(pack_name, None)
         pack = self._attached.pop(pack_name, None)
         if pack is not None and not any(other is pack for other in self._attached.values()):
             pack.state = PackState.LOADED
         self._remember()
+
+    def _settle(self) -> None:
+        """What was asked before is learnt with the packs that took part then."""
+        state = self._state()
+        if state is not None:
+            state.settle()
 
     def get_pack_weights(self) -> dict[str, float]:
         """Share of each attached pack: its priority over the sum of all. All priorities 0: all 0."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 import torch
 from torch import Tensor
@@ -118,6 +120,43 @@ def test_who_interrupts_the_waiting_loses_nothing(monkeypatch) -> None:
     assert queue and seen == []
     queue.settle()
     assert seen == [1] and not queue
+
+
+@pytest.mark.parametrize("where", ["append", "popleft", "take"])
+def test_who_is_interrupted_elsewhere_leaves_nothing_wrong(where) -> None:
+    """What was taken from the queue is lost as a whole, and those behind hear of it."""
+    seen: list[object] = []
+    left = iter([where])
+
+    class Interrupting(deque):
+        def append(self, sent: object) -> None:
+            super().append(sent)
+            interrupt("append")
+
+        def popleft(self) -> object:
+            sent = super().popleft()
+            interrupt("popleft")
+            return sent
+
+    def interrupt(here: str) -> None:
+        if where == here and next(left, None):
+            raise KeyboardInterrupt
+
+    def take(copies: list[Tensor], behind: bool) -> None:
+        interrupt("take")
+        seen.append(behind)
+
+    queue = Awaited()
+    queue._queue = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        queue.send([torch.zeros(1)], take, changes_graph=True, lost=lambda: seen.append("lost"))
+        queue.settle()
+    assert seen == ([] if where == "append" else ["lost"])
+    assert bool(queue) == queue.changes_graph or where == "popleft"
+    queue.send([torch.zeros(1)], take, changes_graph=True, failures=0)
+    queue.settle()
+    assert seen == ([False, False] if where == "append" else ["lost", True])
+    assert queue.changing == 0 == queue._rows and not queue.taking
 
 
 def interrupted(transfer: object) -> list[Tensor]:

@@ -21,6 +21,7 @@ from aesg.memory import learning
 from aesg.memory.calls import Query
 from aesg.memory.controller import AESGMemory
 from tests.graph.test_device_learning import assert_same_as_store
+from tests.memory.failing_lives import FailingLife
 from tests.memory.lives import Life, compare, same, told
 
 DIM = 16
@@ -32,15 +33,16 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Query, "on_host", property(lambda query: Life.on_host))
 
 
+@pytest.mark.parametrize("kind", [Life, FailingLife])
 @pytest.mark.parametrize("seed", range(10))
-def test_a_random_life(tmp_path, monkeypatch, seed) -> None:
+def test_a_random_life(tmp_path, monkeypatch, seed, kind) -> None:
     """With a log that is soon full, and room for few calls on their way."""
     rows = (7, 40, 1 << 16)[seed % 3]
     monkeypatch.setattr(use_log, "MAX_PENDING_ROWS", rows)
     monkeypatch.setattr(device_learning, "MAX_PENDING_ROWS", rows)
     monkeypatch.setattr(awaited, "MOST_CALLS", (3, 256)[seed % 2])
     monkeypatch.setattr(awaited, "MOST_ROWS", (1 << 16, 20)[seed % 2])
-    assert compare(tmp_path, seed, 150).waited > 0
+    assert compare(tmp_path, seed, 150 if kind is Life else 60, kind=kind).waited > 0
 
 
 @pytest.mark.parametrize("seed", range(441, 444))
@@ -136,6 +138,7 @@ def out_of_memory(*_: object) -> None:
     raise torch.OutOfMemoryError("full")
 
 
+@pytest.mark.filterwarnings("ignore:What the device was to learn:RuntimeWarning")
 @pytest.mark.parametrize("left", range(0, 12, 2))
 def test_a_device_that_has_no_more_room(make_memory, left) -> None:
     """At whatever buffer it happens: the calls asked meanwhile are answered, and the host learns them."""
@@ -144,7 +147,9 @@ def test_a_device_that_has_no_more_room(make_memory, left) -> None:
     def scarce(self: Groups, wanted: int, needed: int) -> Tensor:
         nonlocal left
         left -= 1
-        return out_of_memory() if left < 0 else allocated(self, wanted, needed)  # type: ignore[return-value]
+        if left < 0:
+            raise AESGMemoryError("needs more in one piece")  # as that does
+        return allocated(self, wanted, needed)
 
     def ask(memory: AESGMemory) -> list[Any]:
         memory.graph.add_concepts(rows(1000))

@@ -6,14 +6,20 @@ the tensors that it was captured with.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from aesg.exceptions import AESGMemoryError
+from aesg.exceptions import AESGMemoryError, AESGNavigationError
+from aesg.graph.awaited import Awaited
+from aesg.memory.captured import CapturedRetrieve
 from aesg.memory.controller import AESGMemory
+from tests.memory.test_ahead import gone, not_finite
 from tests.pretended_cuda import DEVICE, PretendedCuda, needs_no_cuda, pretended_cuda
 
 DIM = 16
@@ -102,6 +108,66 @@ def test_it_is_captured_anew_when_there_is_no_more_room(make_memory) -> None:
         assert 2 <= captured.captures <= 5
         assert memory.storage.active_count == 6000 and memory.check() == []
         memory.close()
+
+
+@pytest.mark.parametrize("how", ["refused", "gone", "interrupted", "in the graph"])
+def test_behind_a_captured_call_that_failed(make_memory, how) -> None:
+    """The host learns as if that had not been, and the captured graph goes on."""
+    fields = {"vector_dim": DIM, "novelty_birth_threshold": 1, "consolidation_epoch_interval": 4}
+    host, memory = make_memory("host", **fields), make_memory("there", **fields)
+    errors = AESGNavigationError, KeyboardInterrupt, ZeroDivisionError
+
+    def insist(act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except errors:
+            return act()
+
+    def lose(patch: pytest.MonkeyPatch, captured: CapturedRetrieve) -> None:
+        """One more call, of which the host learns nothing."""
+        memory._state.settle()
+        if how == "interrupted":
+            patch.setattr(Awaited, "send", interrupted)
+        elif how == "in the graph":
+            replay = type(captured._graph).replay
+            patch.setattr(type(captured._graph), "replay", lambda graph: replay(graph) or 1 // 0)
+        with pytest.raises(errors) if how in ("interrupted", "in the graph") else nullcontext():
+            captured(asked((6,), 99).to(DEVICE))
+        patch.undo()
+        if how in ("refused", "gone"):
+            (not_finite if how == "refused" else gone)(patch, memory)
+
+    def life(memory: AESGMemory, device: object) -> list[Tensor]:
+        memory.graph.add_concepts(rows(20, seed=3))
+        captured = None if device == "cpu" else memory.capture(asked((6,), 0), learn=True)
+        answers: list[Tensor] = []
+        with pytest.MonkeyPatch.context() as patch:
+            for step in range(14):
+                if step == 6 and captured is not None:
+                    lose(patch, captured)
+                query = asked((6,), step).to(device)
+                ask = memory.retrieve if captured is None or step % 5 == 4 else captured
+                answer = insist(lambda ask=ask, query=query: told(ask(query)))
+                answers += [] if step in (6, 7) else answer  # those behind it are another's
+                if step % 3 == 2:
+                    insist(memory.update_topology)
+                if step == 7:
+                    insist(memory.check)
+        memory.save()
+        return answers
+
+    wanted = life(host, "cpu")
+    with pretended_cuda():
+        memory.to(DEVICE)
+        got = life(memory, DEVICE)
+        assert [part.tolist() for part in got] == [part.tolist() for part in wanted]
+        memory.close()
+    host.close()
+    assert bytes_of(host.directory) == bytes_of(memory.directory)
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_cannot_learn_there_says_so(make_memory) -> None:
