@@ -17,6 +17,7 @@ from torch import Tensor
 
 from aesg.exceptions import AESGMemoryError, AESGNavigationError
 from aesg.graph.awaited import Awaited
+from aesg.graph.query_mean import QueryMean
 from aesg.memory.captured import CapturedRetrieve
 from aesg.memory.controller import AESGMemory
 from tests.memory.test_ahead import gone, not_finite
@@ -79,8 +80,12 @@ def life(
     return answers
 
 
+@pytest.mark.parametrize("common", [False, True], ids=["whole vectors", "without a common part"])
 @pytest.mark.parametrize("lead", [(), (6,), (3, 4), (200,)], ids=str)
-def test_captured_calls_learn_as_others_do(make_memory, lead) -> None:
+def test_captured_calls_learn_as_others_do(make_memory, monkeypatch, lead, common) -> None:
+    if common:
+        direction = torch.nn.functional.normalize(rows(1, seed=5)[0].double(), dim=0)
+        monkeypatch.setattr(QueryMean, "settle", lambda *_: direction)
     fields = {"vector_dim": DIM, "novelty_birth_threshold": 2, "consolidation_epoch_interval": 4}
     host, memory = make_memory("host", **fields), make_memory("there", **fields)
     wanted = life(host, lead, "cpu", None)
@@ -90,6 +95,7 @@ def test_captured_calls_learn_as_others_do(make_memory, lead) -> None:
         assert memory.stats()["active"] == host.stats()["active"] > 22
         uncounted = memory.stats()["queries"] * 30 // 28  # two of them were captured in INFERENCE
         assert uncounted == host.stats()["queries"]
+        assert memory.stats()["common_part_removed"] == common
         memory.close()
     host.close()
     for place, (one, other) in enumerate(zip(got, wanted, strict=True)):
@@ -172,15 +178,14 @@ def interrupted(*_: object, **__: object) -> None:
 
 def test_what_cannot_learn_there_says_so(make_memory) -> None:
     with pretended_cuda():
-        memory = make_memory(vector_dim=DIM)
+        made = make_memory(vector_dim=DIM)
+        made.close()
+        memory = AESGMemory(made.directory, residency="host")
         memory.graph.add_concepts(rows(20))
         memory.to(DEVICE)
         captured = memory.capture(rows(3), learn=True)
-        memory._state.bare_queries.take(torch.nn.functional.normalize(rows(1)[0].double(), dim=0))
         with pytest.raises(AESGMemoryError, match="expected a memory that learns on its device"):
             captured(rows(3).to(DEVICE))
-        memory.set_mode("INFERENCE")
-        assert captured(rows(3).to(DEVICE)).indices.shape == (3, 10)
         memory.close()
 
 
