@@ -30,7 +30,7 @@ def project_out(
     Raises AESGMemoryError for tensors of wrong dtype, shape or device.
     """
     try:
-        if vectors.dim() == 2:
+        if vectors.dim() in (0, 2):  # the former is refused there
             return _op(vectors, direction)
         return _op(vectors.reshape(-1, vectors.shape[-1]), direction).view(vectors.shape)
     except RuntimeError as error:

@@ -131,6 +131,7 @@ F64 = torch.float64
     [
         ("vectors: expected float32, got float64", torch.zeros(3, 2, dtype=F64), torch.zeros(2, dtype=F64)),
         ("direction: expected float64, got float32", torch.zeros(3, 2), torch.zeros(2)),
+        (r"vectors: expected shape \[n, D\], got \[\]", torch.tensor(1.0), torch.zeros(1, dtype=F64)),
         ("direction: expected 2 values", torch.zeros(3, 2), torch.zeros(3, dtype=F64)),
         (r"direction: expected shape \[D\]", torch.zeros(3, 2), torch.zeros(1, 2, dtype=F64)),
         ("expected all on cpu", torch.zeros(3, 2), torch.zeros(2, dtype=F64, device="meta")),

@@ -10,18 +10,18 @@ namespace {
 constexpr int kWarp = 32;
 constexpr int kWarps = 4;  // of a block
 constexpr int kBlock = kWarps * kWarp;
-static_assert(kWarp % kLanes == 0, "the values that come together begin with the first sum");
+static_assert(kWarp % kSums == 0, "the values that come together begin with the first sum");
 
 // What the lanes of a warp share.
 struct Shared {
   float values[kWarp];  // of a row, and of the direction
   double direction[kWarp];
-  double sums[2][kLanes];
+  double sums[2][kSums];
   Along whole;
   double rest;  // squared
 };
 
-// Calls add(value, u) for the whole row: each of the first kLanes threads with those of its sum, in order.
+// Calls add(value, u) for the whole row: each of the first kSums threads with those of its sum, in order.
 template <typename Add>
 __device__ void each_in_order(const float* row, const double* direction, int64_t dim, Shared& shared,
                               Add add) {
@@ -33,8 +33,8 @@ __device__ void each_in_order(const float* row, const double* direction, int64_t
     }
     __syncwarp();
     const int width = static_cast<int>(dim - first < kWarp ? dim - first : kWarp);
-    if (lane < kLanes)
-      for (int i = lane; i < width; i += kLanes) add(shared.values[i], shared.direction[i]);
+    if (lane < kSums)
+      for (int i = lane; i < width; i += kSums) add(shared.values[i], shared.direction[i]);
     __syncwarp();
   }
 }
@@ -48,21 +48,21 @@ __device__ void measure(const float* row, const double* direction, int64_t dim, 
     part += x * u;
     square += x * x;
   });
-  if (lane < kLanes) {
+  if (lane < kSums) {
     shared.sums[0][lane] = part;
     shared.sums[1][lane] = square;
   }
   __syncwarp();
-  if (lane == 0) shared.whole = {fold(shared.sums[0]), fold(shared.sums[1])};
+  if (lane == 0) shared.whole = {fold_sums(shared.sums[0]), fold_sums(shared.sums[1])};
   __syncwarp();
   const double along = shared.whole.part;
   each_in_order(row, direction, dim, shared, [&](float value, double u) {
     const double left = rest_of(value, along, u);
     rest += left * left;
   });
-  if (lane < kLanes) shared.sums[0][lane] = rest;
+  if (lane < kSums) shared.sums[0][lane] = rest;
   __syncwarp();
-  if (lane == 0) shared.rest = fold(shared.sums[0]);
+  if (lane == 0) shared.rest = fold_sums(shared.sums[0]);
   __syncwarp();
 }
 
