@@ -26,6 +26,7 @@ class Chunk(NamedTuple):
     begins: bool  # whether the streams begin here
 
     def to(self, device: torch.device) -> Chunk:
+        """The same on a device."""
         return Chunk(self.tokens.to(device), self.targets.to(device), self.begins)
 
 

@@ -153,6 +153,7 @@ class Pair:
         return model(x.to(self.device)).cpu()
 
     def teach(self, data: Data) -> None:
+        """Tells the memory which classes the training pictures show."""
         self.models[WITH].teach(data.x.to(self.device), data.y)
 
     def measured(self, score: Callable[[Any], float]) -> Figures:
