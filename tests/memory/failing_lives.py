@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from aesg.exceptions import AESGError, AESGNavigationError
-from aesg.graph import awaited, device_copy, device_learning
+from aesg.graph import awaited, device_learning
 from aesg.graph.device_copy import DeviceCopy
 from aesg.graph.device_groups import Groups
 from aesg.graph.device_learning import DeviceLearning
@@ -25,8 +25,7 @@ OPS = (
     (device_learning, "pool_novelty_"), (device_learning, "bear_"), (device_learning, "follow_"),
     (device_learning, "count_use_"), (device_learning, "consolidate_"), (device_learning, "retire_"),
     (device_streams, "keep_primary_"), (device_streams, "note_succession_"), (torch, "cat"),
-    (awaited, "_Transfer"), (Tensor, "new_full"), (Groups, "_allocated"), (device_copy, "project_out"),
-    (device_copy, "project_out_inv_norm_"),
+    (awaited, "_Transfer"), (Tensor, "new_full"), (Groups, "_allocated"),
 )  # fmt: skip
 
 

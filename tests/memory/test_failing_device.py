@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from aesg.exceptions import AESGMemoryError
-from aesg.graph import device_learning
+from aesg.graph import device_copy, device_learning, state
 from aesg.graph.device_copy import DeviceCopy
+from aesg.graph.query_mean import QueryMean
 from aesg.memory import device_streams
 from aesg.memory.calls import Query
 from aesg.memory.controller import AESGMemory
@@ -97,6 +98,7 @@ OPS = {
     "seed_search": device_learning, "count_use_": device_learning, "coactivate_": device_learning,
     "follow_": device_learning, "consolidate_": device_learning, "retire_": device_learning,
     "keep_primary_": device_streams, "note_succession_": device_streams,
+    "project_out_inv_norm_": device_copy,
 }  # fmt: skip
 
 
@@ -104,6 +106,8 @@ OPS = {
 @pytest.mark.parametrize("name", OPS)
 def test_what_the_device_does_by_itself_may_fail(make_memory, monkeypatch, name, after) -> None:
     """Whether it was done then or not: the answer was given, and the host learns it, once."""
+    if name == "project_out_inv_norm_":
+        monkeypatch.setattr(state, "QueryMean", LeavesSomethingOut)
     compare, op, failed = lives(make_memory), getattr(OPS[name], name), iter([True])
 
     def fail(*args: Any, **kwargs: Any) -> Any:
@@ -118,6 +122,14 @@ def test_what_the_device_does_by_itself_may_fail(make_memory, monkeypatch, name,
     assert not next(failed, False)
     memory.retrieve(rows(2))
     assert_same_as_store(memory)
+
+
+class LeavesSomethingOut(QueryMean):
+    """From the start."""
+
+    def __init__(self, vector_dim: int) -> None:
+        super().__init__(vector_dim)
+        self.take(torch.nn.functional.normalize(torch.arange(1.0, vector_dim + 1).double(), dim=0))
 
 
 @pytest.mark.parametrize("kind", ["cat", "empty", "full"])
