@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aesg.benchmarks._device import require_cuda
 from aesg.benchmarks._report import read_part, write_report
 from aesg.exceptions import AESGStorageError
 from aesg.tools.files import replacing
@@ -39,6 +40,8 @@ def main(name: str, argv: Sequence[str]) -> int:
     if reuse and name == "all" and not left:
         raise AESGStorageError(f"'{out}': expected what earlier runs left there, found nothing")
     names = [name] if name != "all" else left or there()
+    if {"cuda", "--device=cuda"} & set(arguments):
+        require_cuda()
     with replacing(out / "report.md.test") as probe:  # hours of work want a place to go
         probe.write_text("")
     (out / "report.md.test").unlink()

@@ -50,15 +50,15 @@ class Awaited:
         *,
         changes_graph: bool,
         lost: Callable[[], None] = lambda: None,
-        failures: int | None = None,
+        failures_before: int | None = None,
     ) -> Callable[[], list[Tensor]]:
         """Sends tensors of one device, i64 and f32 [Q, ...] without gradient, to the host. `take` is called
         with the copies by the next `settle`, or `make_room`; `lost`, where they do not come or are not taken.
-        failures: as they were when these were answered; None: as now. Does not wait. Returns what gives
-        copies on the device.
+        failures_before: how many there were when these were answered; None: as now. Does not wait. Returns
+        what gives copies on the device.
         """
         transfer = _Transfer(tensors)
-        known = self.failures if failures is None else failures
+        known = self.failures if failures_before is None else failures_before
         self._append(_Sent(transfer, take, lost, len(tensors[0]), changes_graph, known))
         return transfer.there
 
@@ -102,7 +102,7 @@ class Awaited:
                 raise
             try:
                 self._drop()  # not before: who interrupts the waiting loses nothing
-                sent.take(copies, sent.failures != self.failures)
+                sent.take(copies, sent.failures_before != self.failures)
             except BaseException:
                 self.failures += 1
                 sent.lost()
@@ -122,7 +122,7 @@ class _Sent(NamedTuple):
     lost: Callable[[], None]
     rows: int
     changes_graph: bool
-    failures: int  # before it was answered
+    failures_before: int  # it was answered
 
 
 class _Transfer:

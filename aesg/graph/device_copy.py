@@ -248,6 +248,8 @@ class DeviceCopy:
         which those of changed groups are found on the host and brought here. After `refresh`.
         """
         if health.common is None:
+            if self._common is not None:
+                self._common, self._lengths = None, Groups(self.device, 4 * GROUP)
             return self.inv_norm
         self.common_of(health)
         if self.learning is None or not self.learning.in_step:  # then `note_lengths` keeps them

@@ -185,13 +185,15 @@ class AskMethods:
             # What may be asked for again is kept whole: copying it costs less than gathering it again.
             kept = [answer.kept(whole=pending.traced) for answer in answers]
             seconds = time.perf_counter() - started
-            call = Call(query.kept(), found.detached(), kept, learns, seconds, self._learner.failures)
+            call = Call(query.kept(), found.detached(), kept, learns, seconds, self._learner.failures_before)
             pending.calls.append(call)
             if query.on_host and not again:
                 pending.unnoted.append(call)
                 pending.seconds += seconds
         elif not again:
-            call = Call(query, found, answers, learns, time.perf_counter() - started, self._learner.failures)
+            call = Call(
+                query, found, answers, learns, time.perf_counter() - started, self._learner.failures_before
+            )
             if query.on_host:
                 self._learner.take_in_one(call)
             else:

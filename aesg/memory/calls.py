@@ -95,7 +95,7 @@ class Call(NamedTuple):
     answers: list[Answer]  # of each graph, the memory first
     learns: bool
     seconds: float = 0.0  # it took
-    failures: int = 0  # of what was awaited before a device answered it, see `aesg.graph.awaited`
+    failures_before: int = 0  # a device answered it: `Awaited.failures` of then
 
 
 @dataclass

@@ -40,7 +40,7 @@ class Learner:
         self.use_streams(BatchActiveContext())
         self.there: DeviceStreams | None = None  # the same on the device that answers
         self.work = Work(graph.vector_dim)
-        self.failures = 0  # of what was awaited, before the device was last asked
+        self.failures_before = 0  # the device was last asked: `Awaited.failures` of then
         self.captured: tuple[Call, Seen] | None = None  # what went last into a CUDA graph and learns
         self._rehearsing = False
         self._capturing = False
@@ -134,7 +134,7 @@ class Learner:
         assert awaited is not None and copied is not None
         if not is_captured(query.rows):
             awaited.make_room()
-        self.failures = awaited.failures  # before anything else: a collection may settle at any time
+        self.failures_before = awaited.failures  # before anything else: a collection may settle at any time
         learning = copied.learning
         ahead = learning is not None and learning.in_step
         # With the first call in a mode that learns, whether this one does: the next will not have to wait.
@@ -213,7 +213,7 @@ class Learner:
         with self._both_or_none(learning):
             graph()
             learning.begin_call(len(call.query.rows), self.config)
-            sent = self._send([call._replace(failures=self.failures)], learning, ahead=True)
+            sent = self._send([call._replace(failures_before=self.failures_before)], learning, ahead=True)
             with self._both_or_none(learning, known_to_host=True):
                 found = sent()[0].found
                 kept = Seen(found.members, found.energies, seen.previous.clone(), seen.current.clone())
@@ -266,7 +266,7 @@ class Learner:
             take,
             changes_graph=any(call.learns for call in calls),
             lost=lost,
-            failures=calls[0].failures,
+            failures_before=calls[0].failures_before,
         )
         return lambda: [
             taken_over(call, parts) for call, parts in zip(calls, each_call(there_too()), strict=True)

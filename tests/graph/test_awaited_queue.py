@@ -79,8 +79,8 @@ def test_what_is_behind_a_failure_hears_of_it(monkeypatch) -> None:
     def fail(copies: list[torch.Tensor], behind: bool) -> None:
         raise AESGMemoryError("no")
 
-    def send(take, failures: int | None = None) -> None:
-        queue.send([torch.zeros(1)], take, changes_graph=True, failures=failures)
+    def send(take, failures_before: int | None = None) -> None:
+        queue.send([torch.zeros(1)], take, changes_graph=True, failures_before=failures_before)
 
     def note(copies: list[torch.Tensor], behind: bool) -> None:
         behind_failure.append(behind)
@@ -93,7 +93,7 @@ def test_what_is_behind_a_failure_hears_of_it(monkeypatch) -> None:
     with pytest.raises(AESGMemoryError, match="no"):
         queue.settle()
     send(note)
-    send(note, failures=0)  # answered before the failure, sent after it
+    send(note, failures_before=0)  # answered before the failure, sent after it
     queue.settle()
     assert behind_failure == [False, True, True, False, True]
     for gone in (True, False):
@@ -153,7 +153,7 @@ def test_who_is_interrupted_elsewhere_leaves_nothing_wrong(where) -> None:
         queue.settle()
     assert seen == ([] if where == "append" else ["lost"])
     assert bool(queue) == queue.changes_graph or where == "popleft"
-    queue.send([torch.zeros(1)], take, changes_graph=True, failures=0)
+    queue.send([torch.zeros(1)], take, changes_graph=True, failures_before=0)
     queue.settle()
     assert seen == ([False, False] if where == "append" else ["lost", True])
     assert queue.changing == 0 == queue._rows and not queue.taking
