@@ -351,7 +351,8 @@ def tell_of_failure(error: Exception) -> None:
     """Warns of what a device failed at and the host does instead."""
     if not isinstance(error, AESGNavigationError):  # not finite: left out here, and the host will say so
         warnings.warn(
-            f"What the device was to learn by itself it learns from the host, which takes longer and changes no answer: {error}",
+            "What the device was to learn by itself it learns from the host, which takes longer and changes "
+            f"no answer: {error}",
             RuntimeWarning,
             stacklevel=5,
         )

@@ -173,7 +173,9 @@ def test_the_host_is_told_why_the_device_does_not_learn(make_memory, monkeypatch
     memory.graph.use_copy("cpu")
     Life.on_host = False
     monkeypatch.setattr(DeviceCopy, "reserve", no_room)
-    with pytest.warns(RuntimeWarning, match="learns from the host, which takes longer: no room"):
+    with pytest.warns(
+        RuntimeWarning, match="learns from the host, which takes longer and changes no answer: no room"
+    ):
         memory.retrieve(rows(2000))
     assert memory.stats()["queries"] == 2000
 
